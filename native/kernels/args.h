@@ -1,0 +1,494 @@
+// The contract between the compiler and the kernels: one plain struct per kernel.
+// Pointers are patched by the executor just before a run (see native/runtime); everything else is fixed at compile time.
+// "real" tensors are f32, or f64 for the reference backend only: `dtype` says which. All tensors are dense, row-major,
+// channels last, 64-byte aligned at their start.
+#pragma once
+
+#include <cstdint>
+
+#include "native/core/dtype.h"
+
+namespace smalti {
+
+constexpr int kMaxRank = 8;
+
+// Half-open range of work items.
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+// ---------------------------------------------------------------- pointwise
+
+// One operation of the pointwise machine on registers that hold a tile of elements.
+enum class PwOp : uint8_t {
+  load,       // dst = input[imm_index], converted from its dtype
+  constant,   // dst = imm
+  store,      // output[imm_index] = a, converted to its dtype
+  neg, abs, exp, log, log1p, sqrt, rsqrt, reciprocal, square, sin, cos, tanh, sigmoid, silu, gelu, gelu_tanh,
+  quick_gelu, relu, softplus, erf, floor, ceil, round, sign, is_finite, logical_not,
+  leaky_relu,  // a < 0 ? imm * a : a
+  clamp,       // min(max(a, imm), imm2)
+  cast_i32,    // truncate toward zero
+  cast_bool,   // a != 0
+  cast_f16,    // round to f16 and back
+  cast_bf16,   // round to bf16 and back
+  cast_u8,     // truncate, saturate to [0, 255]
+  add, sub, mul, div, pow, maximum, minimum, mod, equal, less, less_equal, logical_and, logical_or,
+  where,  // a != 0 ? b : c
+  fma,    // a * b + c, made by the fuser
+};
+
+constexpr int kPwRegisters = 16;
+constexpr int kPwInputs = 16;
+constexpr int kPwOutputs = 4;
+
+struct PwInstr {
+  PwOp op;
+  uint8_t dst;
+  uint8_t a;
+  uint8_t b;
+  uint8_t c;
+  uint8_t index;  // which input or output, for load and store
+  double imm;
+  double imm2;
+};
+
+struct PwInput {
+  const void* data;
+  Dtype dtype;
+  int64_t strides[kMaxRank];  // in elements, aligned with PointwiseArgs::shape; 0 = broadcast
+};
+
+struct PwOutput {
+  void* data;  // dense over PointwiseArgs::shape
+  Dtype dtype;
+};
+
+// A chain of elementwise operations over one iteration space, also used as the epilogue of matmul and conv2d.
+// Rows = product of shape[0 .. rank-2], columns = shape[rank-1]; rank >= 1 after collapsing.
+struct PointwiseArgs {
+  const PwInstr* code;
+  int32_t code_length;  // 0 = nothing to do
+  int32_t input_count;
+  int32_t output_count;
+  int32_t rank;
+  int64_t shape[kMaxRank];
+  PwInput inputs[kPwInputs];
+  PwOutput outputs[kPwOutputs];
+  bool is_exact;  // integer arithmetic: must run in double registers (reference backend only)
+  bool is_f64;    // some tensor is f64: reference backend only
+};
+
+// ---------------------------------------------------------------- reductions and scans
+
+enum class ReduceOp : uint8_t { sum, mean, max, min, prod, sum_squares };
+
+// src (outer, count, inner) -> dst (outer, inner)
+struct ReduceArgs {
+  const void* src;
+  void* dst;
+  int64_t outer;
+  int64_t count;
+  int64_t inner;
+  ReduceOp op;
+  Dtype dtype;  // f32, f64, i32
+};
+
+// src (rows, count) -> dst i32 (rows); ties: lowest index
+struct ArgReduceArgs {
+  const void* src;
+  int32_t* dst;
+  int64_t rows;
+  int64_t count;
+  bool is_max;
+  Dtype dtype;  // f32, f64, i32
+};
+
+// running sum along the last axis
+struct CumulativeSumArgs {
+  const void* src;
+  void* dst;
+  int64_t rows;
+  int64_t count;
+  bool reverse;
+  Dtype dtype;  // f32, f64, i32
+};
+
+// the k first of each row in sorted order; stable (ties: lowest index first)
+struct TopKArgs {
+  const void* src;
+  void* values;
+  int32_t* indices;
+  int64_t rows;
+  int64_t count;
+  int64_t k;
+  bool descending;
+  Dtype dtype;  // f32, f64, i32
+};
+
+// ---------------------------------------------------------------- movement
+
+// n-dimensional strided copy; element size 1, 2, 4 or 8
+struct CopyArgs {
+  const void* src;
+  void* dst;
+  int32_t rank;
+  int32_t element_bytes;
+  int64_t shape[kMaxRank];
+  int64_t src_offset;  // in elements
+  int64_t dst_offset;
+  int64_t src_strides[kMaxRank];  // in elements; 0 = broadcast
+  int64_t dst_strides[kMaxRank];
+};
+
+// dst[0..count) = bits, element size 1, 2, 4 or 8
+struct FillArgs {
+  void* dst;
+  int64_t count;
+  int32_t element_bytes;
+  uint64_t bits;
+};
+
+// dst[axis] = start + step * index along the axis, broadcast over outer and inner
+struct IotaArgs {
+  void* dst;
+  int64_t outer;
+  int64_t count;
+  int64_t inner;
+  Dtype dtype;
+};
+
+// table (outer, size, inner), indices i32 (count) -> dst (outer, count, inner). Indices are clamped to [0, size).
+struct GatherArgs {
+  const void* table;
+  const int32_t* indices;
+  void* dst;
+  int64_t outer;
+  int64_t size;
+  int64_t inner;
+  int64_t count;
+  int32_t element_bytes;
+};
+
+// values (outer, count, inner), indices i32 (count) -> dst (outer, size, inner), zero-initialised by the kernel, then
+// added in index order (deterministic). Work items: outer * inner blocks of kScatterBlock columns.
+struct ScatterAddArgs {
+  const void* values;
+  const int32_t* indices;
+  void* dst;
+  int64_t outer;
+  int64_t size;
+  int64_t inner;
+  int64_t count;
+  Dtype dtype;  // f32, f64, i32
+};
+
+// src (rows, size), indices (rows) -> dst (rows): one element a row
+struct GatherLastArgs {
+  const void* src;
+  const int32_t* indices;
+  void* dst;
+  int64_t rows;
+  int64_t size;
+  int32_t element_bytes;
+};
+
+// values (rows), indices (rows) -> dst (rows, size), zeros elsewhere
+struct ScatterLastArgs {
+  const void* values;
+  const int32_t* indices;
+  void* dst;
+  int64_t rows;
+  int64_t size;
+  int32_t element_bytes;
+};
+
+// ---------------------------------------------------------------- matrix products
+
+// B operand of a product, rearranged into column panels that the micro-kernel reads in order.
+// Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
+// Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's `panel_columns`.
+// For conv2d the K index is (kernel row, kernel column, input channel) of one group.
+struct PackArgs {
+  const void* src;
+  void* dst;
+  int64_t groups;
+  int64_t K;
+  int64_t N;
+  int64_t group_stride;
+  // K is split as (taps, channels); the source offset of k = tap * channels + c is tap_offset(tap) + c * k_stride.
+  // tap_offset(tap) = (flip_taps ? taps - 1 - tap : tap) * tap_stride
+  int64_t taps;
+  int64_t channels;
+  int64_t tap_stride;
+  int64_t k_stride;
+  int64_t n_stride;
+  bool flip_taps;
+  Dtype dtype;
+};
+
+// C (batch, M, N) = A (batch, M, K) * B (batch, K, N), then the epilogue over (batch, M, N).
+// A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one of the last two is 1.
+struct MatmulArgs {
+  const void* a;
+  const void* b;  // packed by PackArgs with groups = b_batch
+  void* c;
+  int64_t batch;
+  int64_t M;
+  int64_t N;
+  int64_t K;
+  int64_t a_batch_stride;  // 0 = shared
+  int64_t a_row_stride;
+  int64_t a_column_stride;
+  int64_t b_batch_stride;  // in packed elements; 0 = shared
+  Dtype dtype;
+  PointwiseArgs epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
+};
+
+// Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to the input.
+// Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh - pad_top, column likewise.
+// The virtual input is the source with nearest upsampling by `upsample`, or with `dilation - 1` zeros between its
+// pixels (dilation > 1 only for the input gradient of a strided convolution). Outside it reads zero.
+struct Conv2dArgs {
+  const void* x;  // (B, H, W, groups * C)
+  const void* w;  // packed: groups x (KH*KW*C, O)
+  void* y;        // (B, OH, OW, groups * O)
+  int64_t B, H, W;
+  int64_t groups;
+  int64_t C;  // input channels of one group
+  int64_t O;  // output channels of one group
+  int64_t KH, KW;
+  int64_t OH, OW;
+  int64_t stride_h, stride_w;
+  int64_t pad_top, pad_left;
+  int64_t upsample;
+  int64_t dilation;
+  int64_t w_group_stride;  // packed elements a group
+  Dtype dtype;
+  PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
+};
+
+// dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times dy.
+// Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C, groups*O) with group g in
+// columns [g*O, (g+1)*O).
+struct Conv2dGradWeightArgs {
+  const void* x;   // (B, H, W, groups * C)
+  const void* dy;  // (B, OH, OW, groups * O)
+  void* dw;
+  int64_t B, H, W;
+  int64_t groups;
+  int64_t C;
+  int64_t O;
+  int64_t KH, KW;
+  int64_t OH, OW;
+  int64_t stride_h, stride_w;
+  int64_t pad_top, pad_left;
+  int64_t upsample;
+  Dtype dtype;
+};
+
+// ---------------------------------------------------------------- normalisation, softmax, attention
+
+// y = act(gamma * (x - mean) * rstd + beta), statistics over (spatial, C / groups) of each (sample, group)
+struct GroupNormArgs {
+  const void* x;  // (B, S, C)
+  const void* gamma;
+  const void* beta;
+  void* y;
+  int64_t B, S, C, groups;
+  double eps;
+  bool silu;
+  Dtype dtype;
+};
+
+// gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that the kernel fills
+// in its first phase (one work item a (sample, group)); the second phase adds it over B.
+struct GroupNormGradArgs {
+  const void* x;
+  const void* gamma;
+  const void* beta;
+  const void* dy;
+  void* dx;
+  void* dgamma;
+  void* dbeta;
+  void* partial;
+  int64_t B, S, C, groups;
+  double eps;
+  bool silu;
+  Dtype dtype;
+};
+
+enum class NormAffine : uint8_t { none, shared, modulate };
+
+// y = n, n * scale + shift (shared, vectors (D)), or n * (1 + scale) + shift (modulate, (B, D) per sample)
+struct LayerNormArgs {
+  const void* x;  // (B, N, D)
+  const void* scale;
+  const void* shift;
+  void* y;
+  int64_t B, N, D;
+  double eps;
+  NormAffine affine;
+  Dtype dtype;
+};
+
+// dscale, dshift: (D) or (B, D) as in LayerNormArgs; unused for `none`. `partial` is (B, blocks, 2, D) with
+// blocks = ceil(N / kLayerNormBlock): first phase fills it (work item: one block of rows), second phase adds it.
+constexpr int64_t kLayerNormBlock = 32;
+struct LayerNormGradArgs {
+  const void* x;
+  const void* scale;
+  const void* dy;
+  void* dx;
+  void* dscale;
+  void* dshift;
+  void* partial;
+  int64_t B, N, D;
+  double eps;
+  NormAffine affine;
+  Dtype dtype;
+};
+
+// softmax or log-softmax along the last axis
+struct SoftmaxArgs {
+  const void* src;
+  void* dst;
+  int64_t rows;
+  int64_t count;
+  bool is_log;
+  Dtype dtype;
+};
+
+// gradient from the output y: softmax dx = y * (dy - sum(dy * y)); log-softmax dx = dy - exp(y) * sum(dy)
+struct SoftmaxGradArgs {
+  const void* y;
+  const void* dy;
+  void* dx;
+  int64_t rows;
+  int64_t count;
+  bool is_log;
+  Dtype dtype;
+};
+
+// out = softmax(scale * q k^T + mask) v, heads as an axis; lse (B, H, N) is the log-sum-exp of each row
+struct AttentionArgs {
+  const void* q;     // (B, N, H, D)
+  const void* k;     // (B, M, H, D)
+  const void* v;     // (B, M, H, E)
+  const void* mask;  // additive, or null; element (b, h, n, m) at the strides below
+  void* out;         // (B, N, H, E)
+  void* lse;         // (B, H, N)
+  int64_t B, N, M, H, D, E;
+  int64_t mask_strides[4];  // b, h, n, m; 0 = broadcast
+  double scale;
+  bool is_causal;  // key m is visible to query n when m <= n + (M - N)
+  Dtype dtype;
+};
+
+struct AttentionGradArgs {
+  const void* q;
+  const void* k;
+  const void* v;
+  const void* mask;
+  const void* out;
+  const void* lse;
+  const void* dout;
+  void* dq;
+  void* dk;
+  void* dv;
+  int64_t B, N, M, H, D, E;
+  int64_t mask_strides[4];
+  double scale;
+  bool is_causal;
+  Dtype dtype;
+};
+
+// ---------------------------------------------------------------- random numbers
+
+enum class RandomKind : uint8_t { uniform, normal };
+
+// Philox 4x32-10. key row b = (seed low, seed high, sample, step); element i of sample b uses block i / 4 with
+// counter (i / 4, purpose, sample, step) and key (seed low, seed high). See native/core/philox.h.
+struct RandomArgs {
+  const int32_t* key;  // (B, 4)
+  void* dst;           // (B, count)
+  int64_t B;
+  int64_t count;
+  uint32_t purpose;
+  RandomKind kind;
+  Dtype dtype;
+};
+
+// ---------------------------------------------------------------- tokens
+
+enum class CodeMetric : uint8_t { euclidean, cosine };
+
+// nearest codebook row of each latent; ties: lowest index; no N x K array
+struct NearestCodesArgs {
+  const void* latents;   // (N, D)
+  const void* codebook;  // (K, D)
+  int32_t* indices;      // (N)
+  int64_t N, K, D;
+  CodeMetric metric;
+  Dtype dtype;
+};
+
+// x_t ~ q(x_t | x_0): u0 < cbar -> MASK (= K); u0 < cbar + abar -> x0; else floor(u1 * K)
+struct MaskReplaceForwardArgs {
+  const int32_t* x0;      // (B, N)
+  const void* coeffs;     // (B, 9), see MaskReplaceCoeff
+  const void* uniform;    // (B, N, 2)
+  int32_t* xt;            // (B, N)
+  int64_t B, N, K;
+  Dtype dtype;
+};
+
+// Columns of the coefficient table of one sample: cumulative at t, cumulative at s, and from s to t (-1 <= s < t).
+enum MaskReplaceCoeff { kAbarT, kBbarT, kCbarT, kAbarS, kBbarS, kCbarS, kAts, kBts, kCts, kMaskReplaceCoeffs };
+
+// Columns of the settings table of one sample.
+enum MaskReplaceSetting { kGuidance, kTemperature, kTruncation, kTopK, kMaskReplaceSettings };
+
+// One reverse step from logits to tokens: softmax, temperature, guidance, top-k, truncation, posterior at (t, s), draw by
+// inverse CDF from one uniform a token.
+struct MaskReplaceStepArgs {
+  const void* logits;         // (B, N, K), conditional
+  const void* uncond_logits;  // (B, N, K) or null
+  const int32_t* xt;          // (B, N)
+  const void* coeffs;         // (B, 9)
+  const void* settings;       // (B, 4)
+  const void* uniform;        // (B, N)
+  int32_t* tokens;            // (B, N): x_s
+  int32_t* best;              // (B, N): argmax of p(x0 | x_t)
+  void* confidence;           // (B, N): its probability (before truncation)
+  int64_t B, N, K;
+  Dtype dtype;
+};
+
+// Per-position variational term and negative log-likelihood of x0:
+// kl = KL(q(x_s | x_t, x_0) || p(x_s | x_t)) over K + 1 classes, nll = -log p(x_0 | x_t).
+struct MaskReplaceLossArgs {
+  const void* logits;  // (B, N, K)
+  const int32_t* x0;
+  const int32_t* xt;
+  const void* coeffs;  // (B, 9)
+  void* kl;            // (B, N)
+  void* nll;           // (B, N)
+  int64_t B, N, K;
+  Dtype dtype;
+};
+
+struct MaskReplaceLossGradArgs {
+  const void* logits;
+  const int32_t* x0;
+  const int32_t* xt;
+  const void* coeffs;
+  const void* dkl;   // (B, N)
+  const void* dnll;  // (B, N)
+  void* dlogits;     // (B, N, K)
+  int64_t B, N, K;
+  Dtype dtype;
+};
+
+}  // namespace smalti

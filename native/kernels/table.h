@@ -1,0 +1,66 @@
+// What a backend provides: one entry per kernel. The reference backend fills every entry and supports f32 and f64; an
+// instruction set fills what it accelerates and supports f32 only. A null `run` means "use the next backend".
+#pragma once
+
+#include <cstdint>
+
+#include "native/kernels/args.h"
+
+namespace smalti {
+
+// Run work items [range.begin, range.end) of phase `phase`. `scratch` is private to the calling thread and holds
+// scratch_bytes(args) bytes, 64-byte aligned. A kernel never allocates, throws, locks or logs.
+template <class Args>
+struct Kernel {
+  void (*run)(const Args& args, int phase, Range range, void* scratch) = nullptr;
+  // Number of independent work items of a phase. It must not depend on the number of threads.
+  int64_t (*items)(const Args& args, int phase) = nullptr;
+  int64_t (*scratch_bytes)(const Args& args) = nullptr;  // null = none
+  int phases = 1;                                        // with a barrier between them
+};
+
+struct KernelTable {
+  const char* name;       // "ref", "scalar", "avx2", "avx512", "neon"
+  int64_t panel_columns;  // NR: columns of a packed panel
+
+  Kernel<PointwiseArgs> pointwise;
+  Kernel<ReduceArgs> reduce;
+  Kernel<ArgReduceArgs> arg_reduce;
+  Kernel<CumulativeSumArgs> cumulative_sum;
+  Kernel<TopKArgs> top_k;
+  Kernel<CopyArgs> copy;
+  Kernel<FillArgs> fill;
+  Kernel<IotaArgs> iota;
+  Kernel<GatherArgs> gather;
+  Kernel<ScatterAddArgs> scatter_add;
+  Kernel<GatherLastArgs> gather_last;
+  Kernel<ScatterLastArgs> scatter_last;
+  Kernel<PackArgs> pack;
+  Kernel<MatmulArgs> matmul;
+  Kernel<Conv2dArgs> conv2d;
+  Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;
+  Kernel<GroupNormArgs> group_norm;
+  Kernel<GroupNormGradArgs> group_norm_grad;
+  Kernel<LayerNormArgs> layer_norm;
+  Kernel<LayerNormGradArgs> layer_norm_grad;
+  Kernel<SoftmaxArgs> softmax;
+  Kernel<SoftmaxGradArgs> softmax_grad;
+  Kernel<AttentionArgs> attention;
+  Kernel<AttentionGradArgs> attention_grad;
+  Kernel<RandomArgs> random;
+  Kernel<NearestCodesArgs> nearest_codes;
+  Kernel<MaskReplaceForwardArgs> mask_replace_forward;
+  Kernel<MaskReplaceStepArgs> mask_replace_step;
+  Kernel<MaskReplaceLossArgs> mask_replace_loss;
+  Kernel<MaskReplaceLossGradArgs> mask_replace_loss_grad;
+};
+
+// The reference backend: plain loops, double accumulation; every entry filled, f32 and f64.
+const KernelTable& ref_kernels();
+
+// Size in elements of the packed form of one group of PackArgs for panels of `panel_columns`.
+constexpr int64_t packed_group_elements(int64_t K, int64_t N, int64_t panel_columns) {
+  return (N + panel_columns - 1) / panel_columns * panel_columns * K;
+}
+
+}  // namespace smalti
