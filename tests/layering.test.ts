@@ -6,12 +6,12 @@ import { describe, expect, it } from "vitest";
 const root = resolve(import.meta.dirname, "..");
 
 const layers: Record<string, number> = {
-  errors: 0, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, text: 4, image: 4,
-  models: 5, samplers: 5, data: 5, checkpoint: 5, trainers: 6, pipelines: 6, metrics: 6, golden: 7, server: 7, cli: 8, index: 9,
+  errors: 0, files: 1, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, text: 4, image: 4,
+  models: 5, samplers: 5, data: 5, checkpoint: 5, version: 0, trainers: 6, pipelines: 6, metrics: 6, golden: 7, server: 7, cli: 8, index: 9,
 }; // prettier-ignore
 
 // Folders that may use node:* or packages.
-const outsideWorld = new Set(["runtime", "text", "checkpoint", "image", "data", "metrics", "server", "cli", "golden", "trainers", "pipelines"]); // prettier-ignore
+const outsideWorld = new Set(["files", "runtime", "text", "checkpoint", "image", "data", "metrics", "server", "cli", "golden", "trainers", "pipelines"]); // prettier-ignore
 
 const nativeLayers: Record<string, string[]> = {
   core: ["core"],

@@ -1,0 +1,34 @@
+// `smalti data`: builds data sets in the cache folder.
+import { Command } from "commander";
+import { buildEmojiDataset } from "../data/emoji.js";
+import { wholeNumber } from "./options.js";
+import { interruptSignal, progress, result } from "./terminal.js";
+
+interface EmojiOptions {
+  cache?: string;
+  size: number;
+  json?: true;
+}
+
+const emoji = new Command("emoji")
+  .description("Build the captioned three-style emoji set; its sources are installed from npm into the cache folder.")
+  .option("--cache <folder>", "cache folder (default: SMALTI_CACHE or the user's cache folder)")
+  .option("--size <pixels>", "width and height", wholeNumber(16, 256), 64)
+  .option("--json", "print only JSON on stdout")
+  .action(async (options: EmojiOptions) => {
+    const signal = interruptSignal("stopping; the set is left unfinished");
+    let bar: ReturnType<typeof progress> | undefined;
+    const built = await buildEmojiDataset({
+      ...(options.cache !== undefined && { cacheDir: options.cache }),
+      size: options.size,
+      signal,
+      onProgress: ({ stage, done, total }) => {
+        bar ??= progress("emoji", total);
+        bar.update(done, stage);
+      },
+    });
+    bar?.stop();
+    result(built, `${built.path}: ${built.images} pictures of ${built.emoji} emoji in ${built.styles.length} styles`, options.json);
+  });
+
+export const data = new Command("data").description("Build a data set.").addCommand(emoji);

@@ -1,0 +1,28 @@
+// `smalti reconstruct`: an image through the tokenizer and back.
+import { Command } from "commander";
+import { decodeImage, writePng } from "../image/image-io.js";
+import { sideBySide } from "../image/grid.js";
+import { psnr } from "../metrics/psnr.js";
+import { loadPipeline } from "../pipelines/vq-diffusion.js";
+import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
+import { result } from "./terminal.js";
+
+interface ReconstructOptions extends CommonOptions {
+  model: string;
+  out: string;
+}
+
+export const reconstruct = withCommonOptions(new Command("reconstruct"))
+  .description("Encode an image to tokens and decode it again; writes both side by side.")
+  .argument("<image>", "image file")
+  .option("--model <name>", "name or folder of a pipeline", "emoji-64")
+  .option("--out <file>", "PNG to write", "reconstruction.png")
+  .action(async (file: string, options: ReconstructOptions) => {
+    applyCommonOptions(options);
+    using pipe = await loadPipeline(options.model);
+    const before = await decodeImage(file, { size: pipe.imageSize });
+    const [after] = await pipe.reconstruct([before]);
+    await writePng(options.out, await sideBySide(before, after!, { zoom: 4 }));
+    const decibels = psnr(before.data, after!.data);
+    result({ file: options.out, psnr: decibels }, `${options.out}  PSNR ${decibels.toFixed(2)} dB`, options.json);
+  });
