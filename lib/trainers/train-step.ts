@@ -8,7 +8,7 @@ import type { DType } from "../ir/dtype.js";
 import type { Shape } from "../ir/shape.js";
 import { adamw } from "../optim/adamw.js";
 import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
-import { ema } from "../optim/ema.js";
+import { ema, warmEmaDecay } from "../optim/ema.js";
 import { Buffer } from "../runtime/buffer.js";
 import { compile, type Program, type Session } from "../runtime/program.js";
 import type { TensorData } from "../runtime/buffer.js";
@@ -48,6 +48,9 @@ export interface TrainStepOptions {
   optimiser?: OptimiserOptions;
   isa?: string;
 }
+
+/** Values of parameters and state by name. */
+export type Values = ReadonlyMap<string, Float32Array>;
 
 const scalar: Shape = [];
 
@@ -150,16 +153,24 @@ export class TrainStep {
     readonly options: TrainStepOptions,
   ) {}
 
-  /** Compiles the step and allocates its state; `initial` gives the starting values of the parameters by name. */
-  static async create(options: TrainStepOptions, initial: ReadonlyMap<string, Float32Array>): Promise<TrainStep> {
+  /**
+   * Compiles the step and allocates its state; `initial` gives the starting values of parameters and extra state by
+   * name. `shared` buffers of other steps are used where the loss reads their names.
+   */
+  static async create(
+    options: TrainStepOptions,
+    initial: Values,
+    shared: ReadonlyMap<string, Buffer> = new Map(),
+  ): Promise<TrainStep> {
     const step = new TrainStep(initialState(options, initial), options);
+    const bound = Object.fromEntries([...shared, ...step.buffers]);
     const batches = options.optimiser?.accumulate ?? 1;
     const graphs =
       batches === 1 ? [fusedStepGraph(options)] : [accumulateGraph(options, batches), applyGraph(options)];
     for (const graph of graphs) {
       const program = await compile(graph, options.isa === undefined ? {} : { isa: options.isa });
       step.#programs.push(program);
-      step.#sessions.push(await program.bind(Object.fromEntries(step.buffers)));
+      step.#sessions.push(await program.bind(bound));
     }
     return step;
   }
@@ -192,13 +203,11 @@ export class TrainStep {
 
   #scalars(index: number, lr: number): Record<string, TensorData> {
     const { betas: [b1, b2] = [0.9, 0.999], emaDecay = 0 } = this.options.optimiser ?? {};
-    // Warm-up of the average: it follows the weights closely at first (as in Karras et al. and the LDM code base).
-    const decay = Math.min(emaDecay, (1 + index) / (10 + index));
     return {
       lr: Float32Array.of(lr),
       biasCorrection1: Float32Array.of(1 - b1 ** (index + 1)),
       biasCorrection2: Float32Array.of(1 - b2 ** (index + 1)),
-      ...(emaDecay > 0 && { emaDecay: Float32Array.of(decay) }),
+      ...(emaDecay > 0 && { emaDecay: Float32Array.of(warmEmaDecay(emaDecay, index + 1)) }),
     };
   }
 
@@ -209,7 +218,7 @@ export class TrainStep {
   }
 }
 
-function initialState(options: TrainStepOptions, initial: ReadonlyMap<string, Float32Array>): Map<string, Buffer> {
+function initialState(options: TrainStepOptions, initial: Values): Map<string, Buffer> {
   const { accumulate = 1, emaDecay = 0 } = options.optimiser ?? {};
   const buffers = new Map<string, Buffer>();
   for (const { name, shape } of options.parameters) {
