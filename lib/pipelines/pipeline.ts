@@ -94,12 +94,14 @@ function checkPipelineFile(path: string, value: unknown): PipelineFile {
   return value as unknown as PipelineFile;
 }
 
-/** Writes pipeline.json, last, so that a folder with one is complete. */
+/** Makes the folder, lets `writeParts` fill it, and writes pipeline.json last: a folder that has one is complete. */
 export async function writePipelineFile(
   folder: string,
   file: Omit<PipelineFile, "format" | "formatVersion" | "code">,
+  writeParts: () => Promise<void>,
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
+  await writeParts();
   const whole: PipelineFile = { format: "smalti", formatVersion: 1, code: version, ...file };
   await writeFileAtomic(join(folder, fileName), Buffer.from(`${JSON.stringify(whole, null, 2)}\n`), {
     where: "savePipeline",

@@ -8,8 +8,9 @@ import type { ParamSpec } from "../ir/param.js";
 import { patchDiscriminator, type PatchDiscriminator, type PatchDiscriminatorConfig } from "../models/patch-discriminator.js";
 import { replaceDeadCodes } from "../models/vector-quantizer.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
-import { initialValues, uniformStream } from "../nn/init.js";
+import { initialValues } from "../nn/init.js";
 import { ParamScope } from "../nn/module.js";
+import { uniformStream } from "../nn/random.js";
 import {
   adaptiveWeight,
   discriminatorFactor,

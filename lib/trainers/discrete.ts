@@ -4,10 +4,9 @@ import { loadTrainingState, saveTrainingState } from "../checkpoint/training-sta
 import type { ImageDataset } from "../data/dataset.js";
 import type { Batch, Cursor } from "../data/loader.js";
 import { DiffusionError } from "../errors.js";
-import { conditioner, type Conditioner, type ConditionerConfig } from "../models/conditioner.js";
-import { vqTransformer, type VqTransformer, type VqTransformerConfig } from "../models/vq-transformer.js";
-import { initialValues, uniformStream } from "../nn/init.js";
-import { ParamScope } from "../nn/module.js";
+import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
+import { initialValues } from "../nn/init.js";
+import { uniformStream } from "../nn/random.js";
 import {
   discreteLoss,
   drawTimesteps,
@@ -19,6 +18,7 @@ import {
   type LossOptions,
 } from "../processes/discrete-loss.js";
 import { coefficientNames, coefficientTable, maskReplaceSchedule, type MaskReplaceOptions, type MaskReplaceSchedule } from "../processes/schedules.js";
+import { keyTable } from "../samplers/discrete.js";
 import type { TensorData } from "../runtime/buffer.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
 import { maskReplaceForward, randomUniform } from "../trace/functions.js";
@@ -26,21 +26,6 @@ import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
 import type { StepReport, Trainable } from "./loop.js";
 import { TrainStep, type LossTerms, type OptimiserOptions } from "./train-step.js";
-
-/** The two networks that are trained together. */
-export interface TextToTokenModel {
-  conditioner: Conditioner;
-  transformer: VqTransformer;
-}
-
-/** Builds both networks on one tree of names, "conditioner.*" and "transformer.*". */
-export function textToTokenModel(condition: ConditionerConfig, transformer: VqTransformerConfig): TextToTokenModel {
-  const scope = new ParamScope();
-  return {
-    conditioner: conditioner(condition, scope.child("conditioner")),
-    transformer: vqTransformer(transformer, scope.child("transformer")),
-  };
-}
 
 /** A data set whose pictures have been tokenised. */
 export interface TokenisedDataset {
@@ -53,8 +38,7 @@ export interface TokenisedDataset {
 }
 
 export interface DiscreteTrainerOptions {
-  condition: ConditionerConfig;
-  transformer: VqTransformerConfig;
+  model: TextToTokenConfig;
   process: Omit<MaskReplaceOptions, "codes">;
   loss?: Omit<LossOptions, "timesteps">;
   data: TokenisedDataset;
@@ -78,7 +62,7 @@ export class DiscreteTrainer implements Trainable {
   #importance: ImportanceState;
 
   private constructor(
-    readonly model: TextToTokenModel,
+    readonly model: TextToToken,
     readonly options: DiscreteTrainerOptions,
     readonly schedule: MaskReplaceSchedule,
     readonly trainStep: TrainStep,
@@ -89,22 +73,21 @@ export class DiscreteTrainer implements Trainable {
   }
 
   static async create(options: DiscreteTrainerOptions): Promise<DiscreteTrainer> {
-    const model = textToTokenModel(options.condition, options.transformer);
-    const [h, w] = options.transformer.grid;
+    const model = textToToken(options.model);
+    const { codes, grid: [h, w] } = options.model.transformer; // prettier-ignore
     const N = h * w;
     if (options.data.tokens.length !== options.data.images.length * N) {
       throw new DiffusionError("data", `train: expected ${options.data.images.length} x ${N} tokens, got ${options.data.tokens.length}; tokenise with the tokenizer of this model`);
     }
-    const schedule = maskReplaceSchedule({ ...options.process, codes: options.transformer.codes });
-    const parameters = [...model.conditioner.parameters, ...model.transformer.parameters];
+    const schedule = maskReplaceSchedule({ ...options.process, codes });
     const trainStep = await TrainStep.create(
       {
         inputs: inputSpecs(options, N),
-        loss: (_, batch) => textToTokenLoss(model, options.transformer.codes, batch),
-        parameters,
+        loss: (_, batch) => textToTokenLoss(model, codes, batch),
+        parameters: model.parameters,
         ...(options.optimiser && { optimiser: options.optimiser }),
       },
-      initialValues(parameters, options.seed ?? 0),
+      initialValues(model.parameters, options.seed ?? 0),
     );
     return new DiscreteTrainer(model, options, schedule, trainStep);
   }
@@ -127,7 +110,8 @@ export class DiscreteTrainer implements Trainable {
 
   /** Inputs of one batch; every draw is a function of seed, step and place. */
   #prepare(batch: Batch, step: number, part: number): { inputs: Record<string, TensorData>; times: number[] } {
-    const { data, tokenizer, condition, nullShare = 0.1, unsaidShare = 0.1, loss } = this.options;
+    const { data, tokenizer, nullShare = 0.1, unsaidShare = 0.1, loss } = this.options;
+    const { condition } = this.options.model;
     const seed = this.options.seed ?? 0;
     const B = batch.size;
     const draws = (name: string): Float64Array => uniformStream(seed, `${name}.${step}.${part}`, B);
@@ -142,7 +126,7 @@ export class DiscreteTrainer implements Trainable {
       times: Int32Array.from(times),
       coeffs: coefficientTable(this.schedule, times.map((t) => ({ t, s: t - 1 }))),
       weights: lossWeightTable(times, probabilities, { timesteps: this.schedule.timesteps, ...loss }),
-      key: randomKeys(seed, B, step, part),
+      key: keyTable(seed, part * B, step, B),
     };
     for (const [name, count] of Object.entries(condition.attributes ?? {})) {
       const unsaid = draws(`unsaid.${name}`);
@@ -159,7 +143,7 @@ export class DiscreteTrainer implements Trainable {
       done,
       cursor: this.#stream.cursor,
       importance: { history: [...this.#importance.history], counts: [...this.#importance.counts] },
-      transformer: this.options.transformer,
+      model: this.options.model,
     });
   }
 
@@ -187,13 +171,7 @@ export class DiscreteTrainer implements Trainable {
   }
 }
 
-/** Rows (seed low, seed high, sample, step) of the counter-based generator; `part` separates accumulated batches. */
-function randomKeys(seed: number, B: number, step: number, part: number): Int32Array {
-  const rows = Array.from({ length: B }, (_, i) => [seed | 0, Math.floor(seed / 2 ** 32) | 0, part * B + i, step]);
-  return Int32Array.from(rows.flat());
-}
-
-function inputSpecs({ condition, batchSize: B }: DiscreteTrainerOptions, N: number): TrainStepInputs {
+function inputSpecs({ model: { condition }, batchSize: B }: DiscreteTrainerOptions, N: number): TrainStepInputs {
   const attributes = Object.keys(condition.attributes ?? {}).map((name): [string, TrainStepInputs[string]] => [
     `attribute.${name}`,
     { shape: [B], dtype: "i32" },
@@ -213,7 +191,7 @@ function inputSpecs({ condition, batchSize: B }: DiscreteTrainerOptions, N: numb
 type TrainStepInputs = Parameters<typeof TrainStep.create>[0]["inputs"];
 
 /** Condition, corruption, prediction and loss of one batch. */
-function textToTokenLoss(model: TextToTokenModel, codes: number, batch: Record<string, Tensor>): LossTerms {
+function textToTokenLoss(model: TextToToken, codes: number, batch: Record<string, Tensor>): LossTerms {
   const { x0, words, isNull, times, coeffs, weights, key } = batch as Record<
     "x0" | "words" | "isNull" | "times" | "coeffs" | "weights" | "key",
     Tensor

@@ -1,0 +1,26 @@
+// The two networks of a text-to-image model on tokens, on one tree of names: "conditioner.*" and "transformer.*".
+import type { ParamSpec } from "../ir/param.js";
+import { ParamScope } from "../nn/module.js";
+import { conditioner, type Conditioner, type ConditionerConfig } from "./conditioner.js";
+import { vqTransformer, type VqTransformer, type VqTransformerConfig } from "./vq-transformer.js";
+
+export interface TextToTokenConfig {
+  condition: ConditionerConfig;
+  transformer: VqTransformerConfig;
+}
+
+export interface TextToToken {
+  readonly config: TextToTokenConfig;
+  readonly parameters: readonly ParamSpec[];
+  readonly conditioner: Conditioner;
+  readonly transformer: VqTransformer;
+}
+
+export function textToToken(config: TextToTokenConfig): TextToToken {
+  const scope = new ParamScope();
+  const parts = {
+    conditioner: conditioner(config.condition, scope.child("conditioner")),
+    transformer: vqTransformer(config.transformer, scope.child("transformer")),
+  };
+  return { config, parameters: scope.specs(), ...parts };
+}

@@ -1,0 +1,119 @@
+// A VQGAN ready to use: images to token ids and back, in batches of a few compiled sizes.
+import { DiffusionError, formatShape } from "../errors.js";
+import { toFloatImage, toByteImage, type ByteImage, type Image } from "../image/image-io.js";
+import type { Graph } from "../ir/graph.js";
+import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
+import { Buffer } from "../runtime/buffer.js";
+import { SessionCache } from "./session-cache.js";
+import { trace } from "../trace/trace.js";
+
+export interface CodecOptions {
+  /** Pictures in one run of the core; default 8. */
+  batchSize?: number;
+  signal?: AbortSignal;
+  /** Told after each batch how many pictures are done. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+const defaultBatch = 8;
+
+export class Codec {
+  readonly model: Vqgan;
+  /** Rows and columns of tokens of a picture. */
+  readonly grid: readonly [number, number];
+  readonly #sessions: SessionCache;
+
+  constructor(
+    readonly config: VqganConfig,
+    weights: ReadonlyMap<string, Float32Array>,
+  ) {
+    this.model = vqgan(config);
+    const side = config.resolution / this.model.stride;
+    this.grid = [side, side];
+    const specs = [...this.model.parameters, ...this.model.states];
+    this.#sessions = new SessionCache(
+      new Map(specs.map(({ name, shape }) => [name, Buffer.fromArray(weights.get(name)!, "f32", shape)])),
+    );
+  }
+
+  get tokensPerImage(): number {
+    return this.grid[0] * this.grid[1];
+  }
+
+  /** Token ids (count * N) of pictures of the codec's size. Throws "shape" for another size. */
+  async encode(images: readonly Image[], options: CodecOptions = {}): Promise<Int32Array> {
+    const { resolution: size } = this.config;
+    for (const { width, height } of images) {
+      if (width === size && height === size) continue;
+      throw new DiffusionError("shape", `encode: expected pictures of ${size} x ${size}, got ${width} x ${height}; decode them with { size: ${size} }`);
+    }
+    const N = this.tokensPerImage;
+    const tokens = new Int32Array(images.length * N);
+    await this.#batches(images.length, options, async (first, count) => {
+      const pixels = new Float32Array(count * size * size * 3);
+      for (let i = 0; i < count; ++i) pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
+      const session = await this.#sessions.get(`encode ${count}`, () => this.#encodeGraph(count));
+      const result = await session.run({ images: pixels }, signalOf(options));
+      tokens.set(result["tokens"] as Int32Array, first * N);
+    });
+    return tokens;
+  }
+
+  /** Pictures of token ids (count * N). Throws "shape" or "data" for a wrong number of tokens or an id out of range. */
+  async decode(tokens: Int32Array, options: CodecOptions = {}): Promise<ByteImage[]> {
+    const N = this.tokensPerImage;
+    const { codes } = this.config.quantizer;
+    if (tokens.length === 0 || tokens.length % N !== 0) {
+      throw new DiffusionError("shape", `decode: expected a multiple of ${N} tokens (grid ${formatShape(this.grid)}), got ${tokens.length}`);
+    }
+    const wrong = tokens.findIndex((id) => !(id >= 0 && id < codes));
+    if (wrong >= 0) throw new DiffusionError("data", `decode: expected token ids from 0 to ${codes - 1}, got ${tokens[wrong]} at ${wrong}`);
+    const { resolution: size } = this.config;
+    const images: ByteImage[] = [];
+    await this.#batches(tokens.length / N, options, async (first, count) => {
+      const session = await this.#sessions.get(`decode ${count}`, () => this.#decodeGraph(count));
+      const result = await session.run({ tokens: tokens.slice(first * N, (first + count) * N) }, signalOf(options));
+      const pixels = result["images"] as Float32Array;
+      for (let i = 0; i < count; ++i) {
+        const data = pixels.slice(i * size * size * 3, (i + 1) * size * size * 3);
+        images.push(toByteImage({ width: size, height: size, data }));
+      }
+    });
+    return images;
+  }
+
+  async #batches(
+    total: number,
+    { batchSize = defaultBatch, onProgress }: CodecOptions,
+    run: (first: number, count: number) => Promise<void>,
+  ): Promise<void> {
+    for (let first = 0; first < total; first += batchSize) {
+      const count = Math.min(batchSize, total - first);
+      await run(first, count);
+      onProgress?.(first + count, total);
+    }
+  }
+
+  #encodeGraph(B: number): Graph {
+    const { resolution: size } = this.config;
+    return trace((t) => t.output("tokens", this.model.tokenize(t.input("images", { shape: [B, size, size, 3] }))));
+  }
+
+  #decodeGraph(B: number): Graph {
+    return trace((t) => {
+      const tokens = t.input("tokens", { shape: [B, this.tokensPerImage], dtype: "i32" });
+      t.output("images", this.model.detokenize(tokens, this.grid));
+    });
+  }
+
+  /** Weights and codebook by name. */
+  weights(): Map<string, Float32Array> {
+    return new Map([...this.#sessions.buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]));
+  }
+
+  dispose(): void {
+    this.#sessions.dispose();
+  }
+}
+
+const signalOf = ({ signal }: CodecOptions): { signal?: AbortSignal } => (signal ? { signal } : {});
