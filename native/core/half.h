@@ -1,5 +1,6 @@
-// f16 and bf16 <-> f32 one at a time, rounding to nearest even; NaN stays NaN, overflow becomes infinity.
-// Everything is `static`: each translation unit keeps its own copy, compiled for its own instruction set.
+// f16 and bf16 <-> f32 one at a time, rounding to nearest even; NaN stays NaN, overflow becomes
+// infinity.
+// Everything is `static`: each translation unit keeps its own copy, for its own instruction set.
 #pragma once
 
 #include <cstdint>

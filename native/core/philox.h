@@ -1,6 +1,7 @@
 // Counter-based random numbers, shared by every backend: Philox 4x32-10.
-// Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3; constants of the Random123 library.
-// Everything is `static`: each translation unit keeps its own copy, compiled for its own instruction set.
+// Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3; constants of the
+// Random123 library.
+// Everything is `static`: each translation unit keeps its own copy, for its own instruction set.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Scaled dot-product attention with heads as an axis, and its gradient recomputed from the stored log-sum-exp.
-// Vaswani et al. 2017, arXiv:1706.03762, eq. 1; gradient as in Dao et al. 2022, arXiv:2205.14135, appendix B.2.
+// Scaled dot-product attention with heads as an axis, and its gradient recomputed from the stored
+// log-sum-exp. Vaswani et al. 2017, arXiv:1706.03762, eq. 1; gradient as in Dao et al. 2022,
+// arXiv:2205.14135, appendix B.2.
 #include <cmath>
 
 #include "native/ref/element.h"
@@ -65,9 +66,9 @@ double score(const Args& args, const Query& at, int64_t m) {
   const double product = args.scale * dot(q, k, args.D);
   if (args.mask == nullptr) return product;
   const int64_t* strides = args.mask_strides;
-  return product + static_cast<double>(static_cast<const T*>(
-                       args.mask)[at.b * strides[0] + at.h * strides[1] + at.n * strides[2] +
-                                  m * strides[3]]);
+  return product + static_cast<double>(
+                       static_cast<const T*>(args.mask)[at.b * strides[0] + at.h * strides[1] +
+                                                        at.n * strides[2] + m * strides[3]]);
 }
 
 // ---------------------------------------------------------------- forward

@@ -7,10 +7,12 @@
 namespace smalti::ref {
 namespace {
 
-constexpr int64_t kLatents = 8;    // rows of a work item, compared with each code while it is in cache
+constexpr int64_t kLatents =
+    8;  // rows of a work item, compared with each code while it is in cache
 constexpr double kNormFloor = 1e-12;  // a zero code has similarity 0 with everything
 
-// Smaller is nearer: squared distance, or minus the cosine times the latent's own norm (which ranks alike).
+// Smaller is nearer: squared distance, or minus the cosine times the latent's own norm (which ranks
+// alike).
 template <class T>
 double distance(const T* latent, const T* code, int64_t D, CodeMetric metric, double code_norm) {
   double sum = 0.0;
@@ -25,7 +27,8 @@ double distance(const T* latent, const T* code, int64_t D, CodeMetric metric, do
 template <class T>
 double norm(const T* code, int64_t D) {
   double sum = 0.0;
-  for (int64_t i = 0; i < D; ++i) sum += static_cast<double>(code[i]) * static_cast<double>(code[i]);
+  for (int64_t i = 0; i < D; ++i)
+    sum += static_cast<double>(code[i]) * static_cast<double>(code[i]);
   return std::fmax(std::sqrt(sum), kNormFloor);
 }
 

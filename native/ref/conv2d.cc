@@ -1,4 +1,5 @@
-// Convolution on channels-last images as an implicit matrix product, and the gradient of its weight.
+// Convolution on channels-last images as an implicit matrix product, and the gradient of its
+// weight.
 #include "native/ref/element.h"
 #include "native/ref/families.h"
 #include "native/ref/pointwise.h"
@@ -6,9 +7,9 @@
 namespace smalti::ref {
 namespace {
 
-constexpr int64_t kPixels = 8;     // output pixels of a work item of conv2d
-constexpr int64_t kChannels = 8;   // input channels of a work item of the weight gradient
-constexpr int64_t kOutputs = 16;   // output channels of it
+constexpr int64_t kPixels = 8;    // output pixels of a work item of conv2d
+constexpr int64_t kChannels = 8;  // input channels of a work item of the weight gradient
+constexpr int64_t kOutputs = 16;  // output channels of it
 
 // Index in the source of virtual index `v` along one axis, or -1 where the virtual input is zero.
 int64_t source_index(int64_t v, int64_t size, int64_t upsample, int64_t dilation) {
@@ -30,16 +31,15 @@ struct Pixels {
 template <class T>
 void find_sources(const Conv2dArgs& args, const Pixels& at, int64_t kh, int64_t kw,
                   const T** sources) {
-  const int64_t h = source_index(at.oh * args.stride_h + kh - args.pad_top, args.H, args.upsample,
-                                 args.dilation);
+  const int64_t h =
+      source_index(at.oh * args.stride_h + kh - args.pad_top, args.H, args.upsample, args.dilation);
   for (int64_t ow = at.ow.begin; ow < at.ow.end; ++ow) {
-    const int64_t w = source_index(ow * args.stride_w + kw - args.pad_left, args.W, args.upsample,
-                                   args.dilation);
+    const int64_t w =
+        source_index(ow * args.stride_w + kw - args.pad_left, args.W, args.upsample, args.dilation);
     const int64_t pixel = (at.b * args.H + h) * args.W + w;
     sources[ow - at.ow.begin] =
-        h < 0 || w < 0
-            ? nullptr
-            : static_cast<const T*>(args.x) + (pixel * args.groups + at.group) * args.C;
+        h < 0 || w < 0 ? nullptr
+                       : static_cast<const T*>(args.x) + (pixel * args.groups + at.group) * args.C;
   }
 }
 
@@ -127,8 +127,8 @@ void add_row(const Conv2dGradWeightArgs& args, const WeightBlock& at, int64_t b,
     const int64_t from = (b * args.H + h) * args.W + w;
     const int64_t to = (b * args.OH + oh) * args.OW + ow;
     const T* x = static_cast<const T*>(args.x) + (from * args.groups + at.group) * args.C;
-    const T* dy = static_cast<const T*>(args.dy) + (to * args.groups + at.group) * args.O +
-                  at.outputs.begin;
+    const T* dy =
+        static_cast<const T*>(args.dy) + (to * args.groups + at.group) * args.O + at.outputs.begin;
     for (int64_t c = at.channels.begin; c < at.channels.end; ++c) {
       double* sum = sums[c - at.channels.begin];
       const double left = static_cast<double>(x[c]);
@@ -153,8 +153,7 @@ void grad_weight_block(const Conv2dGradWeightArgs& args, const WeightBlock& at) 
 }
 
 int64_t grad_weight_items(const Conv2dGradWeightArgs& args, int) {
-  return args.KH * args.KW * args.groups * ceil_div(args.C, kChannels) *
-         ceil_div(args.O, kOutputs);
+  return args.KH * args.KW * args.groups * ceil_div(args.C, kChannels) * ceil_div(args.O, kOutputs);
 }
 
 void run_grad_weight(const Conv2dGradWeightArgs& args, int, Range range, void*) {

@@ -1,11 +1,13 @@
-// The kernels of the reference backend, one function for each entry of KernelTable, defined in the family's file.
+// The kernels of the reference backend, one function for each entry of KernelTable, defined in the
+// family's file.
 #pragma once
 
 #include "native/kernels/table.h"
 
 namespace smalti::ref {
 
-// NR of packed panels; a multiple of any vector width the host compiler may use for the inner loops.
+// NR of packed panels; a multiple of any vector width the host compiler may use for the inner
+// loops.
 constexpr int64_t kPanelColumns = 16;
 
 // pointwise.cc

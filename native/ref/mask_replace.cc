@@ -60,8 +60,9 @@ struct StepScratch {
   int32_t* order;  // (K)
 };
 
-// log p = log p_u + s (log p_c - log p_u), not normalised. Ho and Salimans 2022, arXiv:2207.12598, eq. 6, on
-// categorical distributions. A category that either model excludes keeps the conditional value.
+// log p = log p_u + s (log p_c - log p_u), not normalised. Ho and Salimans 2022, arXiv:2207.12598,
+// eq. 6, on categorical distributions. A category that either model excludes keeps the conditional
+// value.
 void guide(double* log_p, const double* log_uncond, double scale, int64_t K) {
   for (int64_t k = 0; k < K; ++k) {
     if (std::isinf(log_p[k]) || std::isinf(log_uncond[k])) continue;
@@ -92,9 +93,10 @@ int64_t argmax(const double* p, int64_t K) {
   return best;
 }
 
-// Keep the top k and, of those, each category before which the mass is below the truncation rate; zero the rest
-// without renormalising. Gu et al. 2021, arXiv:2111.14822, section 4.2 (truncation sampling); reference implementation
-// microsoft/VQ-Diffusion, image_synthesis/modeling/models/dalle.py.
+// Keep the top k and, of those, each category before which the mass is below the truncation rate;
+// zero the rest without renormalising. Gu et al. 2021, arXiv:2111.14822, section 4.2 (truncation
+// sampling); reference implementation microsoft/VQ-Diffusion,
+// image_synthesis/modeling/models/dalle.py.
 void truncate(const Settings& settings, int64_t K, const StepScratch& scratch) {
   const int64_t top_k = settings.top_k > 0 ? smaller(settings.top_k, K) : K;
   if (top_k == K && settings.truncation >= 1.0) return;
@@ -112,10 +114,12 @@ void truncate(const Settings& settings, int64_t K, const StepScratch& scratch) {
   }
 }
 
-// Weights of q(x_s | x_t) over K tokens and MASK, up to a factor: sum over x0 of q(x_s | x_t, x0) p(x0 | x_t).
-// Gu et al. 2021, arXiv:2111.14822, eq. 11, in closed form for any s < t. With P = sum p:
+// Weights of q(x_s | x_t) over K tokens and MASK, up to a factor: sum over x0 of q(x_s | x_t, x0)
+// p(x0 | x_t). Gu et al. 2021, arXiv:2111.14822, eq. 11, in closed form for any s < t. With P = sum
+// p:
 //   x_t = MASK: token k: c_ts (abar_s p_k + bbar_s P); MASK: cbar_s P
-//   x_t = v:    token k: (b_ts + a_ts [k = v]) (abar_s w_k + bbar_s sum w), w_j = p_j / (bbar_t + abar_t [j = v])
+//   x_t = v:    token k: (b_ts + a_ts [k = v]) (abar_s w_k + bbar_s sum w), w_j = p_j / (bbar_t +
+//   abar_t [j = v])
 // With bbar_t = 0 a visible token is certain and is kept.
 void posterior(const MaskReplaceCoeffs& c, int32_t xt, int64_t K, const StepScratch& scratch) {
   double* weight = scratch.weight;
@@ -131,7 +135,8 @@ void posterior(const MaskReplaceCoeffs& c, int32_t xt, int64_t K, const StepScra
   weight[K] = masked ? c.cbar_s * total : 0.0;
 }
 
-// The category where the running sum passes u times the total; rounding ends in the last one with positive weight.
+// The category where the running sum passes u times the total; rounding ends in the last one with
+// positive weight.
 int64_t draw(const double* weight, int64_t categories, double u, int64_t fallback) {
   double total = 0.0;
   for (int64_t k = 0; k < categories; ++k) total += std::fmax(weight[k], 0.0);
@@ -163,8 +168,7 @@ void step_position(const MaskReplaceStepArgs& args, int64_t i, const StepScratch
   truncate(settings, args.K, scratch);
   posterior(c, xt, args.K, scratch);
   const double u = static_cast<double>(static_cast<const T*>(args.uniform)[i]);
-  args.tokens[i] =
-      static_cast<int32_t>(draw(scratch.weight, args.K + 1, u, masked ? best : xt));
+  args.tokens[i] = static_cast<int32_t>(draw(scratch.weight, args.K + 1, u, masked ? best : xt));
 }
 
 int64_t step_items(const MaskReplaceStepArgs& args, int) { return args.B * args.N; }

@@ -1,5 +1,6 @@
-// The coefficients of mask-and-replace diffusion as one sample sees them, shared by its step and its loss.
-// Gu et al. 2021, arXiv:2111.14822, eq. 7-8 and 11; closed forms of the posterior follow from the matrices.
+// The coefficients of mask-and-replace diffusion as one sample sees them, shared by its step and
+// its loss. Gu et al. 2021, arXiv:2111.14822, eq. 7-8 and 11; closed forms of the posterior follow
+// from the matrices.
 #pragma once
 
 #include <cmath>

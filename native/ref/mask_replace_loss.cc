@@ -1,5 +1,5 @@
-// Variational term of mask-and-replace diffusion per position, and its gradient, in O(K) from the closed form.
-// Gu et al. 2021, arXiv:2111.14822, eq. 9-11.
+// Variational term of mask-and-replace diffusion per position, and its gradient, in O(K) from the
+// closed form. Gu et al. 2021, arXiv:2111.14822, eq. 9-11.
 #include <cmath>
 
 #include "native/ref/element.h"
@@ -14,11 +14,17 @@ namespace {
 //   truth(k) = (abar_s [k = x0] + bbar_s) / D(x0),   model(k) = abar_s p_k / D(k) + bbar_s S,
 // and MASK, when x_t is MASK, has the same probability in both. Here
 //   x_t = MASK: factor = c_ts / cbar_t,            D = 1,                       S = sum p = 1
-//   x_t = v:    factor = b_ts + a_ts [k = v],      D(j) = bbar_t + abar_t [j = v],   S = sum_j p_j / D(j)
+//   x_t = v:    factor = b_ts + a_ts [k = v],      D(j) = bbar_t + abar_t [j = v],   S = sum_j p_j
+//   / D(j)
 class Position {
  public:
   Position(const MaskReplaceCoeffs& coeffs, int32_t x0, int32_t xt, const double* log_p, int64_t K)
-      : c_(coeffs), x0_(clamp_index(x0, K)), xt_(xt), masked_(is_masked(xt, K)), log_p_(log_p), K_(K) {
+      : c_(coeffs),
+        x0_(clamp_index(x0, K)),
+        xt_(xt),
+        masked_(is_masked(xt, K)),
+        log_p_(log_p),
+        K_(K) {
     if (masked_) {
       spread_ = 1.0;
       return;
@@ -31,7 +37,8 @@ class Position {
   // With bbar_t = 0 a visible token is certain in both posteriors.
   bool is_certain() const { return masked_ ? c_.cbar_t == 0.0 : c_.bbar_t == 0.0; }
 
-  // Differs: the logarithm of the model's posterior is never clamped; where bbar_s = 0 it comes from log p directly.
+  // Differs: the logarithm of the model's posterior is never clamped; where bbar_s = 0 it comes
+  // from log p directly.
   double kl() const {
     if (is_certain()) return 0.0;
     double sum = 0.0;
@@ -44,7 +51,8 @@ class Position {
 
   double nll() const { return -log_p_[x0_]; }
 
-  // dlogits = dkl dKL/dlogits + dnll dNLL/dlogits. With g_k = p_k dKL/dp_k, dKL/dlogit_k = g_k - p_k sum g, where
+  // dlogits = dkl dKL/dlogits + dnll dNLL/dlogits. With g_k = p_k dKL/dp_k, dKL/dlogit_k = g_k -
+  // p_k sum g, where
   //   g_k = -factor(k) truth(k) share(k) - p_k / D(k) bbar_s R,
   //   share(k) = abar_s p_k / D(k) / model(k),   R = sum_k factor(k) truth(k) / model(k);
   // R appears only where model(k) depends on S, that is for x_t = v: for MASK, S = 1 whatever p is.
@@ -76,9 +84,7 @@ class Position {
     return ((k == x0_ ? c_.abar_s : 0.0) + c_.bbar_s) / divisor(x0_);
   }
 
-  double model(int64_t k) const {
-    return c_.abar_s * p(k) / divisor(k) + c_.bbar_s * spread_;
-  }
+  double model(int64_t k) const { return c_.abar_s * p(k) / divisor(k) + c_.bbar_s * spread_; }
 
   double log_model(int64_t k) const {
     if (c_.bbar_s == 0.0) return std::log(c_.abar_s) + log_p_[k] - std::log(divisor(k));

@@ -82,8 +82,8 @@ void multiply_block(const MatmulArgs& args, const Block& block) {
   const int64_t first_row = block.batch * args.M;
   const Range columns = {block.panels.begin * kPanelColumns,
                          smaller(block.panels.end * kPanelColumns, args.N)};
-  run_pointwise_rows(args.epilogue,
-                     {first_row + block.rows.begin, first_row + block.rows.end}, columns, args.N);
+  run_pointwise_rows(args.epilogue, {first_row + block.rows.begin, first_row + block.rows.end},
+                     columns, args.N);
 }
 
 int64_t matmul_items(const MatmulArgs& args, int) {
@@ -97,10 +97,9 @@ void run_matmul(const MatmulArgs& args, int, Range range, void*) {
   with_real(args.dtype, [&](auto zero) {
     for (int64_t item = range.begin; item < range.end; ++item) {
       const int64_t row_block = item / panel_blocks;
-      multiply_block<decltype(zero)>(args,
-                                     {row_block / row_blocks,
-                                      block_range(row_block % row_blocks, kRows, args.M),
-                                      block_range(item % panel_blocks, kPanels, panels)});
+      multiply_block<decltype(zero)>(
+          args, {row_block / row_blocks, block_range(row_block % row_blocks, kRows, args.M),
+                 block_range(item % panel_blocks, kPanels, panels)});
     }
   });
 }

@@ -1,4 +1,5 @@
-// Data movement: strided copies, fills, index ramps, gathers and their adjoints. Out-of-range indices are clamped.
+// Data movement: strided copies, fills, index ramps, gathers and their adjoints. Out-of-range
+// indices are clamped.
 #include <cstring>
 
 #include "native/ref/element.h"
@@ -91,7 +92,8 @@ void run_gather(const GatherArgs& args, int, Range range, void*) {
   }
 }
 
-// One block of columns: only this work item writes them, in index order, so the sum is deterministic.
+// One block of columns: only this work item writes them, in index order, so the sum is
+// deterministic.
 template <class T>
 void scatter_add_block(const ScatterAddArgs& args, int64_t outer, Range columns) {
   T* dst = static_cast<T*>(args.dst) + outer * args.size * args.inner;
@@ -102,7 +104,8 @@ void scatter_add_block(const ScatterAddArgs& args, int64_t outer, Range columns)
   for (int64_t n = 0; n < args.count; ++n) {
     T* sum = dst + clamp_index(args.indices[n], args.size) * args.inner;
     const T* value = values + n * args.inner;
-    for (int64_t i = columns.begin; i < columns.end; ++i) sum[i] = static_cast<T>(sum[i] + value[i]);
+    for (int64_t i = columns.begin; i < columns.end; ++i)
+      sum[i] = static_cast<T>(sum[i] + value[i]);
   }
 }
 

@@ -87,8 +87,8 @@ class GroupGradient {
         beta_(static_cast<const T*>(args.beta) + first_),
         moments_(moments_of(x_, args.S, width_, args.C, args.eps)) {}
 
-  // dgamma = sum_s dz n, dbeta = sum_s dz; with m1 = mean(dz gamma), m2 = mean(dz gamma n) over the group:
-  // dx = rstd (dz gamma - m1 - n m2), where n = (x - mean) rstd and dz = dy act'(z).
+  // dgamma = sum_s dz n, dbeta = sum_s dz; with m1 = mean(dz gamma), m2 = mean(dz gamma n) over the
+  // group: dx = rstd (dz gamma - m1 - n m2), where n = (x - mean) rstd and dz = dy act'(z).
   void run() const {
     double sum = 0.0;
     double projection = 0.0;
@@ -187,7 +187,8 @@ double layer_gain(const void* scale, NormAffine affine, int64_t b, int64_t D, in
   return 1.0 + static_cast<double>(gains[b * D + i]);
 }
 
-// One row. Ba et al. 2016, arXiv:1607.06450, eq. 3-4; `modulate` is Peebles and Xie 2022, arXiv:2212.09748, section 3.2.
+// One row. Ba et al. 2016, arXiv:1607.06450, eq. 3-4; `modulate` is Peebles and Xie 2022,
+// arXiv:2212.09748, section 3.2.
 template <class T>
 void layer_norm_row(const LayerNormArgs& args, int64_t row) {
   const int64_t b = row / args.N;
@@ -199,8 +200,7 @@ void layer_norm_row(const LayerNormArgs& args, int64_t row) {
   for (int64_t i = 0; i < args.D; ++i) {
     const double normal = (static_cast<double>(x[i]) - m.mean) * m.rstd;
     const double offset = args.affine == NormAffine::none ? 0.0 : static_cast<double>(shift[i]);
-    y[i] = static_cast<T>(
-        normal * layer_gain<T>(args.scale, args.affine, b, args.D, i) + offset);
+    y[i] = static_cast<T>(normal * layer_gain<T>(args.scale, args.affine, b, args.D, i) + offset);
   }
 }
 
@@ -214,7 +214,8 @@ void run_layer_norm(const LayerNormArgs& args, int, Range range, void*) {
   });
 }
 
-// One row: dx = rstd (g - mean(g) - n mean(g n)) with g = dy gain; adds dy n and dy to the sums over rows.
+// One row: dx = rstd (g - mean(g) - n mean(g n)) with g = dy gain; adds dy n and dy to the sums
+// over rows.
 template <class T>
 void layer_norm_grad_row(const LayerNormGradArgs& args, int64_t row, double* dscale,
                          double* dshift) {
@@ -302,17 +303,13 @@ void run_layer_norm_grad(const LayerNormGradArgs& args, int phase, Range range, 
 
 }  // namespace
 
-Kernel<GroupNormArgs> group_norm_kernel() {
-  return {run_group_norm, group_norm_items, nullptr, 1};
-}
+Kernel<GroupNormArgs> group_norm_kernel() { return {run_group_norm, group_norm_items, nullptr, 1}; }
 
 Kernel<GroupNormGradArgs> group_norm_grad_kernel() {
   return {run_group_norm_grad, group_norm_grad_items, nullptr, 2};
 }
 
-Kernel<LayerNormArgs> layer_norm_kernel() {
-  return {run_layer_norm, layer_norm_items, nullptr, 1};
-}
+Kernel<LayerNormArgs> layer_norm_kernel() { return {run_layer_norm, layer_norm_items, nullptr, 1}; }
 
 Kernel<LayerNormGradArgs> layer_norm_grad_kernel() {
   return {run_layer_norm_grad, layer_norm_grad_items, layer_norm_grad_scratch, 2};

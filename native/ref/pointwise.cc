@@ -1,5 +1,6 @@
-// The pointwise machine in double registers: a chain runs instruction by instruction over tiles of elements.
-// Double registers hold every f32, i32, u8 and half value exactly, so one code serves all element types.
+// The pointwise machine in double registers: a chain runs instruction by instruction over tiles of
+// elements. Double registers hold every f32, i32, u8 and half value exactly, so one code serves all
+// element types.
 #include "native/ref/pointwise.h"
 
 #include <cmath>
@@ -13,8 +14,8 @@
 namespace smalti::ref {
 namespace {
 
-constexpr int64_t kTile = 256;          // elements a register holds
-constexpr int64_t kItemElements = 4096; // elements of a work item
+constexpr int64_t kTile = 256;           // elements a register holds
+constexpr int64_t kItemElements = 4096;  // elements of a work item
 
 using Register = double[kTile];
 
@@ -112,7 +113,8 @@ double floored_mod(double a, double b) {
   return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
 }
 
-// Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2: x Phi(x), its tanh form and its sigmoid form.
+// Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2: x Phi(x), its tanh form and its sigmoid
+// form.
 double gelu(double x) { return 0.5 * x * (1.0 + std::erf(x * 0.70710678118654752440)); }
 double gelu_tanh(double x) {
   return 0.5 * x * (1.0 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
@@ -156,6 +158,7 @@ void map3(const Operands& r, F f) {
 
 // One line an operation; a switch of this length is the table of what the machine can do.
 void compute(const PwInstr& in, const Operands& r) {
+  // clang-format off
   switch (in.op) {
     case PwOp::load:
     case PwOp::store:
@@ -218,10 +221,10 @@ void compute(const PwInstr& in, const Operands& r) {
       return map2(r, [](double a, double b) { return truth(a != 0.0 && b != 0.0); });
     case PwOp::logical_or:
       return map2(r, [](double a, double b) { return truth(a != 0.0 || b != 0.0); });
-    case PwOp::where:
-      return map3(r, [](double a, double b, double c) { return a != 0.0 ? b : c; });
+    case PwOp::where: return map3(r, [](double a, double b, double c) { return a != 0.0 ? b : c; });
     case PwOp::fma: return map3(r, [](double a, double b, double c) { return a * b + c; });
   }
+  // clang-format on
 }
 
 // The whole chain on at most kTile elements.
@@ -253,8 +256,8 @@ int64_t pointwise_items(const PointwiseArgs& args, int) {
 }
 
 void run_pointwise(const PointwiseArgs& args, int, Range range, void*) {
-  run_pointwise_span(args, {range.begin * kItemElements,
-                            smaller(range.end * kItemElements, element_count(args))});
+  run_pointwise_span(
+      args, {range.begin * kItemElements, smaller(range.end * kItemElements, element_count(args))});
 }
 
 }  // namespace
@@ -273,8 +276,7 @@ void run_pointwise_rows(const PointwiseArgs& args, Range rows, Range columns, in
     return run_pointwise_span(args, {rows.begin * row_length, rows.end * row_length});
   }
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    run_pointwise_span(args,
-                       {row * row_length + columns.begin, row * row_length + columns.end});
+    run_pointwise_span(args, {row * row_length + columns.begin, row * row_length + columns.end});
   }
 }
 

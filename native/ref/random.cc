@@ -1,4 +1,5 @@
-// Uniform and normal numbers from the counter-based generator: every element depends on its key row and index only.
+// Uniform and normal numbers from the counter-based generator: every element depends on its key row
+// and index only.
 #include <cmath>
 
 #include "native/core/philox.h"
@@ -17,7 +18,8 @@ int64_t sample_items(const RandomArgs& args) {
 
 // Box and Muller 1958: two normals from u1 in (0, 1] and u2 in [0, 1).
 void normal_pair(uint32_t word1, uint32_t word2, double* pair) {
-  const double radius = std::sqrt(-2.0 * std::log(static_cast<double>(philox_uniform_positive(word1))));
+  const double radius =
+      std::sqrt(-2.0 * std::log(static_cast<double>(philox_uniform_positive(word1))));
   const double angle = 6.28318530717958647693 * static_cast<double>(philox_uniform(word2));
   pair[0] = radius * std::cos(angle);
   pair[1] = radius * std::sin(angle);
@@ -56,8 +58,8 @@ void run_random(const RandomArgs& args, int, Range range, void*) {
   const int64_t items = sample_items(args);
   with_real(args.dtype, [&](auto zero) {
     for (int64_t item = range.begin; item < range.end; ++item) {
-      fill_random<decltype(zero)>(
-          args, item / items, block_range(item % items, kItemBlocks * kBlockWords, args.count));
+      fill_random<decltype(zero)>(args, item / items,
+                                  block_range(item % items, kItemBlocks * kBlockWords, args.count));
     }
   });
 }

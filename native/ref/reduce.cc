@@ -18,8 +18,10 @@ using Accumulator = std::conditional_t<std::is_integral_v<T>, int64_t, double>;
 
 template <class T>
 bool is_nan(T x) {
-  if constexpr (std::is_integral_v<T>) return false;
-  else return std::isnan(x);
+  if constexpr (std::is_integral_v<T>)
+    return false;
+  else
+    return std::isnan(x);
 }
 
 template <class A>
@@ -124,8 +126,7 @@ void arg_reduce_rows(const ArgReduceArgs& args, Range range) {
 int64_t arg_reduce_items(const ArgReduceArgs& args, int) { return args.rows; }
 
 void run_arg_reduce(const ArgReduceArgs& args, int, Range range, void*) {
-  with_number(args.dtype,
-              [&](auto zero) { arg_reduce_rows<decltype(zero)>(args, range); });
+  with_number(args.dtype, [&](auto zero) { arg_reduce_rows<decltype(zero)>(args, range); });
 }
 
 template <class T>
@@ -145,8 +146,7 @@ void cumulative_sum_rows(const CumulativeSumArgs& args, Range range) {
 int64_t cumulative_sum_items(const CumulativeSumArgs& args, int) { return args.rows; }
 
 void run_cumulative_sum(const CumulativeSumArgs& args, int, Range range, void*) {
-  with_number(args.dtype,
-              [&](auto zero) { cumulative_sum_rows<decltype(zero)>(args, range); });
+  with_number(args.dtype, [&](auto zero) { cumulative_sum_rows<decltype(zero)>(args, range); });
 }
 
 // A total order, so that an unstable sort gives the stable result; NaN is above every number.
@@ -165,9 +165,8 @@ void top_k_rows(const TopKArgs& args, Range range, int32_t* order) {
   for (int64_t row = range.begin; row < range.end; ++row) {
     const T* src = static_cast<const T*>(args.src) + row * args.count;
     for (int64_t i = 0; i < args.count; ++i) order[i] = static_cast<int32_t>(i);
-    std::partial_sort(order, order + args.k, order + args.count, [&](int32_t i, int32_t j) {
-      return precedes(src, i, j, args.descending);
-    });
+    std::partial_sort(order, order + args.k, order + args.count,
+                      [&](int32_t i, int32_t j) { return precedes(src, i, j, args.descending); });
     T* values = static_cast<T*>(args.values) + row * args.k;
     int32_t* indices = args.indices + row * args.k;
     for (int64_t i = 0; i < args.k; ++i) {
@@ -193,9 +192,7 @@ void run_top_k(const TopKArgs& args, int, Range range, void* scratch) {
 
 Kernel<ReduceArgs> reduce_kernel() { return {run_reduce, reduce_items, nullptr, 1}; }
 
-Kernel<ArgReduceArgs> arg_reduce_kernel() {
-  return {run_arg_reduce, arg_reduce_items, nullptr, 1};
-}
+Kernel<ArgReduceArgs> arg_reduce_kernel() { return {run_arg_reduce, arg_reduce_items, nullptr, 1}; }
 
 Kernel<CumulativeSumArgs> cumulative_sum_kernel() {
   return {run_cumulative_sum, cumulative_sum_items, nullptr, 1};
