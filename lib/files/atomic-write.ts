@@ -1,0 +1,118 @@
+// Writing files so that a reader sees the old file or the whole new one, never half of it: temporary name in the same
+// folder, write, fsync, rename, fsync of the folder. A failed write leaves nothing behind and says why.
+import { randomBytes } from "node:crypto";
+import { mkdir, open, rename, stat, unlink, type FileHandle } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { DiffusionError } from "../errors.js";
+
+export type FileParts = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+export interface AtomicWriteOptions {
+  /** Name of the caller in error messages. Default "write". */
+  where?: string;
+  /** Error code of a failed write. Default "data". */
+  code?: "data" | "checkpoint";
+  /** Aborts between parts; nothing is left behind. */
+  signal?: AbortSignal | undefined;
+}
+
+const advice: Record<string, [problem: string, whatToDo: string]> = {
+  ENOSPC: ["a full disk", "free some space or choose another folder"],
+  EDQUOT: ["an exhausted disk quota", "free some space or choose another folder"],
+  EACCES: ["no permission to write there", "choose a folder you may write to"],
+  EPERM: ["no permission to write there", "choose a folder you may write to"],
+  EROFS: ["a read-only file system", "choose another folder"],
+  EISDIR: ["a folder of that name", "choose another file name"],
+  ENOTDIR: ["a parent that is a file", "choose another folder"],
+  EEXIST: ["a parent that is a file", "choose another folder"],
+  EFBIG: [
+    "a file size limit of the system",
+    "raise the limit (ulimit -f) or choose another file system",
+  ],
+  ENAMETOOLONG: ["a name that is too long", "choose a shorter name"],
+  EMFILE: ["too many open files", "raise the limit (ulimit -n)"],
+};
+
+/** Writes `data` to `path` atomically, creating parent folders. Throws DiffusionError with the reason and what to do. */
+export async function writeFileAtomic(
+  path: string,
+  data: string | Uint8Array | FileParts,
+  options: AtomicWriteOptions = {},
+): Promise<void> {
+  const { where = "write", code = "data", signal } = options;
+  const parts =
+    typeof data === "string" ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
+  const temporary = join(
+    dirname(path),
+    `.${basename(path)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`,
+  );
+  let file: FileHandle | undefined;
+  try {
+    await makeFolder(dirname(path));
+    file = await open(temporary, "wx");
+    await writeParts(file, parts, where, signal);
+    await file.sync();
+    await file.close();
+    file = undefined;
+    await rename(temporary, path);
+  } catch (error) {
+    await file?.close().catch(() => undefined);
+    await unlink(temporary).catch(() => undefined);
+    throw asWriteError(error, where, code, path);
+  }
+  await syncFolder(dirname(path));
+}
+
+// Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent exists).
+async function makeFolder(folder: string): Promise<void> {
+  if (await isFolder(folder)) return;
+  if (dirname(folder) !== folder) await makeFolder(dirname(folder));
+  await mkdir(folder).catch(async (error: unknown) => {
+    if (!(await isFolder(folder))) throw error; // else another process was faster
+  });
+}
+
+const isFolder = async (path: string): Promise<boolean> =>
+  (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+
+async function writeParts(
+  file: FileHandle,
+  parts: FileParts,
+  where: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for await (const part of parts) {
+    if (signal?.aborted)
+      throw new DiffusionError("aborted", `${where}: aborted`, { cause: signal.reason });
+    let done = 0;
+    while (done < part.byteLength) {
+      const { bytesWritten } = await file.write(part, done, part.byteLength - done);
+      done += bytesWritten;
+    }
+  }
+}
+
+function asWriteError(
+  error: unknown,
+  where: string,
+  code: "data" | "checkpoint",
+  path: string,
+): DiffusionError {
+  if (error instanceof DiffusionError) return error;
+  const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
+  const [problem, whatToDo] = advice[errno] ?? [(error as Error).message, "check the path"];
+  return new DiffusionError(
+    code,
+    `${where}: expected to write "${path}", got ${problem} (${errno}); ${whatToDo}`,
+    {
+      cause: error,
+    },
+  );
+}
+
+// A rename is durable once its folder is; some systems (Windows) cannot open folders, and then it is theirs to keep.
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r").catch(() => undefined);
+  await handle?.sync().catch(() => undefined);
+  await handle?.close();
+}

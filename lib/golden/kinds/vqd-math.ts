@@ -1,0 +1,180 @@
+// Golden kinds vqd_schedule and vqd_diffusion_math: schedule arrays, marginals, posterior, losses and truncation of
+// VQ-Diffusion, without a network. Log-probabilities are (B, classes, L) in the cases and (B, N, classes) here.
+import { gradients } from "../../autodiff/differentiate.js";
+import {
+  drawTokens,
+  gumbelOf,
+  keepBest,
+  logCoefficients,
+  logCoefficientTable,
+  logOneHot,
+  posterior,
+  predictStart,
+  transition,
+  truncate,
+} from "../../processes/discrete.js";
+import {
+  discreteLoss,
+  lossWeightTable,
+  referenceLoss,
+  timestepProbabilities,
+  updateImportance,
+} from "../../processes/discrete-loss.js";
+import type { LossOptions } from "../../processes/discrete-loss.js";
+import { coefficientTable, logBuffers, maskReplaceSchedule } from "../../processes/schedules.js";
+import type { MaskReplaceSchedule } from "../../processes/schedules.js";
+import { topK } from "../../trace/functions.js";
+import type { Tensor } from "../../trace/tensor.js";
+import type { GoldenCase, Values } from "../case.js";
+import { ioValues } from "../case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
+import { channelsFirst, channelsLast } from "../layouts.js";
+
+const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
+const table = (data: Float32Array, rows: number): Values => ({ shape: [rows, data.length / rows], data });
+
+/** What the cases write for -infinity. */
+const kWrittenInfinity = -1e30;
+
+function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
+  const c = golden.config as Record<"T" | "K" | "att_1" | "att_T" | "ctt_1" | "ctt_T", number>;
+  const arrays = maskReplaceSchedule({
+    codes: c.K,
+    timesteps: c.T,
+    endpoints: { abarFirst: c.att_1, abarLast: c.att_T, cbarFirst: c.ctt_1, cbarLast: c.ctt_T },
+  });
+  const raw = { at: arrays.a, bt: arrays.b, ct: arrays.c, att: arrays.abar, btt: arrays.bbar, ctt: arrays.cbar };
+  const logs = Object.entries(logBuffers(arrays)).map(([name, values]) => [
+    name,
+    vector(values.map((x) => Math.max(x, kWrittenInfinity))),
+  ]);
+  const results = Object.entries(raw).map(([name, values]) => [`raw.${name}`, vector(values)]);
+  return Promise.resolve(Object.fromEntries([...results, ...logs]) as Record<string, Values>);
+}
+
+interface MathConfig {
+  T: number;
+  K: number;
+  auxiliary_loss_weight: number;
+  adaptive_auxiliary_loss: boolean;
+  mask_weight: [number, number];
+  truncation_rates: number[];
+  truncation_topk: number;
+}
+
+/** The reference's loss options in our words. */
+export const lossOptions = (
+  config: Pick<MathConfig, "auxiliary_loss_weight" | "adaptive_auxiliary_loss" | "mask_weight">,
+  timesteps: number,
+): LossOptions => ({
+  timesteps,
+  auxiliaryWeight: config.auxiliary_loss_weight,
+  adaptiveAuxiliary: config.adaptive_auxiliary_loss,
+  maskWeight: config.mask_weight,
+});
+
+function mathInputs(golden: GoldenCase, arrays: MaskReplaceSchedule): Record<string, Values> {
+  const config = golden.config as unknown as MathConfig;
+  const times = [...ioValues(golden, "t").data];
+  const B = times.length;
+  const levels = times.map((t) => ({ t, s: t - 1 }));
+  const history = {
+    history: Float64Array.from(ioValues(golden, "Lt_history_before").data),
+    counts: Float64Array.from(ioValues(golden, "Lt_count_before").data),
+  };
+  const p = timestepProbabilities(history);
+  const uniform = times.map(() => 1 / config.T);
+  const drawn = times.map((t) => p[t]!);
+  const options = lossOptions(config, config.T);
+  const given = ["x0", "t", "uniform_q", "uniform_p", "logits", "x_t_given"];
+  return {
+    ...Object.fromEntries(given.map((name) => [name, ioValues(golden, name)])),
+    logTable: table(logCoefficientTable(arrays, levels), B),
+    coeffs: table(coefficientTable(arrays, levels), B),
+    weights: table(lossWeightTable(times, drawn, options), B),
+    uniformWeights: table(lossWeightTable(times, uniform, options), B),
+  };
+}
+
+function mathResults(config: MathConfig, x: Tensors): Tensors {
+  const { K } = config;
+  const uniformQ = channelsLast(x["uniform_q"]!);
+  const levels = logCoefficients(x["logTable"]!);
+  const uniformP = channelsLast(x["uniform_p"]!);
+  const logits = channelsLast(x["logits"]!);
+  const logX0 = logOneHot(x["x0"]!, K + 1);
+  const marginal = transition(logX0, levels.now);
+  const xt = drawTokens(marginal, uniformQ);
+  const given = x["x_t_given"]!;
+  const predicted = predictStart(logits);
+  const model = posterior(predicted, xt, levels);
+  const lossInputs = { logits, x0: x["x0"]!, xt, logTable: x["logTable"]!, times: x["t"]! };
+  const trained = referenceLoss({ ...lossInputs, weights: x["weights"]! });
+  const plain = referenceLoss({ ...lossInputs, weights: x["uniformWeights"]! });
+  const fused = discreteLoss({ ...lossInputs, coeffs: x["coeffs"]!, weights: x["weights"]! });
+  const truncated = truncate(predicted, config.truncation_rates[0]!);
+  const drawnFrom = posterior(truncated, given, levels);
+  const logs = {
+    log_onehot_x0: logX0,
+    q_pred: marginal,
+    q_pred_tm1: transition(logX0, levels.to),
+    q_pred_one_timestep: transition(logOneHot(xt, K + 1), levels.step),
+    predict_start: predicted,
+    q_posterior_true: posterior(logX0, xt, levels),
+    q_posterior_model: model,
+    model_prob_log: model,
+    q_posterior_model_given: posterior(predicted, given, levels),
+    p_pred_truncated: drawnFrom,
+    [`truncated_top${config.truncation_topk}`]: keepBest(predicted, config.truncation_topk),
+    ...Object.fromEntries(config.truncation_rates.map((r) => [`truncated_r${r}`, truncate(predicted, r)])),
+  };
+  return {
+    ...Object.fromEntries(Object.entries(logs).map(([name, value]) => [name, channelsFirst(value)])),
+    x_t: xt,
+    kl: trained.kl,
+    loss_per_sample: trained.perSample,
+    loss: trained.loss,
+    loss_per_sample_uniform_t: plain.perSample,
+    klPerSample: trained.klPerSample,
+    "grad.logits": gradients(trained.loss, [x["logits"]!])[0]!,
+    "loss@fused": fused.loss,
+    "loss_per_sample@fused": fused.perSample,
+    "grad.logits@fused": gradients(fused.loss, [x["logits"]!])[0]!,
+    p_sample: drawTokens(drawnFrom, uniformP),
+    "tap.p_sample_margin": drawMargin(drawnFrom, uniformP),
+    "tap.q_sample_margin": drawMargin(marginal, uniformQ),
+  };
+}
+
+/** How clear each draw is: best minus second best of what the argmax sees. */
+export function drawMargin(logP: Tensor, uniform: Tensor): Tensor {
+  const { values } = topK(logP.add(gumbelOf(uniform)), { k: 2, descending: true });
+  const [B, N] = values.shape as [number, number, number];
+  const column = (i: number): Tensor => values.slice([0, 0, i], [B, N, 1]).reshape([B, N]);
+  return column(0).sub(column(1));
+}
+
+async function diffusionMath(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  const config = golden.config as unknown as MathConfig;
+  const arrays = maskReplaceSchedule({ codes: config.K, timesteps: config.T });
+  const results = await evaluate((_, inputs) => mathResults(config, inputs), {
+    inputs: mathInputs(golden, arrays),
+  });
+  const { klPerSample, ...compared } = results;
+  const before = {
+    history: Float64Array.from(ioValues(golden, "Lt_history_before").data),
+    counts: Float64Array.from(ioValues(golden, "Lt_count_before").data),
+  };
+  const after = updateImportance(before, [...ioValues(golden, "t").data], klPerSample!.data);
+  return {
+    ...compared,
+    importance_probs: vector(timestepProbabilities(before)),
+    Lt_history_after: vector(after.history),
+    Lt_count_after: vector(after.counts),
+  };
+}
+
+export const vqdMathRunners: Readonly<Record<string, GoldenRunner>> = {
+  vqd_schedule: schedule,
+  vqd_diffusion_math: diffusionMath,
+};

@@ -1,0 +1,149 @@
+// PatchGAN discriminator: strided convolutions to a map of logits, one for each patch. Topology and names of
+// CompVis/taming-transformers taming/modules/discriminator/model.py. Source: Isola et al. 2017, arXiv:1611.07004.
+import type { ParamSpec } from "../ir/param.js";
+import { conv2d } from "../nn/conv.js";
+import { normal, ones, zeros } from "../nn/init.js";
+import { ParamScope } from "../nn/module.js";
+import { leakyRelu } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+
+export interface PatchDiscriminatorConfig {
+  /** Channels of the picture; default 3. */
+  imageChannels?: number;
+  /** Channels of the first layer; default 64. */
+  channels?: number;
+  /** Layers of stride 2 after the first; default 3. */
+  layers?: number;
+  /** "batch": BatchNorm with running statistics; "act": ActNorm. Default "batch". */
+  norm?: "batch" | "act";
+}
+
+/** "train" uses and updates the statistics of the batch; "eval" the stored ones; "initialise" sets ActNorm from the batch. */
+export type DiscriminatorMode = "train" | "eval" | "initialise";
+
+/** Running state by name, handed in and out explicitly: a discriminator is called twice in a step. */
+export type NormState = Readonly<Record<string, Tensor>>;
+
+export interface PatchDiscriminator {
+  readonly config: PatchDiscriminatorConfig;
+  readonly parameters: readonly ParamSpec[];
+  readonly states: readonly ParamSpec[];
+  /** State read from the trace's state inputs. */
+  state(trace: Trace): NormState;
+  /** Image (B, H, W, 3) -> logits (B, h, w, 1) and the state after the call. */
+  forward(image: Tensor, options: { mode: DiscriminatorMode; state: NormState }): { logits: Tensor; state: NormState };
+}
+
+const kSlope = 0.2;
+const kMomentum = 0.1;
+const kBatchNormEps = 1e-5;
+const kActNormEps = 1e-6;
+const kMaxWidening = 8;
+
+type StatefulLayer = (x: Tensor, mode: DiscriminatorMode, state: Record<string, Tensor>) => Tensor;
+
+/** Mean and biased variance of each channel over batch and space. */
+function channelMoments(x: Tensor): { mean: Tensor; variance: Tensor; count: number } {
+  const C = x.shape.at(-1)!;
+  const flat = x.reshape([x.size / C, C]);
+  const mean = flat.mean([0]);
+  return { mean, variance: flat.sub(mean).square().mean([0]), count: x.size / C };
+}
+
+/** Ioffe and Szegedy 2015, arXiv:1502.03167; the running variance is the unbiased one, momentum 0.1. */
+function batchNorm(scope: ParamScope, channels: number): StatefulLayer {
+  const gamma = scope.param("weight", [channels], normal(0.02, 1));
+  const beta = scope.param("bias", [channels], zeros);
+  const runningMean = scope.state("running_mean", [channels], zeros);
+  const runningVar = scope.state("running_var", [channels], ones);
+  const read = (t: Trace, state: Record<string, Tensor>, spec: ParamSpec): Tensor =>
+    state[spec.name] ?? t.state(spec.name, { shape: spec.shape });
+  return (x, mode, state) => {
+    const t = x.trace;
+    const stored = { mean: read(t, state, runningMean), variance: read(t, state, runningVar) };
+    const batch = mode === "eval" ? undefined : channelMoments(x);
+    if (batch) {
+      const unbiased = batch.variance.mul(batch.count / Math.max(1, batch.count - 1));
+      const blend = (old: Tensor, fresh: Tensor): Tensor => old.mul(1 - kMomentum).add(fresh.mul(kMomentum));
+      state[runningMean.name] = blend(stored.mean, batch.mean);
+      state[runningVar.name] = blend(stored.variance, unbiased);
+    }
+    const { mean, variance } = batch ?? stored;
+    const scale = t.parameter(gamma).div(variance.add(kBatchNormEps).sqrt());
+    const y = x.sub(mean).mul(scale).add(t.parameter(beta));
+    t.record(scope.path, y);
+    return y;
+  };
+}
+
+/**
+ * y = scale (x + loc), set so that the first batch has zero mean and unit deviation. Kingma and Dhariwal 2018,
+ * arXiv:1807.03039, section 3.1. "initialise" puts the new loc and scale into the state under the parameters' names.
+ */
+function actNorm(scope: ParamScope, channels: number): StatefulLayer {
+  const loc = scope.param("loc", [channels], zeros);
+  const scale = scope.param("scale", [channels], ones);
+  return (x, mode, state) => {
+    const t = x.trace;
+    if (mode === "initialise") {
+      const { mean, variance, count } = channelMoments(x);
+      const deviation = variance.mul(count / Math.max(1, count - 1)).sqrt();
+      state[loc.name] = mean.neg();
+      state[scale.name] = deviation.add(kActNormEps).reciprocal();
+    }
+    const y = x.add(state[loc.name] ?? t.parameter(loc)).mul(state[scale.name] ?? t.parameter(scale));
+    t.record(scope.path, y);
+    return y;
+  };
+}
+
+export function patchDiscriminator(
+  config: PatchDiscriminatorConfig = {},
+  scope: ParamScope = new ParamScope(),
+): PatchDiscriminator {
+  const { imageChannels = 3, channels = 64, layers = 3, norm = "batch" } = config;
+  const main = scope.child("main");
+  const stages: StatefulLayer[] = [];
+  // Module numbers of the reference's sequence: a convolution, then (convolution, norm, activation) a layer.
+  const convolution = (index: number, from: number, to: number, stride: number, bias: boolean): void => {
+    const layer = conv2d(main.child(index), {
+      in: from,
+      out: to,
+      kernel: 4,
+      stride,
+      padding: 1,
+      bias,
+      weightInit: normal(0.02),
+      biasInit: zeros,
+    });
+    stages.push((x) => layer(x));
+  };
+  const activation: StatefulLayer = (x) => leakyRelu(x, { slope: kSlope });
+
+  convolution(0, imageChannels, channels, 2, true);
+  stages.push(activation);
+  let width = channels;
+  for (let layer = 1; layer <= layers; ++layer) {
+    const next = channels * Math.min(2 ** layer, kMaxWidening);
+    const first = 3 * layer - 1;
+    convolution(first, width, next, layer < layers ? 2 : 1, norm === "act");
+    stages.push(norm === "batch" ? batchNorm(main.child(first + 1), next) : actNorm(main.child(first + 1), next));
+    stages.push(activation);
+    width = next;
+  }
+  convolution(3 * layers + 2, width, 1, 1, true);
+
+  const states = scope.states();
+  return {
+    config,
+    parameters: scope.specs(),
+    states,
+    state: (t) => Object.fromEntries(states.map((spec) => [spec.name, t.state(spec.name, { shape: spec.shape })])),
+    forward(image, { mode, state }) {
+      const next = { ...state };
+      const logits = stages.reduce((x, stage) => stage(x, mode, next), image);
+      return { logits, state: next };
+    },
+  };
+}

@@ -1,0 +1,260 @@
+// Vector quantisation of latents: nearest code, straight-through gradient, codebook losses, moving-average and cosine
+// variants, remapping to used codes. Sources: van den Oord et al. 2017, arXiv:1711.00937; CompVis/taming-transformers
+// taming/modules/vqvae/quantize.py; microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes).
+import { DiffusionError } from "../errors.js";
+import type { ParamSpec } from "../ir/param.js";
+import { normal, zeros } from "../nn/init.js";
+import type { ParamScope } from "../nn/module.js";
+import { nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+
+export interface VectorQuantizerConfig {
+  /** Codebook entries K. */
+  codes: number;
+  /** Width of a code. */
+  width: number;
+  /** "gradient": the codebook is a parameter; "ema": state kept by moving averages. Default "gradient". */
+  codebook?: "gradient" | "ema";
+  /** "cosine" normalises latents and codes to unit length. Default "euclidean". */
+  metric?: "euclidean" | "cosine";
+  /** Weight in the codebook loss; default 0.25. */
+  beta?: number;
+  /** Beta multiplies the codebook term instead of the commitment term, as all released models did. Default true. */
+  legacyBeta?: boolean;
+  /** Decay of the moving averages; default 0.99. */
+  decay?: number;
+  /** Smoothing of the counts; default 1e-5. */
+  eps?: number;
+}
+
+export interface Quantised {
+  /** (…, D), with the gradient passed straight through to the latents. */
+  quantised: Tensor;
+  /** Code of each latent, i32, shaped like the latents without their last axis. */
+  indices: Tensor;
+  /** Scalar codebook loss. */
+  loss: Tensor;
+}
+
+/** Codebook state of the moving-average variant. */
+export interface CodebookState {
+  codebook: Tensor;
+  counts: Tensor;
+  sums: Tensor;
+}
+
+export interface VectorQuantizer {
+  readonly config: VectorQuantizerConfig;
+  /** Name of the codebook: a parameter, or state when kept by moving averages. */
+  readonly codebook: ParamSpec;
+  /** Name of the other state of the moving-average variant. */
+  readonly averages?: { counts: ParamSpec; sums: ParamSpec };
+  quantise(latents: Tensor): Quantised;
+  /** Nearest codes only, same shape as latents without the last axis. */
+  indices(latents: Tensor): Tensor;
+  /** Code vectors of token ids: (...) -> (..., D). */
+  lookup(tokens: Tensor): Tensor;
+  /** New moving averages after a batch; only for codebook "ema". Keys are state names, for TrainStep updates. */
+  updates(latents: Tensor, indices: Tensor): Record<string, Tensor>;
+}
+
+const kUnitEps = 1e-12;
+
+/** Rows scaled to unit length. */
+export function unitLength(x: Tensor): Tensor {
+  const last = x.rank - 1;
+  return x.div(x.square().sum([last], true).sqrt().maximum(kUnitEps));
+}
+
+const rows = (latents: Tensor): Tensor => {
+  const D = latents.shape.at(-1)!;
+  return latents.reshape([latents.size / D, D]);
+};
+
+/**
+ * van den Oord et al. 2017, eq. 3 without the reconstruction: ||sg[z] - e||^2 + beta ||z - sg[e]||^2, means over all
+ * elements. Differs: with `legacyBeta` beta stands at the first term, as in taming/modules/vqvae/quantize.py.
+ */
+export function codebookLoss(latents: Tensor, codes: Tensor, beta: number, legacyBeta: boolean): Tensor {
+  const commitment = stopGradient(codes).sub(latents).square().mean();
+  const codebook = codes.sub(stopGradient(latents)).square().mean();
+  return legacyBeta ? commitment.add(codebook.mul(beta)) : codebook.add(commitment.mul(beta));
+}
+
+/** Value of `codes`, gradient of `latents`. */
+export const straightThrough = (latents: Tensor, codes: Tensor): Tensor =>
+  latents.add(stopGradient(codes.sub(latents)));
+
+/**
+ * Moving averages of a codebook: van den Oord et al. 2017, appendix A.1; counts smoothed as (N_k + eps) / (N + K eps) N.
+ */
+export function codebookAverages(
+  state: CodebookState,
+  latents: Tensor,
+  indices: Tensor,
+  { decay = 0.99, eps = 1e-5 }: { decay?: number; eps?: number } = {},
+): CodebookState {
+  const K = state.codebook.shape[0]!;
+  const flat = stopGradient(rows(latents));
+  const flatIndices = indices.reshape([indices.size]);
+  const ones = latents.trace.constant(1).broadcastTo([flatIndices.size]);
+  const hits = scatterAdd(ones, flatIndices, { axis: 0, size: K });
+  const added = scatterAdd(flat, flatIndices, { axis: 0, size: K });
+  const average = (old: Tensor, fresh: Tensor): Tensor => old.mul(decay).add(fresh.mul(1 - decay));
+  const counts = average(state.counts, hits);
+  const sums = average(state.sums, added);
+  const total = counts.sum();
+  const smoothed = counts.add(eps).div(total.add(K * eps)).mul(total);
+  return { codebook: sums.div(smoothed.reshape([K, 1])), counts, sums };
+}
+
+/** exp(-sum p ln(p + 1e-10)) of how often each code is used: K when all are used alike, 1 when one is. */
+export function perplexity(indices: Tensor, codes: number): Tensor {
+  const flat = indices.reshape([indices.size]);
+  const ones = indices.trace.constant(1).broadcastTo([flat.size]);
+  const share = scatterAdd(ones, flat, { axis: 0, size: codes }).div(flat.size);
+  return share.mul(share.add(1e-10).log()).sum().neg().exp();
+}
+
+export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
+  const { codes: K, width: D, codebook: kind = "gradient", metric = "euclidean" } = config;
+  const { beta = 0.25, legacyBeta = true } = config;
+  const isEma = kind === "ema";
+  const place = scope.child("embedding");
+  const init = metric === "cosine" || isEma ? normal(1) : ({ kind: "uniform", low: -1 / K, high: 1 / K } as const);
+  const codebook = isEma ? place.state("weight", [K, D], init) : place.param("weight", [K, D], init);
+  const averages = isEma
+    ? { counts: place.state("cluster_size", [K], zeros), sums: place.state("embed_avg", [K, D], init) }
+    : undefined;
+
+  const stored = (t: Trace): Tensor =>
+    isEma ? t.state(codebook.name, { shape: codebook.shape }) : t.parameter(codebook);
+  const vectors = (t: Trace): Tensor => (metric === "cosine" ? unitLength(stored(t)) : stored(t));
+  const nearest = (latents: Tensor): Tensor =>
+    nearestCodes(rows(latents), stored(latents.trace), { metric }).reshape(
+      latents.shape.slice(0, -1),
+    );
+  const lookup = (tokens: Tensor): Tensor => vectors(tokens.trace).gather(tokens, 0);
+
+  return {
+    config,
+    codebook,
+    ...(averages && { averages }),
+    indices: nearest,
+    lookup,
+    quantise(latents) {
+      const z = metric === "cosine" ? unitLength(latents) : latents;
+      const indices = nearest(latents);
+      const chosen = lookup(indices);
+      const loss = isEma
+        ? stopGradient(chosen).sub(z).square().mean().mul(beta)
+        : codebookLoss(z, chosen, beta, legacyBeta);
+      const quantised = straightThrough(z, chosen);
+      latents.trace.record(scope.path, quantised);
+      return { quantised, indices, loss };
+    },
+    updates(latents, indices) {
+      if (!averages) {
+        throw new DiffusionError("option", `vectorQuantizer: expected codebook "ema" to update averages, got "${kind}"`);
+      }
+      const t = latents.trace;
+      const read = (spec: ParamSpec): Tensor => t.state(spec.name, { shape: spec.shape });
+      const state = { codebook: read(codebook), counts: read(averages.counts), sums: read(averages.sums) };
+      const z = metric === "cosine" ? unitLength(latents) : latents;
+      const next = codebookAverages(state, z, indices, config);
+      return { [codebook.name]: next.codebook, [averages.counts.name]: next.counts, [averages.sums.name]: next.sums };
+    },
+  };
+}
+
+/** What to do with codes that the used list does not hold. */
+export type UnknownIndex = "random" | "extra" | number;
+
+/**
+ * Full code ids <-> positions in a list of used codes (VectorQuantizer2.remap_to_used of taming-transformers).
+ * "extra" gives unknown codes the id `used.length`; "random" draws from `random`.
+ */
+export interface CodeRemap {
+  /** Tokens of the compact vocabulary. */
+  readonly count: number;
+  toUsed(full: Int32Array, random?: () => number): Int32Array;
+  toFull(compact: Int32Array): Int32Array;
+}
+
+export function codeRemap(used: readonly number[] | Int32Array, unknown: UnknownIndex = "random"): CodeRemap {
+  const position = new Map<number, number>();
+  used.forEach((code: number, i: number) => {
+    if (!position.has(code)) position.set(code, i);
+  });
+  const fallback: Record<"random" | "extra", (random: () => number) => number> = {
+    random: (random) => Math.floor(random() * used.length),
+    extra: () => used.length,
+  };
+  const unknownId = typeof unknown === "number" ? () => unknown : fallback[unknown];
+  return {
+    count: used.length + (unknown === "extra" ? 1 : 0),
+    toUsed: (full, random = Math.random) => full.map((code) => position.get(code) ?? unknownId(random)),
+    toFull: (compact) => compact.map((id) => used[id < used.length ? id : 0]!),
+  };
+}
+
+/**
+ * The reduction file of microsoft/VQ-Diffusion: a full -> compact vector with 0 for unused codes. Returns, for each
+ * compact id, its first full code.
+ */
+export function usedCodesOfReduction(reduction: ArrayLike<number>): Int32Array {
+  const first = new Map<number, number>();
+  for (let full = 0; full < reduction.length; ++full) {
+    if (!first.has(reduction[full]!)) first.set(reduction[full]!, full);
+  }
+  const used = new Int32Array(first.size);
+  for (const [compact, full] of first) {
+    if (compact >= first.size) {
+      throw new DiffusionError("checkpoint", `reduction: expected compact ids 0 to ${first.size - 1}, got ${compact}`);
+    }
+    used[compact] = full;
+  }
+  return used;
+}
+
+export interface DeadCodeOptions {
+  /** A code below this share of the mean count is dead; default 0.03. */
+  threshold?: number;
+  /** Uniform draws in [0, 1). */
+  random: () => number;
+}
+
+export interface DeadCodeReplacement {
+  /** Codebook with the dead rows replaced; the input when none is dead. */
+  codebook: Float32Array;
+  counts: Float32Array;
+  /** Ids that were replaced. */
+  replaced: number[];
+}
+
+/**
+ * Replaces rarely used codes by latents of the current batch, and gives them the mean count so that they get time to be
+ * used. Dhariwal et al. 2020, arXiv:2005.00341, section 3.2 (random restarts).
+ */
+export function replaceDeadCodes(
+  codebook: Float32Array,
+  counts: Float32Array,
+  latents: Float32Array,
+  { threshold = 0.03, random }: DeadCodeOptions,
+): DeadCodeReplacement {
+  const K = counts.length;
+  const D = codebook.length / K;
+  const available = latents.length / D;
+  const mean = counts.reduce((sum, count) => sum + count, 0) / K;
+  const replaced = [...counts.keys()].filter((k) => counts[k]! < threshold * mean);
+  if (replaced.length === 0 || available === 0) return { codebook, counts, replaced: [] };
+  const fresh = codebook.slice();
+  const freshCounts = counts.slice();
+  for (const k of replaced) {
+    const source = Math.min(available - 1, Math.floor(random() * available));
+    fresh.set(latents.subarray(source * D, (source + 1) * D), k * D);
+    freshCounts[k] = mean;
+  }
+  return { codebook: fresh, counts: freshCounts, replaced };
+}

@@ -1,0 +1,242 @@
+// Transformer of VQ-Diffusion: corrupted tokens, timestep and a condition (text tokens, a class or nothing) -> logits of
+// the clean tokens. Topology and parameter names of microsoft/VQ-Diffusion image_synthesis/modeling/transformers/
+// transformer_utils.py. Source: Gu et al. 2021, arXiv:2111.14822, section 4.2.
+import { checkOptions, DiffusionError } from "../errors.js";
+import type { ParamSpec } from "../ir/param.js";
+import { adaptiveNorm } from "../nn/adaln.js";
+import type { AdaptiveNorm, AdaptiveNormKind } from "../nn/adaln.js";
+import { attention } from "../nn/attention.js";
+import { conv2d } from "../nn/conv.js";
+import { embedding, gridPositions, sinusoidRows } from "../nn/embedding.js";
+import { normal, zeros } from "../nn/init.js";
+import { linear } from "../nn/linear.js";
+import type { Layer } from "../nn/linear.js";
+import { ParamScope } from "../nn/module.js";
+import { layerNorm } from "../nn/norm.js";
+import { gelu, quickGelu } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+
+export type VqTransformerCondition =
+  | { kind: "text"; /** Width of the condition tokens. */ width: number }
+  | { kind: "class"; classes: number; /** Default "layer". */ norm?: AdaptiveNormKind };
+
+export interface VqTransformerConfig {
+  /** Codebook entries K; the vocabulary has K + 1 tokens, the last is the mask. */
+  codes: number;
+  /** Rows and columns of tokens. */
+  grid: readonly [number, number];
+  /**
+   * Rows and columns of the position tables, when they differ from the grid: the released class models have 32 x 32
+   * positions for 16 x 16 tokens and read the first 256 of the flattened grid. Default `grid`.
+   */
+  positions?: readonly [number, number];
+  /** Names in checkpoints: a table with ".weight" or a bare parameter. Default "embedding". */
+  positionKind?: "embedding" | "parameter";
+  width: number;
+  layers: number;
+  heads: number;
+  /** Hidden width of the MLP in widths; default 4. */
+  mlpRatio?: number;
+  /** "conv": two 3x3 convolutions on the token grid. Default "linear". */
+  mlp?: "linear" | "conv";
+  /** Default "quickGelu" (GELU2 of the reference). */
+  activation?: "quickGelu" | "gelu";
+  /** Length of the diffusion chain; default 100. */
+  timesteps?: number;
+  /** Norm that the timestep modulates; default "layer". */
+  timeNorm?: AdaptiveNormKind;
+  /** A learned table in each norm, or sinusoids of t / timesteps * 4000. Default "learned". */
+  timeFeatures?: "learned" | "sinusoid";
+  condition?: VqTransformerCondition;
+}
+
+export interface VqTransformerInput {
+  /** x_t, i32 (B, N). */
+  tokens: Tensor;
+  /** Timesteps 0 … T-1, i32 (B). */
+  times: Tensor;
+  /** Condition tokens (B, M, width) of a text model. */
+  condition?: Tensor;
+  /** Additive mask over condition tokens, broadcastable to (B, heads, N, M). */
+  conditionMask?: Tensor;
+  /** Class ids of a class model, i32 (B); `classes` selects the null class. */
+  labels?: Tensor;
+}
+
+export interface VqTransformer {
+  readonly config: VqTransformerConfig;
+  readonly parameters: readonly ParamSpec[];
+  /** Logits of p(x0 | x_t) over the K codes: (B, N, K). */
+  forward(input: VqTransformerInput): Tensor;
+}
+
+const optionNames: (keyof VqTransformerConfig)[] = [
+  "codes",
+  "grid",
+  "positions",
+  "positionKind",
+  "width",
+  "layers",
+  "heads",
+  "mlpRatio",
+  "mlp",
+  "activation",
+  "timesteps",
+  "timeNorm",
+  "timeFeatures",
+  "condition",
+];
+
+/** The reference initialises linear and embedding weights with this deviation and biases with zero. */
+const weights = { weightInit: normal(0.02), biasInit: zeros };
+
+/** Largest position of the sinusoidal time features. */
+const kTimeScale = 4000;
+
+const activations = { quickGelu, gelu } as const;
+
+type Block = (x: Tensor, input: VqTransformerInput, timeFeatures: Tensor | undefined) => Tensor;
+
+function mlp(scope: ParamScope, config: VqTransformerConfig): Layer {
+  const { width, mlpRatio = 4, mlp: kind = "linear", activation = "quickGelu", grid } = config;
+  const act = activations[activation];
+  const hidden = width * mlpRatio;
+  const record = (x: Tensor, y: Tensor): Tensor => {
+    x.trace.record(scope.path, y);
+    return y;
+  };
+  if (kind === "linear") {
+    const first = linear(scope.child(0), { in: width, out: hidden, ...weights });
+    const second = linear(scope.child(2), { in: hidden, out: width, ...weights });
+    return (x) => record(x, second(act(first(x))));
+  }
+  const first = conv2d(scope.child("conv1"), { in: width, out: hidden });
+  const second = conv2d(scope.child("conv2"), { in: hidden, out: width });
+  return (x) => {
+    const [B, N, D] = x.shape as [number, number, number];
+    const map = x.reshape([B, grid[0], grid[1], D]);
+    return record(x, second(act(first(map))).reshape([B, N, D]));
+  };
+}
+
+const timeNorm = (scope: ParamScope, config: VqTransformerConfig): AdaptiveNorm => {
+  const { width, timesteps = 100, timeNorm: norm = "layer", timeFeatures = "learned" } = config;
+  const features = timeFeatures === "learned" ? "learned" : "given";
+  return adaptiveNorm(scope, { width, count: timesteps, norm, features });
+};
+
+/** x += SelfAttn(AdaLN(x, t)); x += CrossAttn(AdaLN(x, t), text); x += MLP(LN(x)). */
+function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidth: number): Block {
+  const { width, heads } = config;
+  const norm1 = timeNorm(scope.child("ln1"), config);
+  const mixSelf = attention(scope.child("attn1"), { width, heads, ...weights });
+  const norm2 = timeNorm(scope.child("ln1_1"), config);
+  const mixText = attention(scope.child("attn2"), { width, heads, contextWidth: conditionWidth, ...weights });
+  const norm3 = layerNorm(scope.child("ln2"), { width });
+  const project = mlp(scope.child("mlp"), config);
+  return (x, { times, condition, conditionMask }, features) => {
+    let h = x.add(mixSelf(norm1(x, times, features)));
+    h = h.add(mixText(norm2(h, times, features), condition, conditionMask));
+    return h.add(project(norm3(h)));
+  };
+}
+
+/** x += SelfAttn(AdaLN(x, t)); x += MLP(AdaLN(x, class)), or of LN(x) without a condition. */
+function plainBlock(scope: ParamScope, config: VqTransformerConfig): Block {
+  const { width, heads, condition } = config;
+  const norm1 = timeNorm(scope.child("ln1"), config);
+  const mix = attention(scope.child("attn"), { width, heads, ...weights });
+  const place = scope.child("ln2");
+  const classNorm =
+    condition?.kind === "class"
+      ? adaptiveNorm(place, { width, count: condition.classes, norm: condition.norm ?? "layer", meanRow: true })
+      : undefined;
+  const plainNorm = classNorm ? undefined : layerNorm(place, { width });
+  const project = mlp(scope.child("mlp"), config);
+  return (x, { times, labels }, features) => {
+    const h = x.add(mix(norm1(x, times, features)));
+    return h.add(project(classNorm ? classNorm(h, labels!) : plainNorm!(h)));
+  };
+}
+
+function block(scope: ParamScope, config: VqTransformerConfig): Block {
+  const run =
+    config.condition?.kind === "text"
+      ? textBlock(scope, config, config.condition.width)
+      : plainBlock(scope, config);
+  return (x, input, features) => {
+    const y = run(x, input, features);
+    x.trace.record(scope.path, y);
+    return y;
+  };
+}
+
+/** Token vectors plus row and column positions. */
+function contentEmbedding(scope: ParamScope, config: VqTransformerConfig): Layer {
+  const { codes, grid, positions = grid, positionKind = "embedding", width } = config;
+  const words = embedding(scope.child("emb"), { count: codes + 1, width });
+  const tokens = grid[0] * grid[1];
+  const place = gridPositions(scope, { positions, width, tokens, kind: positionKind });
+  return (ids) => {
+    const y = words(ids).add(place(ids.trace));
+    ids.trace.record(scope.path, y);
+    return y;
+  };
+}
+
+/** (T, width) sinusoids of t / T * 4000: SinusoidalPosEmb of the reference. */
+function timeSinusoids(t: Trace, timesteps: number, width: number): Tensor {
+  const places = Array.from({ length: timesteps }, (_, i) => (i / timesteps) * kTimeScale);
+  const rows = sinusoidRows(places, { width, divisor: width / 2 - 1, first: "sin" });
+  return t.constant(rows, [timesteps, width]);
+}
+
+function checkConfig(config: VqTransformerConfig): void {
+  checkOptions("vqTransformer", config, optionNames);
+  const { width, heads, grid, positions = grid } = config;
+  if (width % heads !== 0) {
+    throw new DiffusionError("option", `vqTransformer: expected width divisible by heads, got ${width} and ${heads}`);
+  }
+  if (positions[0] * positions[1] < grid[0] * grid[1]) {
+    throw new DiffusionError(
+      "option",
+      `vqTransformer: expected at least ${grid[0] * grid[1]} positions, got ${positions.join(" x ")}`,
+    );
+  }
+}
+
+function checkInput(config: VqTransformerConfig, { tokens, condition, labels }: VqTransformerInput): void {
+  const N = config.grid[0] * config.grid[1];
+  if (tokens.rank !== 2 || tokens.shape[1] !== N) {
+    throw new DiffusionError("shape", `vqTransformer: expected tokens (B, ${N}), got (${tokens.shape.join(", ")})`);
+  }
+  const kind = config.condition?.kind;
+  if (kind === "text" && !condition) {
+    throw new DiffusionError("option", "vqTransformer: expected condition tokens, got none");
+  }
+  if (kind === "class" && !labels) throw new DiffusionError("option", "vqTransformer: expected labels, got none");
+}
+
+/** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
+export function vqTransformer(config: VqTransformerConfig, scope: ParamScope = new ParamScope()): VqTransformer {
+  checkConfig(config);
+  const { codes, width, layers, timesteps = 100, timeFeatures = "learned" } = config;
+  const embed = contentEmbedding(scope.child("content_emb"), config);
+  const place = scope.child("blocks");
+  const blocks = Array.from({ length: layers }, (_, i) => block(place.child(i), config));
+  const head = scope.child("to_logits");
+  const norm = layerNorm(head.child(0), { width });
+  const toLogits = linear(head.child(1), { in: width, out: codes, ...weights });
+  return {
+    config,
+    parameters: scope.specs(),
+    forward(input) {
+      checkInput(config, input);
+      const t = input.tokens.trace;
+      const features = timeFeatures === "sinusoid" ? timeSinusoids(t, timesteps, width) : undefined;
+      const x = blocks.reduce((h, run) => run(h, input, features), embed(input.tokens));
+      return toLogits(norm(x));
+    },
+  };
+}

@@ -1,0 +1,100 @@
+// Foreign checkpoint names -> our parameter names, as data: ordered rules of renaming and layout. First match wins.
+
+/** How a foreign tensor becomes ours. */
+export type Layout =
+  | "same"
+  /** (out, in) -> (in, out). */
+  | "linear"
+  /** (out, in, kh, kw) -> (kh, kw, in, out). */
+  | "conv"
+  /** (out, in, 1, 1) or (out, in, 1) -> (in, out). */
+  | "pointwise"
+  /** Axes of extent 1 dropped, e.g. (1, C, 1, 1) -> (C). */
+  | "squeeze";
+
+export interface KeyRule {
+  /** Matched against the whole foreign name. */
+  from: RegExp;
+  /** Our name, with $1 … of the match. */
+  to: string;
+  /** Default "same". */
+  layout?: Layout;
+}
+
+export interface KeyMap {
+  /** Foreign names left out on purpose. */
+  drop: readonly RegExp[];
+  rules: readonly KeyRule[];
+}
+
+export interface KeyMatch {
+  name: string;
+  layout: Layout;
+}
+
+/** Our name and layout of a foreign tensor; "drop" when it is left out on purpose, undefined when no rule knows it. */
+export function mapKey(map: KeyMap, foreign: string): KeyMatch | "drop" | undefined {
+  if (map.drop.some((pattern) => pattern.test(foreign))) return "drop";
+  const rule = map.rules.find(({ from }) => from.test(foreign));
+  return rule && { name: foreign.replace(rule.from, rule.to), layout: rule.layout ?? "same" };
+}
+
+/** Permutation that a layout applies to the axes, after dropping extents as said. */
+interface Move {
+  /** Shape in which the permutation acts. */
+  source: (shape: readonly number[]) => number[];
+  permutation: readonly number[] | undefined;
+}
+
+const moves: Readonly<Record<Layout, Move>> = {
+  same: { source: (shape) => [...shape], permutation: undefined },
+  linear: { source: (shape) => [...shape], permutation: [1, 0] },
+  conv: { source: (shape) => [...shape], permutation: [2, 3, 1, 0] },
+  pointwise: { source: (shape) => shape.slice(0, 2), permutation: [1, 0] },
+  squeeze: { source: (shape) => shape.filter((extent) => extent !== 1), permutation: undefined },
+};
+
+/** Shape of a foreign tensor in our layout. */
+export function shapeInLayout(shape: readonly number[], layout: Layout): number[] {
+  const { source, permutation } = moves[layout];
+  const from = source(shape);
+  return permutation ? permutation.map((axis) => from[axis]!) : from;
+}
+
+function permute(values: Float32Array, shape: readonly number[], permutation: readonly number[]): Float32Array {
+  const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
+  const target = permutation.map((axis) => shape[axis]!);
+  const steps = permutation.map((axis) => strides[axis]!);
+  const out = new Float32Array(values.length);
+  const index = target.map(() => 0);
+  let from = 0;
+  for (let i = 0; i < out.length; ++i) {
+    out[i] = values[from]!;
+    for (let axis = target.length - 1; axis >= 0; --axis) {
+      from += steps[axis]!;
+      if (++index[axis]! < target[axis]!) break;
+      from -= steps[axis]! * target[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return out;
+}
+
+/** Values of a foreign tensor in our layout. */
+export function toLayout(values: Float32Array, shape: readonly number[], layout: Layout): Float32Array {
+  const { source, permutation } = moves[layout];
+  return permutation ? permute(values, source(shape), permutation) : values;
+}
+
+/** The inverse of toLayout: our values in the foreign layout of the given foreign shape. */
+export function fromLayout(values: Float32Array, foreignShape: readonly number[], layout: Layout): Float32Array {
+  const { source, permutation } = moves[layout];
+  if (!permutation) return values;
+  const from = source(foreignShape);
+  const inverse = permutation.map((_, axis) => permutation.indexOf(axis));
+  return permute(
+    values,
+    permutation.map((axis) => from[axis]!),
+    inverse,
+  );
+}

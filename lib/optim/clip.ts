@@ -1,0 +1,17 @@
+// Gradient clipping by the norm of all gradients together. Pascanu et al. 2013, arXiv:1211.5063.
+import type { Tensor } from "../trace/tensor.js";
+
+/** Keeps the quotient finite when all gradients are zero; the constant of PyTorch. */
+const kNormEps = 1e-6;
+
+/** Scalar Euclidean norm over all elements of all gradients. */
+export function globalNorm(grads: readonly Tensor[]): Tensor {
+  const squares = grads.map((g) => g.square().sum());
+  return squares.reduce((sum, square) => sum.add(square)).sqrt();
+}
+
+/** Gradients scaled so that their global norm is at most `largest`. */
+export function clipByGlobalNorm(grads: readonly Tensor[], largest: number, norm = globalNorm(grads)): Tensor[] {
+  const factor = norm.add(kNormEps).reciprocal().mul(largest).minimum(1);
+  return grads.map((g) => g.mul(factor));
+}

@@ -1,0 +1,125 @@
+// From a recipe and data to a trainer, and from a trained model to a pipeline folder.
+import type { ImageDataset } from "../data/dataset.js";
+import type { TrainingData } from "../data/training-data.js";
+import { DiffusionError } from "../errors.js";
+import type { TextToTokenConfig } from "../models/text-to-token.js";
+import { TextTokenizer } from "../text/tokenizer.js";
+import { trainWordVocabulary } from "../text/vocabulary.js";
+import { AutoencoderTrainer } from "../trainers/autoencoder.js";
+import { DiscreteTrainer } from "../trainers/discrete.js";
+import type { TokenizerRecipe, VqDiffusionRecipe } from "../trainers/recipe.js";
+import type { Codec } from "./codec.js";
+import { saveVqDiffusion } from "./vq-diffusion.js";
+
+/** A tokenizer in training by a recipe. */
+export function buildTokenizerTrainer(recipe: TokenizerRecipe, data: TrainingData): Promise<AutoencoderTrainer> {
+  const { model, batchSize, seed, l1, l2, codebookWeight, restartEvery, augment, optimiser } = recipe;
+  return AutoencoderTrainer.create({
+    model,
+    dataset: data.train,
+    batchSize,
+    ...(seed !== undefined && { seed }),
+    ...(l1 !== undefined && { l1 }),
+    ...(l2 !== undefined && { l2 }),
+    ...(codebookWeight !== undefined && { codebookWeight }),
+    ...(restartEvery !== undefined && { restartEvery }),
+    ...(augment && { augment }),
+    ...(optimiser && { optimiser }),
+  });
+}
+
+export interface BuiltVqDiffusion {
+  trainer: DiscreteTrainer;
+  tokenizer: TextTokenizer;
+  model: TextToTokenConfig;
+}
+
+const tokeniseBatch = 64;
+
+/** Token ids of every picture of a set, (length * N). */
+export async function tokeniseDataset(
+  codec: Codec,
+  set: ImageDataset,
+  onProgress?: (done: number) => void,
+): Promise<Int32Array> {
+  const tokens = new Int32Array(set.length * codec.tokensPerImage);
+  for (let first = 0; first < set.length; first += tokeniseBatch) {
+    const count = Math.min(tokeniseBatch, set.length - first);
+    const images = await Promise.all(
+      Array.from({ length: count }, async (_, i) => ({ width: set.width, height: set.height, data: await set.pixels(first + i) })),
+    );
+    tokens.set(await codec.encode(images, { batchSize: tokeniseBatch }), first * codec.tokensPerImage);
+    onProgress?.(first + count);
+  }
+  return tokens;
+}
+
+/** Vocabulary, tokens and trainer of a text-to-image recipe. */
+export async function buildVqDiffusionTrainer(
+  recipe: VqDiffusionRecipe,
+  data: TrainingData,
+  codec: Codec,
+  onProgress?: (done: number) => void,
+): Promise<BuiltVqDiffusion> {
+  const { train, attributes } = data;
+  const captions = Array.from({ length: train.length }, (_, i) => train.captions(i)).flat();
+  if (captions.length === 0) throw new DiffusionError("data", `${train.name}: expected captions, got none; add .txt files or captions.json`);
+  const tokenizer = new TextTokenizer(trainWordVocabulary(captions, { minimumCount: recipe.minimumCount ?? 2 }));
+  const model = modelConfig(recipe, data, codec, tokenizer);
+  const trainer = await DiscreteTrainer.create({
+    model,
+    process: recipe.process,
+    data: {
+      images: train,
+      tokens: await tokeniseDataset(codec, train, onProgress),
+      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { values }]) => [name, values])),
+    },
+    tokenizer,
+    batchSize: recipe.batchSize,
+    ...(recipe.seed !== undefined && { seed: recipe.seed }),
+    ...(recipe.loss && { loss: recipe.loss }),
+    ...(recipe.nullShare !== undefined && { nullShare: recipe.nullShare }),
+    ...(recipe.unsaidShare !== undefined && { unsaidShare: recipe.unsaidShare }),
+    ...(recipe.optimiser && { optimiser: recipe.optimiser }),
+  });
+  return { trainer, tokenizer, model };
+}
+
+function modelConfig(recipe: VqDiffusionRecipe, { attributes }: TrainingData, codec: Codec, tokenizer: TextTokenizer): TextToTokenConfig {
+  return {
+    condition: {
+      text: { ...recipe.text, vocabulary: tokenizer.vocabularySize, padToken: tokenizer.padId },
+      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { names }]) => [name, names.length])),
+    },
+    transformer: {
+      ...recipe.transformer,
+      codes: codec.config.quantizer.codes,
+      grid: codec.grid,
+      timesteps: recipe.process.timesteps ?? 100,
+      condition: { kind: "text", width: recipe.text.width },
+    },
+  };
+}
+
+/** Writes the pipeline folder of a trained model. */
+export function exportVqDiffusion(
+  folder: string,
+  recipe: VqDiffusionRecipe,
+  { attributes }: TrainingData,
+  codec: Codec,
+  { trainer, tokenizer, model }: BuiltVqDiffusion,
+  training: Record<string, unknown>,
+): Promise<void> {
+  return saveVqDiffusion(folder, {
+    name: recipe.name,
+    settings: {
+      process: recipe.process,
+      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { names }]) => [name, [...names]])),
+      defaults: recipe.sampling,
+    },
+    codec: { config: codec.config, weights: codec.weights() },
+    model: { config: model, weights: trainer.weights() },
+    tokenizer,
+    training: { ...training, recipe },
+  });
+}
