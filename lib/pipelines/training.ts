@@ -1,4 +1,5 @@
 // From a recipe and data to a trainer, and from a trained model to a pipeline folder.
+import { below, counterHash } from "../data/counter-hash.js";
 import type { ImageDataset } from "../data/dataset.js";
 import type { TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
@@ -54,6 +55,19 @@ export async function tokeniseDataset(
   return tokens;
 }
 
+const captionDraws = 12;
+
+/** Every caption of a set, and some as training draws them, which may be composed of more words. */
+function captionsOf(set: ImageDataset): string[] {
+  return Array.from({ length: set.length }, (_, i) => {
+    const drawn = Array.from({ length: captionDraws }, (_unused, k) => {
+      let place = 0;
+      return set.caption(i, (n) => below(n, counterHash(k, i, place++)));
+    });
+    return [...set.captions(i), ...drawn].filter((caption) => caption !== "");
+  }).flat();
+}
+
 /** Vocabulary, tokens and trainer of a text-to-image recipe. */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
@@ -62,9 +76,9 @@ export async function buildVqDiffusionTrainer(
   onProgress?: (done: number) => void,
 ): Promise<BuiltVqDiffusion> {
   const { train, attributes } = data;
-  const captions = Array.from({ length: train.length }, (_, i) => train.captions(i)).flat();
+  const captions = captionsOf(train);
   if (captions.length === 0) throw new DiffusionError("data", `${train.name}: expected captions, got none; add .txt files or captions.json`);
-  const tokenizer = new TextTokenizer(trainWordVocabulary(captions, { minimumCount: recipe.minimumCount ?? 2 }));
+  const tokenizer = new TextTokenizer(trainWordVocabulary(captions, { minCount: recipe.minimumCount ?? 2 }));
   const model = modelConfig(recipe, data, codec, tokenizer);
   const trainer = await DiscreteTrainer.create({
     model,
