@@ -15,7 +15,7 @@ export type Trait =
 export interface OpDef {
   readonly name: string;
   readonly traits: ReadonlySet<Trait>;
-  /** Names of the attributes it takes, all required. */
+  /** Names of the attributes it takes. */
   readonly attrNames: readonly string[];
   /** Output specs, or a DiffusionError that shows what was expected and what came. */
   readonly infer: (inputs: readonly Spec[], attrs: Attrs) => readonly Spec[];
@@ -55,12 +55,17 @@ export const shapeAttr = attrType<readonly number[]>("a shape of sizes of at lea
 );
 export const pairAttr = attrType<readonly [number, number]>(
   "two integers of at least 1",
-  (v) => listOf(v, (n) => Number.isSafeInteger(n) && n >= 1) && (v as []).length === 2,
+  (v) =>
+    listOf(v, (n) => Number.isSafeInteger(n) && n >= 1) && (v as readonly number[]).length === 2,
 );
 export const paddingAttr = attrType<readonly [number, number, number, number]>(
   "four integers of at least 0: top, bottom, left, right",
-  (v) => listOf(v, (n) => Number.isSafeInteger(n) && n >= 0) && (v as []).length === 4,
+  (v) =>
+    listOf(v, (n) => Number.isSafeInteger(n) && n >= 0) && (v as readonly number[]).length === 4,
 );
+/** An attribute that may be left out. */
+export const optionalAttr = <T>(type: AttrType<T>): AttrType<T | undefined> =>
+  attrType(`${type.expected} or nothing`, (v) => v === undefined || type.accepts(v));
 export const choiceAttr = <const C extends string>(...choices: readonly C[]): AttrType<C> =>
   attrType(`one of ${choices.map((c) => `"${c}"`).join(", ")}`, (v) => choices.includes(v as C));
 

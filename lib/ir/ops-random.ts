@@ -5,6 +5,7 @@ import {
   defineOp,
   formatSpec,
   integerAttr,
+  optionalAttr,
   requireIndices,
   shapeAttr,
   shapeError,
@@ -15,8 +16,12 @@ const random = (name: string): OpDef =>
     name,
     traits: ["random"],
     inputs: ["key"],
-    attrs: { shape: shapeAttr, purpose: integerAttr, dtype: choiceAttr("f32", "f64") },
-    infer: ([key], { shape, purpose, dtype }) => {
+    attrs: {
+      shape: shapeAttr,
+      purpose: integerAttr,
+      dtype: optionalAttr(choiceAttr("f32", "f64")),
+    },
+    infer: ([key], { shape, purpose, dtype = "f32" }) => {
       requireIndices(name, "key", key!);
       if (
         shape.length === 0 ||
