@@ -1,0 +1,52 @@
+// Rewrites a graph into the ops that a backend has kernels for, and into decompositions only, for tests.
+import type { Graph, Node } from "../ir/graph.js";
+import { prune } from "../ir/prune.js";
+import { decompose, hasDecomposition } from "./decompose.js";
+import type { Tensor } from "./tensor.js";
+import { GraphTrace } from "./trace.js";
+
+/** The graph without stopGradient, and with every op outside `kernels` that has a decomposition replaced by it. */
+export const lower = (graph: Graph, kernels: ReadonlySet<string>): Graph =>
+  rewritten(graph, ({ op }) => !kernels.has(op) && hasDecomposition(op));
+
+/** The graph with every op that has a decomposition replaced by it. */
+export const decomposeAll = (graph: Graph): Graph =>
+  rewritten(graph, ({ op }) => hasDecomposition(op));
+
+/** Decompositions may hold ops that must be replaced in turn, so passes repeat until nothing is left to replace. */
+function rewritten(graph: Graph, isReplaced: (node: Node) => boolean): Graph {
+  let current = onePass(graph, isReplaced);
+  while (current.nodes.some(isReplaced)) current = onePass(current, isReplaced);
+  return prune(current);
+}
+
+function onePass(graph: Graph, isReplaced: (node: Node) => boolean): Graph {
+  const t = new GraphTrace();
+  const now = new Map<number, Tensor>(); // old value id -> its tensor in the new graph
+  for (const { name, value, role } of graph.inputs)
+    now.set(value, t.declare(name, role, graph.values[value]!));
+  for (const node of graph.nodes) {
+    if (now.has(node.outputs[0]!)) continue;
+    const inputs = node.inputs.map((id) => now.get(id)!);
+    const outputs = t.scoped(node.scope, () => replaced(t, node, inputs, isReplaced));
+    node.outputs.forEach((id, i) => now.set(id, outputs[i]!));
+  }
+  for (const { name, value, updates } of graph.outputs) {
+    const x = now.get(value)!;
+    if (updates === undefined) t.output(name, x);
+    else t.update(updates, x);
+  }
+  return t.graph;
+}
+
+function replaced(
+  t: GraphTrace,
+  node: Node,
+  inputs: readonly Tensor[],
+  isReplaced: (node: Node) => boolean,
+): readonly Tensor[] {
+  if (node.op === "stopGradient") return inputs;
+  return isReplaced(node)
+    ? decompose(node.op, inputs, node.attrs)
+    : t.append(node.op, inputs, node.attrs);
+}
