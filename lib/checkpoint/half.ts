@@ -1,5 +1,5 @@
-// float32 <-> the two 16-bit storage formats: IEEE 754-2008 binary16 and bfloat16 (the upper half of a float32).
-// All conversions round to nearest, ties to even, and keep NaN a NaN.
+// float32 <-> the two 16-bit storage formats: IEEE 754-2008 binary16 and bfloat16 (the upper half
+// of a float32). All conversions round to nearest, ties to even, and keep NaN a NaN.
 
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);

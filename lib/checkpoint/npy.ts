@@ -1,30 +1,45 @@
-// NumPy's array file (numpy/lib/format.py, versions 1 to 3): how golden tensors and features come from and go to Python.
+// NumPy's array file (numpy/lib/format.py, versions 1 to 3): how golden tensors and features come
+// from and go to Python.
 import { readFile } from "node:fs/promises";
-import { DiffusionError } from "../errors.js";
+import { DiffusionError, formatShape } from "../errors.js";
 import { writeFileAtomic } from "./atomic-write.js";
 import type { StoredArray } from "./safetensors.js";
 
 export interface NpyArray {
   shape: number[];
   data: StoredArray;
-  /** NumPy's name without byte order, e.g. "f4"; "f2" comes as bits in a Uint16Array, "b1" as 0 and 1. */
-  kind: string;
+  /** "f16" comes as bits in a Uint16Array, "bool" as 0 and 1. */
+  dtype: NpyDtype;
 }
 
-const kinds: Record<string, { bytes: number; make: (buffer: ArrayBuffer) => StoredArray }> = {
-  f2: { bytes: 2, make: (b) => new Uint16Array(b) },
-  f4: { bytes: 4, make: (b) => new Float32Array(b) },
-  f8: { bytes: 8, make: (b) => new Float64Array(b) },
-  i1: { bytes: 1, make: (b) => new Int8Array(b) },
-  i2: { bytes: 2, make: (b) => new Int16Array(b) },
-  i4: { bytes: 4, make: (b) => new Int32Array(b) },
-  i8: { bytes: 8, make: (b) => new BigInt64Array(b) },
-  u1: { bytes: 1, make: (b) => new Uint8Array(b) },
-  u2: { bytes: 2, make: (b) => new Uint16Array(b) },
-  u4: { bytes: 4, make: (b) => new Uint32Array(b) },
-  u8: { bytes: 8, make: (b) => new BigUint64Array(b) },
-  b1: { bytes: 1, make: (b) => new Uint8Array(b) },
-};
+/** What encodeNpy takes. Default dtype: what the array is; say "f16" for a Uint16Array of bits. */
+export interface ArrayToWrite {
+  shape: readonly number[];
+  data: StoredArray;
+  dtype?: NpyDtype;
+}
+
+type Layout = [numpyName: string, make: (buffer: ArrayBuffer) => StoredArray];
+
+const layouts = {
+  f32: ["f4", (b) => new Float32Array(b)],
+  f64: ["f8", (b) => new Float64Array(b)],
+  i8: ["i1", (b) => new Int8Array(b)],
+  i16: ["i2", (b) => new Int16Array(b)],
+  i32: ["i4", (b) => new Int32Array(b)],
+  i64: ["i8", (b) => new BigInt64Array(b)],
+  u8: ["u1", (b) => new Uint8Array(b)],
+  u16: ["u2", (b) => new Uint16Array(b)],
+  u32: ["u4", (b) => new Uint32Array(b)],
+  u64: ["u8", (b) => new BigUint64Array(b)],
+  f16: ["f2", (b) => new Uint16Array(b)],
+  bool: ["b1", (b) => new Uint8Array(b)],
+} as const satisfies Record<string, Layout>;
+
+export type NpyDtype = keyof typeof layouts;
+
+const dtypes = Object.keys(layouts) as NpyDtype[];
+const bytesOf = (dtype: NpyDtype): number => Number(layouts[dtype][0][1]);
 
 const magic = "\x93NUMPY";
 
@@ -40,7 +55,10 @@ export async function readNpy(path: string): Promise<NpyArray> {
   return parseNpy(bytes, path);
 }
 
-/** Parses a .npy file; column-major arrays come out row-major. Throws "checkpoint" for anything unsound. */
+/**
+ * Parses a .npy file; column-major arrays come out row-major. Throws "checkpoint" for anything
+ * unsound.
+ */
 export function parseNpy(bytes: Uint8Array, where = "npy"): NpyArray {
   const fault = (expected: string, got: string): DiffusionError =>
     new DiffusionError("checkpoint", `${where}: expected ${expected}, got ${got}`);
@@ -59,48 +77,40 @@ export function parseNpy(bytes: Uint8Array, where = "npy"): NpyArray {
   const sizes = /'shape':\s*\(([\d,\s]*)\)/.exec(header);
   if (!descr || !order || !sizes)
     throw fault("descr, fortran_order and shape", JSON.stringify(header.slice(0, 120)));
-  const kind = Object.hasOwn(kinds, descr[2]!) ? kinds[descr[2]!] : undefined;
-  if (!kind || (descr[1] === ">" && kind.bytes > 1))
-    throw fault(`little-endian ${Object.keys(kinds).join(", ")}`, `${descr[1]}${descr[2]}`);
+  const dtype = dtypes.find((name) => layouts[name][0] === descr[2]);
+  if (!dtype || (descr[1] === ">" && bytesOf(dtype) > 1))
+    throw fault(`little-endian ${dtypes.join(", ")}`, `${descr[1]}${descr[2]}`);
   const shape = sizes[1]!
     .split(",")
     .map((size) => size.trim())
     .filter(Boolean)
     .map(Number);
   const count = shape.reduce((product, size) => product * size, 1);
-  if (count * kind.bytes !== text.length - end || shape.length > 32)
+  if (count * bytesOf(dtype) !== text.length - end || shape.length > 32)
     throw fault(
-      `${count * kind.bytes} bytes of data for [${shape.join(", ")}]`,
+      `${count * bytesOf(dtype)} bytes of data for [${shape.join(", ")}]`,
       `${text.length - end}`,
     );
-  const data = kind.make(Uint8Array.from(bytes.subarray(end)).buffer);
-  return { shape, kind: descr[2]!, data: order[1] === "True" ? toRowMajor(data, shape) : data };
+  const data = layouts[dtype][1](Uint8Array.from(bytes.subarray(end)).buffer);
+  return { shape, dtype, data: order[1] === "True" ? toRowMajor(data, shape) : data };
 }
 
-/** Bytes of a .npy file (version 1, row-major). Uint16Array is "u2" unless kind "f2" says that it holds halves. */
-export function encodeNpy({
-  shape,
-  data,
-  kind = kindOf(data),
-}: {
-  shape: readonly number[];
-  data: StoredArray;
-  kind?: string;
-}): Buffer {
+/** Bytes of a .npy file (version 1, row-major). */
+export function encodeNpy({ shape, data, dtype = naturalDtype(data) }: ArrayToWrite): Buffer {
   const count = shape.reduce((product, size) => product * size, 1);
   if (count !== data.length)
     throw new DiffusionError(
       "shape",
-      `npy: expected ${count} values for [${shape.join(", ")}], got ${data.length}`,
+      `npy: expected ${count} values for ${formatShape(shape)}, got ${data.length}`,
     );
-  if (kinds[kind]?.bytes !== data.BYTES_PER_ELEMENT)
+  if (layouts[dtype][1](new ArrayBuffer(0)).constructor !== data.constructor)
     throw new DiffusionError(
       "dtype",
-      `npy: expected a kind of ${data.BYTES_PER_ELEMENT} bytes, got "${kind}"`,
+      `npy: expected values of ${dtype}, got ${data.constructor.name}`,
     );
   const order = data.BYTES_PER_ELEMENT === 1 ? "|" : "<";
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(", ")})`;
-  const dict = `{'descr': '${order}${kind}', 'fortran_order': False, 'shape': ${tuple}, }`;
+  const dict = `{'descr': '${order}${layouts[dtype][0]}', 'fortran_order': False, 'shape': ${tuple}, }`;
   const length = Math.ceil((10 + dict.length + 1) / 64) * 64;
   const head = Buffer.alloc(length, " ");
   head.write(magic, 0, "latin1");
@@ -112,21 +122,12 @@ export function encodeNpy({
 }
 
 /** Writes a .npy file atomically. */
-export async function writeNpy(
-  path: string,
-  array: { shape: readonly number[]; data: StoredArray; kind?: string },
-): Promise<void> {
+export async function writeNpy(path: string, array: ArrayToWrite): Promise<void> {
   await writeFileAtomic(path, encodeNpy(array), { where: "writeNpy", code: "checkpoint" });
 }
 
-function kindOf(data: StoredArray): string {
-  const letter = /Float/.test(data.constructor.name)
-    ? "f"
-    : /Uint/.test(data.constructor.name)
-      ? "u"
-      : "i";
-  return `${letter}${data.BYTES_PER_ELEMENT}`;
-}
+const naturalDtype = (data: StoredArray): NpyDtype =>
+  dtypes.find((name) => layouts[name][1](new ArrayBuffer(0)).constructor === data.constructor)!;
 
 function toRowMajor(data: StoredArray, shape: readonly number[]): StoredArray {
   const out = data.slice();

@@ -1,6 +1,6 @@
-// Safetensors files (github.com/huggingface/safetensors, README "Format"): u64 header length, JSON header, raw data,
-// all little endian. Files come from strangers, so the header is checked completely before a byte of data is read, and
-// tensors are read one by one at their offsets.
+// Safetensors files (github.com/huggingface/safetensors, README "Format"): u64 header length, JSON
+// header, raw data, all little endian. Files come from strangers, so the header is checked
+// completely before a byte of data is read, and tensors are read one by one at their offsets.
 import { open, type FileHandle } from "node:fs/promises";
 import { checkOptions, DiffusionError, formatShape, nearestName } from "../errors.js";
 import { writeFileAtomic } from "./atomic-write.js";
@@ -54,7 +54,9 @@ export interface SafetensorsHeader {
 /** Names for writing, e.g. "f32", "bf16", "i64". */
 export type StoredDtype = Lowercase<SafetensorsDtype>;
 
-/** A Float32Array is converted when dtype is "f16" or "bf16"; a Uint16Array is taken as their bits. */
+/**
+ * A Float32Array is converted when dtype is "f16" or "bf16"; a Uint16Array is taken as their bits.
+ */
 export interface TensorToWrite {
   name: string;
   shape: readonly number[];
@@ -119,7 +121,10 @@ export class SafetensorsFile implements Disposable {
     return this.tensors.has(name);
   }
 
-  /** Where a tensor lies and what it is. Throws "checkpoint" with the nearest name when there is none. */
+  /**
+   * Where a tensor lies and what it is. Throws "checkpoint" with the nearest name when there is
+   * none.
+   */
   info(name: string): TensorInfo {
     const info = this.tensors.get(name);
     if (info) return info;
@@ -138,7 +143,9 @@ export class SafetensorsFile implements Disposable {
     return layouts[dtype].make(await readAt(this.#file, this.path, offset, bytes));
   }
 
-  /** One tensor as float32; F16, BF16 and F64 are converted. Throws "checkpoint" for whole numbers. */
+  /**
+   * One tensor as float32; F16, BF16 and F64 are converted. Throws "checkpoint" for whole numbers.
+   */
   async readF32(name: string): Promise<Float32Array> {
     const { dtype } = this.info(name);
     if (!["F32", "F16", "BF16", "F64"].includes(dtype))
@@ -163,7 +170,10 @@ export class SafetensorsFile implements Disposable {
   }
 }
 
-/** Opens a file and checks its header. Throws "checkpoint" for anything but a sound safetensors file. */
+/**
+ * Opens a file and checks its header. Throws "checkpoint" for anything but a sound safetensors
+ * file.
+ */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   const file = await open(path, "r").catch((cause: NodeJS.ErrnoException) => {
     const reason = cause.code === "ENOENT" ? "no such file" : cause.message;
@@ -182,7 +192,10 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   }
 }
 
-/** Reads every tensor of a file as stored. For big files use openSafetensors and read what is needed. */
+/**
+ * Reads every tensor of a file as stored. For big files use openSafetensors and read what is
+ * needed.
+ */
 export async function readSafetensors(path: string): Promise<{
   metadata: Record<string, string>;
   tensors: Map<string, TensorInfo & { data: StoredArray }>;
@@ -336,8 +349,8 @@ const describe = (value: unknown): string => {
 };
 
 /**
- * Writes tensors atomically: a full disk or an abort leaves the old file as it was. Wide dtypes come first, so that
- * every tensor is aligned; the header is padded to 8 bytes.
+ * Writes tensors atomically: a full disk or an abort leaves the old file as it was. Wide dtypes
+ * come first, so that every tensor is aligned; the header is padded to 8 bytes.
  */
 export async function writeSafetensors(
   path: string,
@@ -428,7 +441,8 @@ function* fileParts(
   for (const plan of plans) yield* dataParts(plan);
 }
 
-// A megabyte of values at a time: the writer awaits between parts, so conversion does not hold the event loop.
+// A megabyte of values at a time: the writer awaits between parts, so conversion does not hold the
+// event loop.
 function* dataParts({ dtype, data }: TensorPlan): Generator<Uint8Array> {
   const step = 1 << 20;
   const convert = dtype === "F16" ? floatsToHalves : floatsToBfloats;

@@ -1,7 +1,11 @@
-// Whole-number randomness that depends on nothing but its counters: the order of an epoch, the caption of a visit and
-// its augmentation are functions of (seed, epoch, position), so a resumed run sees what an uninterrupted one would.
+// Whole-number randomness that depends on nothing but its counters: the order of an epoch, the
+// caption of a visit and its augmentation are functions of (seed, epoch, position), so a resumed
+// run sees what an uninterrupted one would.
 
-/** One 32-bit word from up to four counters: the finaliser of MurmurHash3 (public domain, A. Appleby) after each one. */
+/**
+ * One 32-bit word from up to four counters: the finaliser of MurmurHash3 (public domain, A.
+ * Appleby) after each one.
+ */
 export function counterHash(seed: number, a: number, b = 0, c = 0): number {
   let h = mix((seed >>> 0) ^ 0x9e3779b9);
   h = mix(h ^ Math.floor(seed / 2 ** 32));
@@ -23,8 +27,8 @@ export const below = (n: number, word: number): number => Math.floor((word / 2 *
 export const purposes = { order: 1, repeat: 2, caption: 3, flip: 4, shiftX: 5, shiftY: 6 } as const;
 
 /**
- * The samples of an epoch in the order of their visits. A sample of weight w comes floor(w) times, and once more with
- * probability w - floor(w).
+ * The samples of an epoch in the order of their visits. A sample of weight w comes floor(w) times,
+ * and once more with probability w - floor(w).
  */
 export function epochOrder(
   weights: Float64Array,

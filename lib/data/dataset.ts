@@ -1,7 +1,10 @@
 // What the loader needs to know about a set of pictures; every source below implements it.
 import { checkOptions, DiffusionError } from "../errors.js";
 
-/** Returns a whole number in [0, n), the same one every time a sample is visited at the same place of the same run. */
+/**
+ * Returns a whole number in [0, n), the same one every time a sample is visited at the same place
+ * of the same run.
+ */
 export type Draw = (n: number) => number;
 
 export interface ImageDataset {
@@ -12,7 +15,10 @@ export interface ImageDataset {
   readonly channels: number;
   /** Names of the classes; empty when there are none. */
   readonly classes: readonly string[];
-  /** Bytes of one picture in rows (H, W, C); a view that must not be written to, or a promise where it is decoded. */
+  /**
+   * Bytes of one picture in rows (H, W, C); a view that must not be written to, or a promise where
+   * it is decoded.
+   */
   pixels(index: number): Uint8Array | Promise<Uint8Array>;
   /** Class of one picture, -1 when there is none. */
   label(index: number): number;
@@ -59,7 +65,9 @@ export function selectFrom(dataset: ImageDataset, indices: readonly number[]): I
   };
 }
 
-/** A dataset of pictures that are in memory already, for tests and for small sets made by a program. */
+/**
+ * A dataset of pictures that are in memory already, for tests and for small sets made by a program.
+ */
 export function memoryDataset(options: {
   name?: string;
   width: number;

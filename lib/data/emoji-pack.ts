@@ -1,5 +1,5 @@
-// The emoji set as it lies in the cache: images.bin (uint8, (count, size, size, 3)) and index.json. Opening it reads one
-// file into memory, after which a picture is a view.
+// The emoji set as it lies in the cache: images.bin (uint8, (count, size, size, 3)) and index.json.
+// Opening it reads one file into memory, after which a picture is a view.
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { checkOptions, DiffusionError, nearestName } from "../errors.js";
@@ -54,7 +54,10 @@ export interface EmojiOptions {
   styles?: readonly EmojiStyle[];
   /** Include the skin-tone variants. Default true. */
   skinTones?: boolean;
-  /** Share of training captions that name the style (", google style"). Default 0.85; `captions` always lists both. */
+  /**
+   * Share of training captions that name the style (", google style"). Default 0.85; `captions`
+   * always lists both.
+   */
   styleShare?: number;
 }
 
@@ -92,7 +95,8 @@ export async function readEmojiIndex(folder: string): Promise<EmojiIndex> {
   const problem = (got: string, cause?: unknown): DiffusionError =>
     new DiffusionError(
       "data",
-      `emoji set: expected ${imagesFile} and ${indexFile} in "${folder}", got ${got}; build it with buildEmojiDataset (smalti data emoji)`,
+      `emoji set: expected ${imagesFile} and ${indexFile} in "${folder}", got ${got}; ` +
+        "build it with buildEmojiDataset (smalti data emoji)",
       { cause },
     );
   const text = await readFile(join(folder, indexFile), "utf8").catch(
@@ -121,7 +125,8 @@ function checkStyles(styles: readonly string[]): void {
   if (bad !== undefined)
     throw new DiffusionError(
       "option",
-      `openEmojiDataset: expected styles from ${emojiStyles.join(", ")}, got "${bad}"; did you mean "${nearestName(bad, known)}"?`,
+      `openEmojiDataset: expected styles from ${emojiStyles.join(", ")}, got "${bad}"; did ` +
+        `you mean "${nearestName(bad, known)}"?`,
     );
 }
 

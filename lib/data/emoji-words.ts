@@ -1,5 +1,6 @@
-// Words for emoji: what a picture is called, which pictures are the same thing drawn for another person, and which of
-// them are held out. Names come from Unicode CLDR and, where it has none, from the emoji list itself.
+// Words for emoji: what a picture is called, which pictures are the same thing drawn for another
+// person, and which of them are held out. Names come from Unicode CLDR and, where it has none, from
+// the emoji list itself.
 import { createHash } from "node:crypto";
 
 /** One row of emoji-datasource's emoji.json, as far as it is read here. */
@@ -41,8 +42,8 @@ export function toneWords(tone: string): string {
 }
 
 /**
- * Names the thing a picture shows regardless of skin tone, gender and direction, so that a held-out runner is not seen
- * in training as another runner.
+ * Names the thing a picture shows regardless of skin tone, gender and direction, so that a held-out
+ * runner is not seen in training as another runner.
  */
 export function familyOf(unified: string): string {
   const codes = unified.toLowerCase().split("-");
@@ -51,7 +52,10 @@ export function familyOf(unified: string): string {
   return (neutral.length > 0 ? neutral : codes).join("-");
 }
 
-/** Whether a family is held out: a hash of its name, so the split never depends on order, version or machine. */
+/**
+ * Whether a family is held out: a hash of its name, so the split never depends on order, version or
+ * machine.
+ */
 export function isHeldOut(family: string): boolean {
   const digest = createHash("sha256").update(`smalti emoji split 1: ${family}`).digest();
   return digest.readUInt32BE(0) / 2 ** 32 < heldOutShare;
@@ -74,7 +78,8 @@ export function captionsOf(row: EmojiRow, annotation: Annotation | undefined): s
   const spoken = (annotation?.tts ?? []).map(plainText);
   const name = plainText(row.name);
   const names = row.category === "Flags" && spoken.length === 0 ? flagNames(name) : [name];
-  // Unicode names describe 1990s print ("black heart" is the red one), so they count only where CLDR is silent.
+  // Unicode names describe 1990s print ("black heart" is the red one), so they count only where
+  // CLDR is silent.
   const isMisleading =
     spoken.length > 0 && /\b(black|white|heavy|negative|squared|sign|symbol|with)\b/.test(name);
   const shortNames = row.short_names.map((short) => plainText(short.replace(/[-_]/g, " ")));

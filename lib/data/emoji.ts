@@ -1,5 +1,6 @@
-// Builds the captioned emoji set: the same things in three drawing styles, from four packages that npm installs into
-// the cache on request. Licences of the artwork are in docs/data.md and in the index that is written.
+// Builds the captioned emoji set: the same things in three drawing styles, from four packages that
+// npm installs into the cache on request. Licences of the artwork are in docs/data.md and in the
+// index that is written.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
@@ -109,8 +110,8 @@ export const emojiFolder = (cacheDir = defaultCacheDir(), size = 64): string =>
   join(cacheDir, `emoji-${size}`);
 
 /**
- * Builds the set once and returns where it lies; the next call finds it. Needs npm and a registry the first time.
- * Throws DiffusionError "data" when npm fails, "aborted" on the signal.
+ * Builds the set once and returns where it lies; the next call finds it. Needs npm and a registry
+ * the first time. Throws DiffusionError "data" when npm fails, "aborted" on the signal.
  */
 export async function buildEmojiDataset(options: BuildEmojiOptions = {}): Promise<BuiltEmoji> {
   checkOptions("buildEmojiDataset", options, [
@@ -192,7 +193,8 @@ async function installPackages(prefix: string, signal: AbortSignal | undefined):
   const reason = output.trim().split("\n").slice(0, 4).join(" | ");
   throw new DiffusionError(
     "data",
-    `emoji set: expected npm to install ${sources.map(specOf).join(", ")}, got exit code ${code} (${reason}); check the registry, or run by hand: npm ${args.join(" ")}`,
+    `emoji set: expected npm to install ${sources.map(specOf).join(", ")}, got exit code ` +
+      `${code} (${reason}); check the registry, or run by hand: npm ${args.join(" ")}`,
   );
 }
 
@@ -231,7 +233,8 @@ function runNpm(
           ? new DiffusionError("aborted", "emoji set: aborted while npm was installing", { cause })
           : new DiffusionError(
               "data",
-              `emoji set: expected to run npm, got ${cause.message}; install npm, or put the packages under ${cwd} by hand`,
+              `emoji set: expected to run npm, got ${cause.message}; install npm, or put ` +
+                `the packages under ${cwd} by hand`,
               { cause },
             ),
       ),
@@ -245,7 +248,8 @@ async function readJson<T>(path: string): Promise<T> {
   } catch (cause) {
     throw new DiffusionError(
       "data",
-      `emoji set: expected JSON in "${path}", got ${(cause as Error).message}; delete the folder and build again`,
+      `emoji set: expected JSON in "${path}", got ${(cause as Error).message}; delete the ` +
+        "folder and build again",
       { cause },
     );
   }
@@ -290,7 +294,8 @@ async function readSources(modules: string): Promise<Sources> {
   return { emoji, categories, subcategories, jobs: await listPictures(modules, shown) };
 }
 
-// Every picture that exists, style by style. Skin-tone variants of one emoji weigh together as much as the emoji itself.
+// Every picture that exists, style by style. Skin-tone variants of one emoji weigh together as much
+// as the emoji itself.
 async function listPictures(modules: string, rows: readonly EmojiRow[]): Promise<Job[]> {
   const folders = [
     join(modules, "emoji-datasource-google", "img", "google", "64"),
@@ -316,8 +321,9 @@ async function listPictures(modules: string, rows: readonly EmojiRow[]): Promise
 // Packages disagree about the invisible variation selector in file names.
 const keyOf = (file: string): string => file.replace(/\.\w+$/, "").replace(/-fe0f/g, "");
 
-// Eight at a time keeps sharp's threads busy; the order of the output is the order of the jobs. A skin-tone variant that
-// was drawn exactly as the emoji itself is left out, for its caption would be untrue.
+// Eight at a time keeps sharp's threads busy; the order of the output is the order of the jobs. A
+// skin-tone variant that was drawn exactly as the emoji itself is left out, for its caption would
+// be untrue.
 async function* decodeAll(
   jobs: readonly Job[],
   size: number,
@@ -344,8 +350,8 @@ async function* decodeAll(
   }
 }
 
-// Some families share a picture (the flag of Spain is also that of Ceuta): those go to training together, until nothing
-// that is held out can be seen there.
+// Some families share a picture (the flag of Spain is also that of Ceuta): those go to training
+// together, until nothing that is held out can be seen there.
 function releaseTwins(emoji: EmojiEntry[], { pictures, digests }: Seen): void {
   const isHeld = (picture: EmojiPicture): boolean => emoji[picture.emoji]!.heldOut;
   for (let released = true; released;) {

@@ -1,5 +1,5 @@
-// Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) from the gzipped IDX files of Debian's dataset-fashion-mnist or of
-// the authors: 28x28 grey pictures of ten kinds of clothes.
+// Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) from the gzipped IDX files of Debian's
+// dataset-fashion-mnist or of the authors: 28x28 grey pictures of ten kinds of clothes.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -34,7 +34,10 @@ export interface FashionMnistOptions {
 const unpack = promisify(gunzip);
 const maxFileBytes = 1 << 27;
 
-/** Opens a split in memory; the caption of a picture is the name of its class. Throws "data" when files are missing. */
+/**
+ * Opens a split in memory; the caption of a picture is the name of its class. Throws "data" when
+ * files are missing.
+ */
 export async function openFashionMnist(options: FashionMnistOptions = {}): Promise<ImageDataset> {
   checkOptions("openFashionMnist", options, ["folder", "split", "size", "channels"]);
   const {
@@ -68,7 +71,8 @@ export async function openFashionMnist(options: FashionMnistOptions = {}): Promi
   )
     throw new DiffusionError(
       "data",
-      `fashion-mnist: expected 28x28 images with labels 0 to 9, got ${count} of ${height}x${width} and ${labels.shape[0]} labels`,
+      `fashion-mnist: expected 28x28 images with labels 0 to 9, got ${count} of ` +
+        `${height}x${width} and ${labels.shape[0]} labels`,
     );
   return memoryDataset({
     name: `fashion-mnist ${split}`,
@@ -89,13 +93,16 @@ async function readGzip(path: string): Promise<Uint8Array> {
     const isMissing = (cause as NodeJS.ErrnoException).code === "ENOENT";
     throw new DiffusionError(
       "data",
-      `fashion-mnist: expected a gzip file "${path}", got ${isMissing ? "no such file; install Debian's dataset-fashion-mnist or name the folder" : (cause as Error).message}`,
+      `fashion-mnist: expected a gzip file "${path}", got ` +
+        `${isMissing ? "no such file; install Debian's dataset-fashion-mnist or name the folder" : (cause as Error).message}`,
       { cause },
     );
   }
 }
 
-/** The IDX format of MNIST: two zero bytes, 8 (unsigned bytes), rank, sizes as big-endian u32, data. */
+/**
+ * The IDX format of MNIST: two zero bytes, 8 (unsigned bytes), rank, sizes as big-endian u32, data.
+ */
 export function parseIdx(
   bytes: Uint8Array,
   rank: number,

@@ -1,5 +1,5 @@
-// A folder of the user's own pictures: sub-folders are classes; captions come from a .txt file of the same name, or from
-// captions.json, captions.jsonl or metadata.jsonl in the folder.
+// A folder of the user's own pictures: sub-folders are classes; captions come from a .txt file of
+// the same name, or from captions.json, captions.jsonl or metadata.jsonl in the folder.
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, extname, join, relative, sep } from "node:path";
 import { checkOptions, DiffusionError } from "../errors.js";
@@ -31,7 +31,10 @@ const captionFiles = ["captions.json", "captions.jsonl", "metadata.jsonl"];
 const preloadBytes = 1 << 30;
 const decodeAtOnce = 8;
 
-/** Lists a folder and (by default) decodes it. Throws "data" when it is missing, empty or holds damaged pictures. */
+/**
+ * Lists a folder and (by default) decodes it. Throws "data" when it is missing, empty or holds
+ * damaged pictures.
+ */
 export async function openImageFolder(
   folder: string,
   options: ImageFolderOptions,
@@ -144,7 +147,8 @@ function badFiles(
   const more = bad.length > 5 ? `\n  and ${bad.length - 5} more` : "";
   return new DiffusionError(
     "data",
-    `image folder: expected ${total} readable pictures in "${folder}", got ${bad.length} that are not; remove them or use skipBad${shown}${more}`,
+    `image folder: expected ${total} readable pictures in "${folder}", got ${bad.length} ` +
+      `that are not; remove them or use skipBad${shown}${more}`,
   );
 }
 

@@ -1,5 +1,5 @@
-// Batches for training: shuffled, augmented and captioned by counters, prepared ahead of time in small slices so that
-// the event loop stays free, and resumable at any batch from two numbers.
+// Batches for training: shuffled, augmented and captioned by counters, prepared ahead of time in
+// small slices so that the event loop stays free, and resumable at any batch from two numbers.
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { checkOptions, DiffusionError } from "../errors.js";
 import { below, counterHash, epochOrder, purposes } from "./counter-hash.js";
@@ -35,8 +35,8 @@ export interface LoaderOptions {
   /** Stop after this many epochs. Default: never. */
   epochs?: number;
   /**
-   * A batch at the end of an epoch: "continue" fills it from the next epoch (default; every batch is full and nothing
-   * is lost), "drop" leaves the rest out, "short" gives a smaller batch.
+   * A batch at the end of an epoch: "continue" fills it from the next epoch (default; every batch
+   * is full and nothing is lost), "drop" leaves the rest out, "short" gives a smaller batch.
    */
   tail?: "continue" | "drop" | "short";
   /** Continue after a batch. Default the beginning. */
@@ -71,7 +71,10 @@ const optionNames = [
 ];
 const maxSliceMs = 4;
 
-/** Yields batches without end (or for `epochs`). Throws "data" for an empty set, "aborted" on the signal. */
+/**
+ * Yields batches without end (or for `epochs`). Throws "data" for an empty set, "aborted" on the
+ * signal.
+ */
 export async function* loadBatches(
   dataset: ImageDataset,
   options: LoaderOptions,
@@ -139,7 +142,8 @@ function checkLoader(dataset: ImageDataset, options: LoaderOptions): void {
   if (options.tail === "drop" && dataset.length < options.batchSize)
     throw new DiffusionError(
       "data",
-      `${dataset.name}: expected at least ${options.batchSize} images for one batch, got ${dataset.length}; use a smaller batchSize or tail: "continue"`,
+      `${dataset.name}: expected at least ${options.batchSize} images for one batch, got ` +
+        `${dataset.length}; use a smaller batchSize or tail: "continue"`,
     );
 }
 

@@ -1,5 +1,6 @@
-// Writing files so that a reader sees the old file or the whole new one, never half of it: temporary name in the same
-// folder, write, fsync, rename, fsync of the folder. A failed write leaves nothing behind and says why.
+// Writing files so that a reader sees the old file or the whole new one, never half of it:
+// temporary name in the same folder, write, fsync, rename, fsync of the folder. A failed write
+// leaves nothing behind and says why.
 import { randomBytes } from "node:crypto";
 import { mkdir, open, rename, stat, unlink, type FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -33,7 +34,10 @@ const advice: Record<string, [problem: string, whatToDo: string]> = {
   EMFILE: ["too many open files", "raise the limit (ulimit -n)"],
 };
 
-/** Writes `data` to `path` atomically, creating parent folders. Throws DiffusionError with the reason and what to do. */
+/**
+ * Writes `data` to `path` atomically, creating parent folders. Throws DiffusionError with the
+ * reason and what to do.
+ */
 export async function writeFileAtomic(
   path: string,
   data: string | Uint8Array | FileParts,
@@ -63,7 +67,8 @@ export async function writeFileAtomic(
   await syncFolder(dirname(path));
 }
 
-// Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent exists).
+// Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent
+// exists).
 async function makeFolder(folder: string): Promise<void> {
   if (await isFolder(folder)) return;
   if (dirname(folder) !== folder) await makeFolder(dirname(folder));
@@ -110,7 +115,8 @@ function asWriteError(
   );
 }
 
-// A rename is durable once its folder is; some systems (Windows) cannot open folders, and then it is theirs to keep.
+// A rename is durable once its folder is; some systems (Windows) cannot open folders, and then it
+// is theirs to keep.
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, "r").catch(() => undefined);
   await handle?.sync().catch(() => undefined);

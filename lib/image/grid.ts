@@ -1,4 +1,5 @@
-// Pictures of pictures: contact sheets with captions, before and after side by side, and pixels made large.
+// Pictures of pictures: contact sheets with captions, before and after side by side, and pixels
+// made large.
 import sharp from "sharp";
 import { checkOptions, DiffusionError } from "../errors.js";
 import { toByteImage, type ByteImage, type Image, type Rgb } from "./image-io.js";
@@ -20,7 +21,10 @@ const fontSize = 11;
 const lineHeight = 13;
 const characterWidth = 5.9; // mean advance of the sans fonts at 11 px, for cutting lines
 
-/** Repeats every pixel `factor` times in both directions: shows what the model made, not what a filter made of it. */
+/**
+ * Repeats every pixel `factor` times in both directions: shows what the model made, not what a
+ * filter made of it.
+ */
 export function zoomNearest(image: Image, factor: number): ByteImage {
   if (!Number.isInteger(factor) || factor < 1 || factor > 64)
     throw new DiffusionError(
@@ -43,7 +47,10 @@ export function zoomNearest(image: Image, factor: number): ByteImage {
   return zoomed;
 }
 
-/** Puts pictures (of any sizes) on one sheet in reading order, each centred in a cell of the largest size. */
+/**
+ * Puts pictures (of any sizes) on one sheet in reading order, each centred in a cell of the largest
+ * size.
+ */
 export async function contactSheet(
   images: readonly Image[],
   options: SheetOptions = {},
@@ -88,7 +95,10 @@ export async function contactSheet(
   return lines ? drawTexts(sheet, texts, background) : sheet;
 }
 
-/** Two pictures (or two equally long lists) next to each other: the left column before, the right one after. */
+/**
+ * Two pictures (or two equally long lists) next to each other: the left column before, the right
+ * one after.
+ */
 export async function sideBySide(
   before: Image | readonly Image[],
   after: Image | readonly Image[],
@@ -156,7 +166,10 @@ const textElement = (line: string, x: number, y: number): string =>
 async function drawTexts(sheet: ByteImage, texts: string[], [r, g, b]: Rgb): Promise<ByteImage> {
   const { width, height, data } = sheet;
   const ink = r * 0.299 + g * 0.587 + b * 0.114 > 127 ? "#222" : "#eee";
-  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="DejaVu Sans, Arial, Helvetica, sans-serif" font-size="${fontSize}" fill="${ink}">${texts.join("")}</svg>`;
+  const svg =
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" ` +
+    `font-family="DejaVu Sans, Arial, Helvetica, sans-serif" font-size="${fontSize}" ` +
+    `fill="${ink}">${texts.join("")}</svg>`;
   const drawn = await sharp(data, { raw: { width, height, channels: 3 }, limitInputPixels: false })
     .composite([{ input: Buffer.from(svg), top: 0, left: 0, limitInputPixels: false }])
     .removeAlpha()

@@ -1,5 +1,6 @@
-// Pixels from and to files, through sharp: whatever the file holds (alpha, CMYK, 16 bit, rotation tags, frames) becomes
-// RGB bytes in rows from the top, and every way a file can be wrong becomes one clear error.
+// Pixels from and to files, through sharp: whatever the file holds (alpha, CMYK, 16 bit, rotation
+// tags, frames) becomes RGB bytes in rows from the top, and every way a file can be wrong becomes
+// one clear error.
 import { readFile } from "node:fs/promises";
 import sharp, { type Metadata, type Sharp } from "sharp";
 import { checkOptions, DiffusionError } from "../errors.js";
@@ -38,7 +39,10 @@ export interface DecodeOptions {
   region?: Region;
   /** Size of the result: one number for a square. Default: as stored. */
   size?: number | { width: number; height: number };
-  /** "crop" fills and cuts the centre (default), "contain" adds background, "stretch" ignores the aspect. */
+  /**
+   * "crop" fills and cuts the centre (default), "contain" adds background, "stretch" ignores the
+   * aspect.
+   */
   fit?: "crop" | "contain" | "stretch";
   /** Resampling filter. Default "lanczos3". */
   filter?: Filter;
@@ -74,8 +78,9 @@ const decodeOptionNames = [
 ];
 
 /**
- * Decodes PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG from a path or from bytes to RGB bytes. Alpha is composited on white.
- * Throws DiffusionError "data" for a missing, corrupt, truncated, unsupported or too large file.
+ * Decodes PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG from a path or from bytes to RGB bytes. Alpha is
+ * composited on white. Throws DiffusionError "data" for a missing, corrupt, truncated, unsupported
+ * or too large file.
  */
 export async function decodeImage(
   source: string | Uint8Array,
@@ -145,7 +150,10 @@ export async function writePng(
   await writeFileAtomic(path, await encodePng(image, metadata), { where: "writePng" });
 }
 
-/** The settings that encodePng stored, or undefined when the PNG carries none. Throws "data" when it is no PNG. */
+/**
+ * The settings that encodePng stored, or undefined when the PNG carries none. Throws "data" when it
+ * is no PNG.
+ */
 export async function readPngMetadata(
   source: string | Uint8Array,
 ): Promise<GenerationMetadata | undefined> {
@@ -153,7 +161,8 @@ export async function readPngMetadata(
   if (!isPng(bytes))
     throw new DiffusionError(
       "data",
-      `${nameOf(source)}: expected a PNG file, got another format; generation settings are kept in PNG files only`,
+      `${nameOf(source)}: expected a PNG file, got another format; generation settings are ` +
+        "kept in PNG files only",
     );
   const text = readPngTexts(bytes).get(metadataKey);
   if (text === undefined) return undefined;
@@ -165,7 +174,8 @@ export async function readPngMetadata(
   } catch (cause) {
     throw new DiffusionError(
       "data",
-      `${nameOf(source)}: expected a JSON object in text chunk "${metadataKey}", got ${(cause as Error).message}`,
+      `${nameOf(source)}: expected a JSON object in text chunk "${metadataKey}", got ` +
+        `${(cause as Error).message}`,
       { cause },
     );
   }
@@ -203,7 +213,8 @@ export function cropImage<T extends Image>(image: T, { left, top, width, height 
   )
     throw new DiffusionError(
       "option",
-      `cropImage: expected a region inside ${image.width}x${image.height}, got ${width}x${height} at ${left},${top}`,
+      `cropImage: expected a region inside ${image.width}x${image.height}, got ` +
+        `${width}x${height} at ${left},${top}`,
     );
   const data = image.data.slice(0, width * height * 3);
   for (let y = 0; y < height; ++y) {
@@ -239,14 +250,16 @@ function checkContent(
   if (!readable.includes(content.format))
     throw new DiffusionError(
       "data",
-      `${name}: expected PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG, got ${content.format}; convert it first`,
+      `${name}: expected PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG, got ${content.format}; ` +
+        "convert it first",
     );
   const pixels = content.width * content.height;
   if (pixels > maxPixels) throw tooLarge(name, `${content.width}x${content.height}`, maxPixels);
   if (options.animation === "refuse" && (content.pages ?? 1) > 1)
     throw new DiffusionError(
       "data",
-      `${name}: expected one frame, got ${content.pages}; use animation: "first" to take the first one`,
+      `${name}: expected one frame, got ${content.pages}; use animation: "first" to take ` +
+        "the first one",
     );
 }
 
@@ -273,7 +286,8 @@ function checkedBytes(where: string, image: Image): ByteImage {
   if (!(expected > 0) || image.data.length !== expected)
     throw new DiffusionError(
       "shape",
-      `${where}: expected ${image.width}x${image.height}x3 = ${expected} values, got ${image.data.length}`,
+      `${where}: expected ${image.width}x${image.height}x3 = ${expected} values, got ` +
+        `${image.data.length}`,
     );
   return toByteImage(image);
 }
@@ -295,7 +309,8 @@ function asDecodeError(error: unknown, name: string, maxPixels: number): Diffusi
   if (/unsupported image format/i.test(text))
     return new DiffusionError(
       "data",
-      `${name}: expected PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG, got something else or a damaged header`,
+      `${name}: expected PNG, JPEG, WebP, GIF, TIFF, AVIF or SVG, got something else or a ` +
+        "damaged header",
       { cause: error },
     );
   if (/bad extract area|extract_area/i.test(text))
@@ -314,7 +329,8 @@ function asDecodeError(error: unknown, name: string, maxPixels: number): Diffusi
 const tooLarge = (name: string, got: string, maxPixels: number, cause?: unknown): DiffusionError =>
   new DiffusionError(
     "data",
-    `${name}: expected at most ${maxPixels} pixels, got ${got}; shrink the picture or raise maxPixels`,
+    `${name}: expected at most ${maxPixels} pixels, got ${got}; shrink the picture or ` +
+      "raise maxPixels",
     { cause },
   );
 

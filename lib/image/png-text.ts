@@ -1,5 +1,5 @@
-// Text chunks of PNG files (PNG specification, third edition, 11.3.3): generation settings travel inside the picture.
-// sharp reads some of them and writes none, so the few bytes are handled here.
+// Text chunks of PNG files (PNG specification, third edition, 11.3.3): generation settings travel
+// inside the picture. sharp reads some of them and writes none, so the few bytes are handled here.
 import { crc32, inflateSync } from "node:zlib";
 import { DiffusionError } from "../errors.js";
 
@@ -35,13 +35,17 @@ function* chunksOf(png: Uint8Array): Generator<Chunk> {
 const truncated = (offset: number, bytes: number): DiffusionError =>
   new DiffusionError(
     "data",
-    `png: expected a whole chunk at byte ${offset}, got the end of the file at ${bytes}; the file is truncated`,
+    `png: expected a whole chunk at byte ${offset}, got the end of the file at ${bytes}; ` +
+      "the file is truncated",
   );
 
 const describeStart = (bytes: Uint8Array): string =>
   bytes.length === 0 ? "no bytes" : `bytes ${Buffer.from(bytes.subarray(0, 8)).toString("hex")}`;
 
-/** Returns the PNG with one more iTXt chunk (UTF-8, uncompressed) after its header; an older one of the key is dropped. */
+/**
+ * Returns the PNG with one more iTXt chunk (UTF-8, uncompressed) after its header; an older one of
+ * the key is dropped.
+ */
 export function withPngText(png: Uint8Array, key: string, text: string): Buffer {
   if (!/^[\x20-\x7e]{1,79}$/.test(key))
     throw new DiffusionError(
@@ -103,7 +107,8 @@ function inflate(bytes: Buffer, key: string): Buffer {
   } catch (cause) {
     throw new DiffusionError(
       "data",
-      `png: expected a compressed text of at most ${maxTextBytes} bytes under "${key}", got ${(cause as Error).message}`,
+      `png: expected a compressed text of at most ${maxTextBytes} bytes under "${key}", ` +
+        `got ${(cause as Error).message}`,
       { cause },
     );
   }

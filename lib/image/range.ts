@@ -10,7 +10,10 @@ export function bytesToSigned(
   return out;
 }
 
-/** round((x + 1) * 127.5), clamped to [0, 255]. Throws "numeric" when a value is NaN (infinities clamp). */
+/**
+ * round((x + 1) * 127.5), clamped to [0, 255]. Throws "numeric" when a value is NaN (infinities
+ * clamp).
+ */
 export function signedToBytes(
   values: Float32Array,
   out = new Uint8Array(values.length),

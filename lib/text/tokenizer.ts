@@ -1,5 +1,6 @@
-// Prompts to rows of token ids of one fixed length, through the published tokenizers library. Words the vocabulary does
-// not know are reported, with the nearest one that it does know, so that a pipeline can warn.
+// Prompts to rows of token ids of one fixed length, through the published tokenizers library. Words
+// the vocabulary does not know are reported, with the nearest one that it does know, so that a
+// pipeline can warn.
 import { readFile } from "node:fs/promises";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { checkOptions, DiffusionError, nearestName } from "../errors.js";

@@ -1,5 +1,6 @@
-// Learns a vocabulary from captions and writes it as a Hugging Face tokenizer.json, so that other tools read it too.
-// Whole words are the model "WordPiece" without continuation pieces: the published library has no "WordLevel".
+// Learns a vocabulary from captions and writes it as a Hugging Face tokenizer.json, so that other
+// tools read it too. Whole words are the model "WordPiece" without continuation pieces: the
+// published library has no "WordLevel".
 import { Tokenizer } from "@huggingface/tokenizers";
 import { checkOptions, DiffusionError } from "../errors.js";
 
@@ -48,7 +49,9 @@ const wordless = new Tokenizer(
   {},
 );
 
-/** Lower-cases, strips accents and control characters, and splits at spaces and around punctuation. */
+/**
+ * Lower-cases, strips accents and control characters, and splits at spaces and around punctuation.
+ */
 export const splitWords = (text: string): string[] => wordsOf(wordless, text);
 
 /** The words that a tokenizer looks up, before the vocabulary decides what it knows. */
@@ -61,7 +64,10 @@ export function wordsOf(
   return words.filter((word) => word !== "");
 }
 
-/** A vocabulary of whole words. Words rarer than `minCount` (default 1) and beyond `maxWords` become [UNK]. */
+/**
+ * A vocabulary of whole words. Words rarer than `minCount` (default 1) and beyond `maxWords` become
+ * [UNK].
+ */
 export function trainWordVocabulary(
   captions: Iterable<string>,
   options: { minCount?: number; maxWords?: number } = {},
@@ -81,8 +87,9 @@ export function trainWordVocabulary(
 }
 
 /**
- * Byte pair encoding over characters with an end-of-word mark: Sennrich et al. 2016, arXiv:1508.07909, algorithm 1.
- * Ties go to the alphabetically first pair, so the result does not depend on the order of the captions.
+ * Byte pair encoding over characters with an end-of-word mark: Sennrich et al. 2016,
+ * arXiv:1508.07909, algorithm 1. Ties go to the alphabetically first pair, so the result does not
+ * depend on the order of the captions.
  */
 export function trainBpeVocabulary(
   captions: Iterable<string>,
@@ -100,7 +107,8 @@ export function trainBpeVocabulary(
   if (options.vocabularySize < tokens.length)
     throw new DiffusionError(
       "option",
-      `trainBpeVocabulary: expected a vocabularySize of at least ${tokens.length} (the characters), got ${options.vocabularySize}`,
+      `trainBpeVocabulary: expected a vocabularySize of at least ${tokens.length} (the ` +
+        `characters), got ${options.vocabularySize}`,
     );
   const merges: [string, string][] = [];
   const known = new Set(tokens);

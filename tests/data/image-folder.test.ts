@@ -24,6 +24,16 @@ async function folderWith(files: Record<string, string | Buffer>): Promise<strin
 }
 
 describe("openImageFolder", () => {
+  it("opens the held-out emoji of this repository", async () => {
+    const folder = join(import.meta.dirname, "../../models/emoji-64/held-out");
+    const set = await openImageFolder(folder, { size: 64 });
+    expect([set.length, set.files[4], set.captions(4)]).toEqual([
+      16,
+      "fallen-leaf-google.png",
+      ["fallen leaf"],
+    ]);
+  });
+
   it("takes sub-folders as classes", async () => {
     const folder = await folderWith({
       "dog/b.jpg": await picture(200, "jpeg"),
