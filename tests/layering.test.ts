@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 const root = resolve(import.meta.dirname, "..");
 
 const layers: Record<string, number> = {
-  errors: 0, files: 1, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, text: 4, image: 4,
+  errors: 0, files: 1, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, kernels: 5, text: 4, image: 4,
   models: 5, samplers: 5, data: 5, checkpoint: 5, version: 0, trainers: 6, pipelines: 6, metrics: 6, golden: 7, server: 7, cli: 8, index: 9,
 }; // prettier-ignore
 
@@ -39,7 +39,9 @@ const folderOf = (path: string): string => {
 
 function importsOf(path: string): string[] {
   const text = readFileSync(path, "utf8");
-  return [...text.matchAll(/(?:from|import)\s+"([^"]+)"|import\("([^"]+)"\)/g)].map((m) => m[1] ?? m[2]!);
+  return [...text.matchAll(/(?:from|import)\s+"([^"]+)"|import\("([^"]+)"\)/g)].map(
+    (m) => m[1] ?? m[2]!,
+  );
 }
 
 describe("layering", () => {
@@ -47,16 +49,19 @@ describe("layering", () => {
 
   it("finds the library", () => expect(files.length).toBeGreaterThan(20));
 
-  it.each(files.map((file) => [relative(root, file), file]))("%s imports only downwards", (_, file) => {
-    const from = folderOf(file);
-    expect(layers, `folder ${from} has no layer`).toHaveProperty(from);
-    const bad = importsOf(file).filter((specifier) => {
-      if (!specifier.startsWith(".")) return !outsideWorld.has(from);
-      const to = folderOf(resolve(dirname(file), specifier.replace(/\.js$/, ".ts")));
-      return to !== from && !(layers[to]! < layers[from]!);
-    });
-    expect(bad).toEqual([]);
-  });
+  it.each(files.map((file) => [relative(root, file), file]))(
+    "%s imports only downwards",
+    (_, file) => {
+      const from = folderOf(file);
+      expect(layers, `folder ${from} has no layer`).toHaveProperty(from);
+      const bad = importsOf(file).filter((specifier) => {
+        if (!specifier.startsWith(".")) return !outsideWorld.has(from);
+        const to = folderOf(resolve(dirname(file), specifier.replace(/\.js$/, ".ts")));
+        return to !== from && !(layers[to]! < layers[from]!);
+      });
+      expect(bad).toEqual([]);
+    },
+  );
 
   it("has no import cycles", () => {
     const graph = new Map(
@@ -86,16 +91,21 @@ describe("native layering", () => {
     filesBelow(join(root, folder), [".h", ".cc", ".inc"]),
   );
 
-  it.each(sources.map((file) => [relative(root, file), file]))("%s includes only downwards", (_, file) => {
-    const path = relative(root, file).split("/");
-    const from = path[0] === "bindings" ? "bindings" : path[1]!;
-    const allowed = nativeLayers[from];
-    expect(allowed, `folder ${from} has no layer`).toBeDefined();
-    const bad = [...readFileSync(file, "utf8").matchAll(/#include "((?:native|bindings)\/[^"]+)"/g)]
-      .map((m) => m[1]!.replace(/^native\//, ""))
-      .filter((to) => !allowed!.some((prefix) => to === prefix || to.startsWith(`${prefix}/`)));
-    expect(bad).toEqual([]);
-    const usesNapi = /#include <napi\.h>/.test(readFileSync(file, "utf8"));
-    expect(usesNapi && from !== "bindings").toBe(false);
-  });
+  it.each(sources.map((file) => [relative(root, file), file]))(
+    "%s includes only downwards",
+    (_, file) => {
+      const path = relative(root, file).split("/");
+      const from = path[0] === "bindings" ? "bindings" : path[1]!;
+      const allowed = nativeLayers[from];
+      expect(allowed, `folder ${from} has no layer`).toBeDefined();
+      const bad = [
+        ...readFileSync(file, "utf8").matchAll(/#include "((?:native|bindings)\/[^"]+)"/g),
+      ]
+        .map((m) => m[1]!.replace(/^native\//, ""))
+        .filter((to) => !allowed!.some((prefix) => to === prefix || to.startsWith(`${prefix}/`)));
+      expect(bad).toEqual([]);
+      const usesNapi = /#include <napi\.h>/.test(readFileSync(file, "utf8"));
+      expect(usesNapi && from !== "bindings").toBe(false);
+    },
+  );
 });

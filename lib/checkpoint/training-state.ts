@@ -19,7 +19,9 @@ export async function saveTrainingState(
     shape: buffer.shape,
     data: buffer.read() as Float32Array,
   }));
-  await writeSafetensors(path, tensors, { [metadataKey]: JSON.stringify({ code: version, ...extra }) });
+  await writeSafetensors(path, tensors, {
+    [metadataKey]: JSON.stringify({ code: version, ...extra }),
+  });
 }
 
 /** Restores what saveTrainingState wrote into the same buffers and returns the extra part. */
@@ -30,7 +32,10 @@ export async function loadTrainingState(
   using file = await openSafetensors(path);
   const text = file.metadata[metadataKey];
   if (text === undefined) {
-    throw new DiffusionError("checkpoint", `resume: expected a training state in ${path}, got a file without one; was it written by smalti train?`);
+    throw new DiffusionError(
+      "checkpoint",
+      `resume: expected a training state in ${path}, got a file without one; was it written by smalti train?`,
+    );
   }
   const missing = [...buffers.keys()].filter((name) => !file.tensors.has(name));
   const unknown = [...file.tensors.keys()].filter((name) => !buffers.has(name));
@@ -43,7 +48,10 @@ export async function loadTrainingState(
   for (const [name, buffer] of buffers) {
     const values = await file.readF32(name);
     if (values.length * 4 !== buffer.byteLength) {
-      throw new DiffusionError("checkpoint", `resume: expected ${name} with shape [${buffer.shape.join(", ")}] in ${path}, got ${values.length} values`);
+      throw new DiffusionError(
+        "checkpoint",
+        `resume: expected ${name} with shape [${buffer.shape.join(", ")}] in ${path}, got ${values.length} values`,
+      );
     }
     buffer.write(values);
   }

@@ -25,7 +25,10 @@ function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string
 }
 
 /** Reads all weights of a model as f32. Throws "checkpoint" with every mismatch. */
-export async function loadWeights(path: string, specs: readonly ParamSpec[]): Promise<Map<string, Float32Array>> {
+export async function loadWeights(
+  path: string,
+  specs: readonly ParamSpec[],
+): Promise<Map<string, Float32Array>> {
   using file = await openSafetensors(path);
   const wrong = differences(file, specs);
   if (wrong.length > 0) {
@@ -47,6 +50,11 @@ export async function saveWeights(
   weights: ReadonlyMap<string, Float32Array>,
   dtype: "f32" | "f16" | "bf16" = "f16",
 ): Promise<void> {
-  const tensors = specs.map(({ name, shape }) => ({ name, dtype, shape, data: weights.get(name)! }));
+  const tensors = specs.map(({ name, shape }) => ({
+    name,
+    dtype,
+    shape,
+    data: weights.get(name)!,
+  }));
   await writeSafetensors(path, tensors, { "smalti.code": version });
 }

@@ -11,7 +11,9 @@ interface EmojiOptions {
 }
 
 const emoji = new Command("emoji")
-  .description("Build the captioned three-style emoji set; its sources are installed from npm into the cache folder.")
+  .description(
+    "Build the captioned three-style emoji set; its sources are installed from npm into the cache folder.",
+  )
   .option("--cache <folder>", "cache folder (default: SMALTI_CACHE or the user's cache folder)")
   .option("--size <pixels>", "width and height", wholeNumber(16, 256), 64)
   .option("--json", "print only JSON on stdout")
@@ -28,7 +30,11 @@ const emoji = new Command("emoji")
       },
     });
     bar?.stop();
-    result(built, `${built.path}: ${built.images} pictures of ${built.emoji} emoji in ${built.styles.length} styles`, options.json);
+    result(
+      built,
+      `${built.path}: ${built.images} pictures of ${built.emoji} emoji in ${built.styles.length} styles`,
+      options.json,
+    );
   });
 
 export const data = new Command("data").description("Build a data set.").addCommand(emoji);

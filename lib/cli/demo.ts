@@ -32,10 +32,20 @@ interface DemoResult {
   secondsPerImage: number;
 }
 
-type Stage = (pipe: VqDiffusionPipeline, options: DemoOptions, signal: AbortSignal) => Promise<DemoResult>;
+type Stage = (
+  pipe: VqDiffusionPipeline,
+  options: DemoOptions,
+  signal: AbortSignal,
+) => Promise<DemoResult>;
 
 /** Saves the sheet of a stage and reports its time. */
-async function finish(name: string, options: DemoOptions, sheet: ByteImage, images: number, start: number): Promise<DemoResult> {
+async function finish(
+  name: string,
+  options: DemoOptions,
+  sheet: ByteImage,
+  images: number,
+  start: number,
+): Promise<DemoResult> {
   const secondsPerImage = (performance.now() - start) / 1000 / images;
   const path = resolve(join(options.out, `${name}.png`));
   await writePng(path, sheet);
@@ -44,7 +54,9 @@ async function finish(name: string, options: DemoOptions, sheet: ByteImage, imag
 
 const reconstruction: Stage = async (pipe, options) => {
   const files = await heldOutImages(pipe.folder);
-  const before = await Promise.all(files.map((file) => decodeImage(file, { size: pipe.imageSize })));
+  const before = await Promise.all(
+    files.map((file) => decodeImage(file, { size: pipe.imageSize })),
+  );
   const bar = progress("reconstruct", before.length);
   const start = performance.now();
   const after = await pipe.reconstruct(before, { onProgress: (done) => bar.update(done) });
@@ -111,7 +123,9 @@ const inpainting: Stage = async (pipe, options, signal) => {
 };
 
 export const demo = withCommonOptions(new Command("demo"))
-  .description("Make three sheets of pictures with the model in the package: reconstruction, generation, inpainting.")
+  .description(
+    "Make three sheets of pictures with the model in the package: reconstruction, generation, inpainting.",
+  )
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")
   .option("--out <folder>", "where the pictures go", "demo-output")
   .action(async (options: DemoOptions) => {
@@ -121,12 +135,15 @@ export const demo = withCommonOptions(new Command("demo"))
     const started = performance.now();
     using pipe = await loadPipeline(options.model);
     const results: DemoResult[] = [];
-    for (const stage of [reconstruction, generation, inpainting]) results.push(await stage(pipe, options, signal));
+    for (const stage of [reconstruction, generation, inpainting])
+      results.push(await stage(pipe, options, signal));
     const seconds = (performance.now() - started) / 1000;
     const lines = results.map(
       ({ name, path, images, secondsPerImage }) =>
         `${name.padEnd(15)} ${path}  (${images} pictures, ${secondsPerImage.toFixed(2)} s each)`,
     );
     result({ results, seconds }, lines.join("\n"), options.json);
-    say(`\ndone in ${seconds.toFixed(1)} s. Next:\n  npx smalti sample "a slice of pizza" --style ${pipe.styles[0]} --out pizza.png\n  npx smalti --help`);
+    say(
+      `\ndone in ${seconds.toFixed(1)} s. Next:\n  npx smalti sample "a slice of pizza" --style ${pipe.styles[0]} --out pizza.png\n  npx smalti --help`,
+    );
   });

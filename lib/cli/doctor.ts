@@ -4,7 +4,9 @@ import { describeBackends } from "../runtime/device.js";
 import { exitCodes, formatBytes, result } from "./terminal.js";
 
 export const doctor = new Command("doctor")
-  .description("Show the CPU, instruction sets, threads, memory and backends, and what is wrong if anything is.")
+  .description(
+    "Show the CPU, instruction sets, threads, memory and backends, and what is wrong if anything is.",
+  )
   .option("--json", "print only JSON on stdout")
   .action((options: { json?: true }) => {
     const report = describeBackends();
@@ -19,7 +21,8 @@ export const doctor = new Command("doctor")
           ]
         : []),
       ...report.backends.map(
-        ({ name, usable, reason }) => `${name.padEnd(9)} ${usable ? "usable" : "not usable"}: ${reason}`,
+        ({ name, usable, reason }) =>
+          `${name.padEnd(9)} ${usable ? "usable" : "not usable"}: ${reason}`,
       ),
     ];
     if (!report.backends.some(({ usable }) => usable)) process.exitCode = exitCodes.device;

@@ -27,7 +27,19 @@ const program = new Command("smalti")
       .join(", ")}. Results go to stdout, progress to stderr.`,
   );
 
-for (const command of [demo, sample, reconstruct, tokens, repro, train, data, inspect, doctor, bench, parity]) {
+for (const command of [
+  demo,
+  sample,
+  reconstruct,
+  tokens,
+  repro,
+  train,
+  data,
+  inspect,
+  doctor,
+  bench,
+  parity,
+]) {
   program.addCommand(command);
 }
 program.configureOutput({ outputError: (text, write) => write(text) });
@@ -39,7 +51,8 @@ try {
 } catch (error) {
   const code = (error as { code?: string; exitCode?: number }).code;
   if (code?.startsWith("commander.")) {
-    process.exitCode = (error as { exitCode: number }).exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    process.exitCode =
+      (error as { exitCode: number }).exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   } else {
     fail(error);
   }

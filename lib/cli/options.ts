@@ -33,8 +33,14 @@ export interface CommonOptions {
 /** Adds --seed, --threads and --json. */
 export const withCommonOptions = (command: Command): Command =>
   command
-    .addOption(new Option("--seed <n>", "seed of all randomness").argParser(wholeNumber(0)).default(0))
-    .addOption(new Option("--threads <n>", "threads of the native core (default: all cores)").argParser(wholeNumber(1, 1024)))
+    .addOption(
+      new Option("--seed <n>", "seed of all randomness").argParser(wholeNumber(0)).default(0),
+    )
+    .addOption(
+      new Option("--threads <n>", "threads of the native core (default: all cores)").argParser(
+        wholeNumber(1, 1024),
+      ),
+    )
     .option("--json", "print only JSON on stdout");
 
 /** Applies the options that concern the whole process. */

@@ -24,5 +24,9 @@ export const reconstruct = withCommonOptions(new Command("reconstruct"))
     const [after] = await pipe.reconstruct([before]);
     await writePng(options.out, await sideBySide(before, after!, { zoom: 4 }));
     const decibels = psnr(before.data, after!.data);
-    result({ file: options.out, psnr: decibels }, `${options.out}  PSNR ${decibels.toFixed(2)} dB`, options.json);
+    result(
+      { file: options.out, psnr: decibels },
+      `${options.out}  PSNR ${decibels.toFixed(2)} dB`,
+      options.json,
+    );
   });

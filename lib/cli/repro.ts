@@ -20,7 +20,10 @@ export const repro = withCommonOptions(new Command("repro"))
     applyCommonOptions(options);
     const metadata = await readPngMetadata(file);
     if (!metadata) {
-      throw new DiffusionError("data", `repro: expected a PNG with smalti settings, got ${file} without; only pictures saved by smalti can be made again`);
+      throw new DiffusionError(
+        "data",
+        `repro: expected a PNG with smalti settings, got ${file} without; only pictures saved by smalti can be made again`,
+      );
     }
     using pipe = await loadPipeline(options.model ?? metadata.model);
     const image = await pipe.regenerate(metadata, { signal: interruptSignal("stopping") });
@@ -29,6 +32,8 @@ export const repro = withCommonOptions(new Command("repro"))
     const differing = image.data.reduce((n, v, i) => n + (v === old.data[i] ? 0 : 1), 0);
     const identical = differing === 0 && image.data.length === old.data.length;
     if (!identical) process.exitCode = exitCodes.failure;
-    const text = identical ? "identical: every byte is the same" : `different: ${differing} of ${image.data.length} bytes`;
+    const text = identical
+      ? "identical: every byte is the same"
+      : `different: ${differing} of ${image.data.length} bytes`;
     result({ identical, differing, bytes: image.data.length, metadata }, text, options.json);
   });

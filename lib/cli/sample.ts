@@ -3,7 +3,13 @@ import { mkdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { loadPipeline, type GenerateOptions } from "../pipelines/vq-diffusion.js";
-import { applyCommonOptions, realNumber, wholeNumber, withCommonOptions, type CommonOptions } from "./options.js";
+import {
+  applyCommonOptions,
+  realNumber,
+  wholeNumber,
+  withCommonOptions,
+  type CommonOptions,
+} from "./options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 
 interface SampleOptions extends CommonOptions {
@@ -45,12 +51,24 @@ export const sample = withCommonOptions(new Command("sample"))
   .option("--out <file>", "PNG to write (numbered when --count > 1)", "sample.png")
   .option("--style <name>", "style condition")
   .option("--category <name>", "category condition")
-  .addOption(new Option("--count <n>", "number of pictures").argParser(wholeNumber(1, 1024)).default(1))
+  .addOption(
+    new Option("--count <n>", "number of pictures").argParser(wholeNumber(1, 1024)).default(1),
+  )
   .addOption(new Option("--steps <n>", "network evaluations").argParser(wholeNumber(1, 1000)))
   .addOption(new Option("--guidance <s>", "guidance scale, 1 = off").argParser(realNumber(0, 100)))
-  .addOption(new Option("--truncation <r>", "keep classes up to this mass, 1 = off").argParser(realNumber(0, 1)))
-  .addOption(new Option("--temperature <t>", "below 1: safer, above: wilder").argParser(realNumber(0.01, 10)))
-  .addOption(new Option("--sampler <name>", "reverse chain").choices(["exact", "released", "purity"]))
+  .addOption(
+    new Option("--truncation <r>", "keep classes up to this mass, 1 = off").argParser(
+      realNumber(0, 1),
+    ),
+  )
+  .addOption(
+    new Option("--temperature <t>", "below 1: safer, above: wilder").argParser(
+      realNumber(0.01, 10),
+    ),
+  )
+  .addOption(
+    new Option("--sampler <name>", "reverse chain").choices(["exact", "released", "purity"]),
+  )
   .action(async (prompt: string, options: SampleOptions) => {
     applyCommonOptions(options);
     const signal = interruptSignal("stopping; nothing is written");
@@ -66,5 +84,9 @@ export const sample = withCommonOptions(new Command("sample"))
     await mkdir(dirname(resolve(options.out)), { recursive: true });
     const files = images.map((_, i) => numbered(options.out, i, images.length));
     await Promise.all(images.map((image, i) => image.save(files[i]!)));
-    result({ files, metadata: images.map((image) => image.metadata) }, files.join("\n"), options.json);
+    result(
+      { files, metadata: images.map((image) => image.metadata) },
+      files.join("\n"),
+      options.json,
+    );
   });

@@ -28,20 +28,33 @@ async function readTokens(path: string): Promise<TokenFile> {
     const { shape, tokens } = JSON.parse(await readFile(path, "utf8")) as TokenFile;
     if (Array.isArray(shape) && Array.isArray(tokens)) return { shape, tokens };
   } catch (cause) {
-    throw new DiffusionError("data", `tokens: expected a JSON or .npy file of tokens, got ${path}`, { cause });
+    throw new DiffusionError(
+      "data",
+      `tokens: expected a JSON or .npy file of tokens, got ${path}`,
+      { cause },
+    );
   }
-  throw new DiffusionError("data", `tokens: expected {"shape": [...], "tokens": [...]} in ${path}, got other JSON`);
+  throw new DiffusionError(
+    "data",
+    `tokens: expected {"shape": [...], "tokens": [...]} in ${path}, got other JSON`,
+  );
 }
 
 async function writeTokens(path: string, { shape, tokens }: TokenFile): Promise<void> {
-  if (path.endsWith(".npy")) await writeNpy(path, { shape, dtype: "i32", data: Int32Array.from(tokens) });
-  else await writeFileAtomic(path, Buffer.from(JSON.stringify({ shape, tokens })), { where: "tokens" });
+  if (path.endsWith(".npy"))
+    await writeNpy(path, { shape, dtype: "i32", data: Int32Array.from(tokens) });
+  else
+    await writeFileAtomic(path, Buffer.from(JSON.stringify({ shape, tokens })), {
+      where: "tokens",
+    });
 }
 
 const isTokenFile = (path: string): boolean => /\.(json|npy)$/i.test(path);
 
 export const tokens = withCommonOptions(new Command("tokens"))
-  .description("Image -> token ids (printed, or written to .json or .npy); a .json or .npy file -> image.")
+  .description(
+    "Image -> token ids (printed, or written to .json or .npy); a .json or .npy file -> image.",
+  )
   .argument("<file>", "image, or .json / .npy of tokens")
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")
   .option("--out <file>", "where the result goes")
@@ -59,5 +72,9 @@ export const tokens = withCommonOptions(new Command("tokens"))
     const ids = [...(await pipe.encode([image]))];
     const value = { shape: [...pipe.grid], tokens: ids };
     if (options.out) await writeTokens(options.out, value);
-    result(options.out ? { file: options.out } : value, options.out ?? JSON.stringify(value), options.json);
+    result(
+      options.out ? { file: options.out } : value,
+      options.out ?? JSON.stringify(value),
+      options.json,
+    );
   });

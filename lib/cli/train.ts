@@ -5,10 +5,20 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
-import { buildVqDiffusionTrainer, buildTokenizerTrainer, exportVqDiffusion } from "../pipelines/training.js";
+import {
+  buildVqDiffusionTrainer,
+  buildTokenizerTrainer,
+  exportVqDiffusion,
+} from "../pipelines/training.js";
 import { trainLoop, type Trainable } from "../trainers/loop.js";
 import { readRecipe, recipeLr, type Recipe } from "../trainers/recipe.js";
-import { applyCommonOptions, realNumber, wholeNumber, withCommonOptions, type CommonOptions } from "./options.js";
+import {
+  applyCommonOptions,
+  realNumber,
+  wholeNumber,
+  withCommonOptions,
+  type CommonOptions,
+} from "./options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 
 interface TrainOptions extends CommonOptions {
@@ -36,13 +46,23 @@ function withFlags<R extends Recipe>(recipe: R, { data, steps, seed }: TrainOpti
 
 /** Aborts at Ctrl-C or after some minutes. */
 function stopSignal({ minutes }: TrainOptions): AbortSignal {
-  const interrupted = interruptSignal("saving the training state; press Ctrl-C again to end at once");
-  return minutes === undefined ? interrupted : AbortSignal.any([interrupted, AbortSignal.timeout(minutes * 60_000)]);
+  const interrupted = interruptSignal(
+    "saving the training state; press Ctrl-C again to end at once",
+  );
+  return minutes === undefined
+    ? interrupted
+    : AbortSignal.any([interrupted, AbortSignal.timeout(minutes * 60_000)]);
 }
 
 /** Runs the loop, logging every event as a JSON line. */
-async function runLoop(trainable: Trainable, recipe: Recipe, options: TrainOptions): Promise<Outcome> {
-  const log = createWriteStream(join(options.out, "log.jsonl"), { flags: options.resume ? "a" : "w" });
+async function runLoop(
+  trainable: Trainable,
+  recipe: Recipe,
+  options: TrainOptions,
+): Promise<Outcome> {
+  const log = createWriteStream(join(options.out, "log.jsonl"), {
+    flags: options.resume ? "a" : "w",
+  });
   const checkpoint = join(options.out, "state.safetensors");
   const resume = options.resume === true && existsSync(checkpoint);
   const bar = progress(recipe.name, recipe.steps);
@@ -62,7 +82,9 @@ async function runLoop(trainable: Trainable, recipe: Recipe, options: TrainOptio
       log.write(`${JSON.stringify(event)}\n`);
       if (event.type === "step") {
         const { loss, samplesPerSecond, metrics } = event;
-        const values = Object.entries({ loss, ...metrics }).map(([name, value]) => `${name} ${value.toPrecision(4)}`);
+        const values = Object.entries({ loss, ...metrics }).map(
+          ([name, value]) => `${name} ${value.toPrecision(4)}`,
+        );
         bar.update(event.step, `${values.join(" ")} ${samplesPerSecond.toFixed(1)}/s`);
         Object.assign(outcome, { loss, metrics, step: event.step });
       } else if (event.type === "done") {
@@ -74,7 +96,8 @@ async function runLoop(trainable: Trainable, recipe: Recipe, options: TrainOptio
     await new Promise((done) => log.end(done));
   }
   outcome.seconds = (performance.now() - start) / 1000;
-  if (outcome.reason === "interrupted") say(`saved after step ${outcome.step}; continue with --resume`);
+  if (outcome.reason === "interrupted")
+    say(`saved after step ${outcome.step}; continue with --resume`);
   return outcome;
 }
 
@@ -83,12 +106,24 @@ const withTrainOptions = (command: Command, recipe: string, out: string): Comman
     .option("--recipe <file>", "recipe in JSON", recipe)
     .option("--data <source>", '"emoji", "fashion-mnist" or a folder (default: the recipe\'s)')
     .option("--out <folder>", "training state, log and result", out)
-    .addOption(new Option("--steps <n>", "steps in all (default: the recipe's)").argParser(wholeNumber(1)))
-    .addOption(new Option("--minutes <n>", "save and stop after this time").argParser(realNumber(0.01, 1e5)))
-    .addOption(new Option("--save-minutes <n>", "minutes between checkpoints").argParser(realNumber(0.01, 1e5)).default(5))
+    .addOption(
+      new Option("--steps <n>", "steps in all (default: the recipe's)").argParser(wholeNumber(1)),
+    )
+    .addOption(
+      new Option("--minutes <n>", "save and stop after this time").argParser(realNumber(0.01, 1e5)),
+    )
+    .addOption(
+      new Option("--save-minutes <n>", "minutes between checkpoints")
+        .argParser(realNumber(0.01, 1e5))
+        .default(5),
+    )
     .option("--resume", "continue from the state in --out");
 
-const tokenizer = withTrainOptions(new Command("tokenizer"), "recipes/emoji-tokenizer.json", "runs/tokenizer")
+const tokenizer = withTrainOptions(
+  new Command("tokenizer"),
+  "recipes/emoji-tokenizer.json",
+  "runs/tokenizer",
+)
   .description("Train a VQGAN tokenizer.")
   .action(async (options: TrainOptions) => {
     applyCommonOptions(options);
@@ -97,11 +132,19 @@ const tokenizer = withTrainOptions(new Command("tokenizer"), "recipes/emoji-toke
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
     const trainer = await buildTokenizerTrainer(recipe, data);
     const outcome = await runLoop(trainer, recipe, options);
-    await saveTokenizerRun(options.out, { config: recipe.model, weights: trainer.weights() }, { ...outcome, recipe });
+    await saveTokenizerRun(
+      options.out,
+      { config: recipe.model, weights: trainer.weights() },
+      { ...outcome, recipe },
+    );
     result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
   });
 
-const vqDiffusion = withTrainOptions(new Command("vq-diffusion"), "recipes/emoji-vq-diffusion.json", "runs/vq-diffusion")
+const vqDiffusion = withTrainOptions(
+  new Command("vq-diffusion"),
+  "recipes/emoji-vq-diffusion.json",
+  "runs/vq-diffusion",
+)
   .description("Train a text-to-image model on the tokens of a trained tokenizer.")
   .option("--tokenizer <folder>", "folder of a tokenizer run or of a pipeline", "runs/tokenizer")
   .action(async (options: TrainOptions & { tokenizer: string }) => {

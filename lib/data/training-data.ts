@@ -25,20 +25,31 @@ function emojiAttributes(set: EmojiDataset): Record<string, AttributeValues> {
   const { styles, categories } = set.index;
   const entries = Array.from({ length: set.length }, (_, i) => set.entry(i));
   return {
-    style: { names: styles, values: Int32Array.from(entries, ({ style }) => styles.indexOf(style)) },
+    style: {
+      names: styles,
+      values: Int32Array.from(entries, ({ style }) => styles.indexOf(style)),
+    },
     category: { names: categories, values: Int32Array.from(entries, ({ category }) => category) },
   };
 }
 
 function classAttribute(set: ImageDataset): Record<string, AttributeValues> {
   if (set.classes.length === 0) return {};
-  return { category: { names: set.classes, values: Int32Array.from({ length: set.length }, (_, i) => set.label(i)) } };
+  return {
+    category: {
+      names: set.classes,
+      values: Int32Array.from({ length: set.length }, (_, i) => set.label(i)),
+    },
+  };
 }
 
 async function openEmoji(folder: string, size: number): Promise<TrainingData> {
   const train = await openEmojiDataset(folder, { split: "train", styleShare: 0 });
   if (train.width !== size) {
-    throw new DiffusionError("data", `emoji: expected pictures of ${size} pixels, got ${train.width} in ${folder}; build them with smalti data emoji --size ${size}`);
+    throw new DiffusionError(
+      "data",
+      `emoji: expected pictures of ${size} pixels, got ${train.width} in ${folder}; build them with smalti data emoji --size ${size}`,
+    );
   }
   const heldOut = await openEmojiDataset(folder, { split: "heldOut", styleShare: 0 });
   return { train, heldOut, attributes: emojiAttributes(train) };
@@ -53,10 +64,17 @@ export async function openTrainingData(source: string, size: number): Promise<Tr
   if (source === "fashion-mnist") {
     const options = { size: 32, channels: 3 } as const;
     const train = await openFashionMnist({ ...options, split: "train" });
-    return { train, heldOut: await openFashionMnist({ ...options, split: "test" }), attributes: classAttribute(train) };
+    return {
+      train,
+      heldOut: await openFashionMnist({ ...options, split: "test" }),
+      attributes: classAttribute(train),
+    };
   }
   if (!existsSync(source) || !statSync(source).isDirectory()) {
-    throw new DiffusionError("data", `data: expected "emoji", "fashion-mnist" or a folder of pictures, got "${source}"`);
+    throw new DiffusionError(
+      "data",
+      `data: expected "emoji", "fashion-mnist" or a folder of pictures, got "${source}"`,
+    );
   }
   if (existsSync(`${source}/images.bin`)) return openEmoji(source, size);
   const train = await openImageFolder(source, { size });

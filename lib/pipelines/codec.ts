@@ -32,7 +32,9 @@ export class Codec {
     this.grid = [side, side];
     const specs = [...this.model.parameters, ...this.model.states];
     this.#sessions = new SessionCache(
-      new Map(specs.map(({ name, shape }) => [name, Buffer.fromArray(weights.get(name)!, "f32", shape)])),
+      new Map(
+        specs.map(({ name, shape }) => [name, Buffer.fromArray(weights.get(name)!, "f32", shape)]),
+      ),
     );
   }
 
@@ -45,13 +47,17 @@ export class Codec {
     const { resolution: size } = this.config;
     for (const { width, height } of images) {
       if (width === size && height === size) continue;
-      throw new DiffusionError("shape", `encode: expected pictures of ${size} x ${size}, got ${width} x ${height}; decode them with { size: ${size} }`);
+      throw new DiffusionError(
+        "shape",
+        `encode: expected pictures of ${size} x ${size}, got ${width} x ${height}; decode them with { size: ${size} }`,
+      );
     }
     const N = this.tokensPerImage;
     const tokens = new Int32Array(images.length * N);
     await this.#batches(images.length, options, async (first, count) => {
       const pixels = new Float32Array(count * size * size * 3);
-      for (let i = 0; i < count; ++i) pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
+      for (let i = 0; i < count; ++i)
+        pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
       const session = await this.#sessions.get(`encode ${count}`, () => this.#encodeGraph(count));
       const result = await session.run({ images: pixels }, signalOf(options));
       tokens.set(result["tokens"] as Int32Array, first * N);
@@ -64,15 +70,25 @@ export class Codec {
     const N = this.tokensPerImage;
     const { codes } = this.config.quantizer;
     if (tokens.length === 0 || tokens.length % N !== 0) {
-      throw new DiffusionError("shape", `decode: expected a multiple of ${N} tokens (grid ${formatShape(this.grid)}), got ${tokens.length}`);
+      throw new DiffusionError(
+        "shape",
+        `decode: expected a multiple of ${N} tokens (grid ${formatShape(this.grid)}), got ${tokens.length}`,
+      );
     }
     const wrong = tokens.findIndex((id) => !(id >= 0 && id < codes));
-    if (wrong >= 0) throw new DiffusionError("data", `decode: expected token ids from 0 to ${codes - 1}, got ${tokens[wrong]} at ${wrong}`);
+    if (wrong >= 0)
+      throw new DiffusionError(
+        "data",
+        `decode: expected token ids from 0 to ${codes - 1}, got ${tokens[wrong]} at ${wrong}`,
+      );
     const { resolution: size } = this.config;
     const images: ByteImage[] = [];
     await this.#batches(tokens.length / N, options, async (first, count) => {
       const session = await this.#sessions.get(`decode ${count}`, () => this.#decodeGraph(count));
-      const result = await session.run({ tokens: tokens.slice(first * N, (first + count) * N) }, signalOf(options));
+      const result = await session.run(
+        { tokens: tokens.slice(first * N, (first + count) * N) },
+        signalOf(options),
+      );
       const pixels = result["images"] as Float32Array;
       for (let i = 0; i < count; ++i) {
         const data = pixels.slice(i * size * size * 3, (i + 1) * size * size * 3);
@@ -96,7 +112,9 @@ export class Codec {
 
   #encodeGraph(B: number): Graph {
     const { resolution: size } = this.config;
-    return trace((t) => t.output("tokens", this.model.tokenize(t.input("images", { shape: [B, size, size, 3] }))));
+    return trace((t) =>
+      t.output("tokens", this.model.tokenize(t.input("images", { shape: [B, size, size, 3] }))),
+    );
   }
 
   #decodeGraph(B: number): Graph {
@@ -108,7 +126,9 @@ export class Codec {
 
   /** Weights and codebook by name. */
   weights(): Map<string, Float32Array> {
-    return new Map([...this.#sessions.buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]));
+    return new Map(
+      [...this.#sessions.buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]),
+    );
   }
 
   dispose(): void {

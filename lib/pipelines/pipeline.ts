@@ -35,7 +35,11 @@ export function packagedModels(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "package.json"))) {
     const parent = dirname(folder);
-    if (parent === folder) throw new DiffusionError("internal", "pipeline: expected package.json above the library, got none");
+    if (parent === folder)
+      throw new DiffusionError(
+        "internal",
+        "pipeline: expected package.json above the library, got none",
+      );
     folder = parent;
   }
   return join(folder, "models");
@@ -63,7 +67,11 @@ export async function readPipelineFile(folder: string): Promise<PipelineFile> {
   try {
     value = JSON.parse(await readFile(path, "utf8"));
   } catch (cause) {
-    throw new DiffusionError("checkpoint", `${path}: expected a JSON file, got ${(cause as Error).message}`, { cause });
+    throw new DiffusionError(
+      "checkpoint",
+      `${path}: expected a JSON file, got ${(cause as Error).message}`,
+      { cause },
+    );
   }
   return checkPipelineFile(path, value);
 }
@@ -73,22 +81,34 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 function checkPipelineFile(path: string, value: unknown): PipelineFile {
   const wrong = (expected: string, got: unknown): never => {
-    throw new DiffusionError("checkpoint", `${path}: expected ${expected}, got ${JSON.stringify(got)?.slice(0, 80)}`);
+    throw new DiffusionError(
+      "checkpoint",
+      `${path}: expected ${expected}, got ${JSON.stringify(got)?.slice(0, 80)}`,
+    );
   };
   if (!isObject(value)) return wrong("a JSON object", value);
   if (value["format"] !== "smalti") wrong('"format": "smalti"', value["format"]);
-  if (value["formatVersion"] !== 1) wrong('"formatVersion": 1 (a newer smalti may have written this)', value["formatVersion"]);
-  for (const key of ["kind", "name", "code"]) if (typeof value[key] !== "string") wrong(`a string "${key}"`, value[key]);
+  if (value["formatVersion"] !== 1)
+    wrong('"formatVersion": 1 (a newer smalti may have written this)', value["formatVersion"]);
+  for (const key of ["kind", "name", "code"])
+    if (typeof value[key] !== "string") wrong(`a string "${key}"`, value[key]);
   const { components, settings } = value;
   if (!isObject(components)) return wrong('an object "components"', components);
   if (!isObject(settings)) return wrong('an object "settings"', settings);
   for (const [name, component] of Object.entries(components)) {
-    if (!isObject(component) || typeof component["model"] !== "string" || !isObject(component["config"])) {
+    if (
+      !isObject(component) ||
+      typeof component["model"] !== "string" ||
+      !isObject(component["config"])
+    ) {
       return wrong(`"components.${name}" with model, config and weights`, component);
     }
     const weights = component["weights"];
     if (typeof weights !== "string" || !/^[\w.-]+\.safetensors$/.test(weights)) {
-      wrong(`"components.${name}.weights" to be the name of a .safetensors file in the folder`, weights);
+      wrong(
+        `"components.${name}.weights" to be the name of a .safetensors file in the folder`,
+        weights,
+      );
     }
   }
   return value as unknown as PipelineFile;
@@ -103,16 +123,23 @@ export async function writePipelineFile(
   await mkdir(folder, { recursive: true });
   await writeParts();
   const whole: PipelineFile = { format: "smalti", formatVersion: 1, code: version, ...file };
-  await writeFileAtomic(join(folder, fileName), Buffer.from(`${JSON.stringify(whole, null, 2)}\n`), {
-    where: "savePipeline",
-  });
+  await writeFileAtomic(
+    join(folder, fileName),
+    Buffer.from(`${JSON.stringify(whole, null, 2)}\n`),
+    {
+      where: "savePipeline",
+    },
+  );
 }
 
 /** The held-out pictures that a packaged pipeline carries for demonstrations. */
 export async function heldOutImages(folder: string): Promise<string[]> {
   const pictures = join(folder, "held-out");
   if (!existsSync(pictures)) {
-    throw new DiffusionError("data", `${folder}: expected a folder held-out with pictures, got none; name another pipeline`);
+    throw new DiffusionError(
+      "data",
+      `${folder}: expected a folder held-out with pictures, got none; name another pipeline`,
+    );
   }
   const names = (await readdir(pictures)).filter((name) => name.endsWith(".png")).sort();
   return names.map((name) => join(pictures, name));

@@ -30,7 +30,9 @@ export class SessionCache {
   async #compile(graph: Graph): Promise<Entry> {
     const program = await compile(graph);
     const wanted = graph.inputs.filter(({ role }) => role !== "input").map(({ name }) => name);
-    const session = await program.bind(Object.fromEntries(wanted.map((name) => [name, this.buffers.get(name)!])));
+    const session = await program.bind(
+      Object.fromEntries(wanted.map((name) => [name, this.buffers.get(name)!])),
+    );
     return { program, session };
   }
 

@@ -65,7 +65,10 @@ const batchOf = ({ samples }: TokenJob): number => samples.length;
 function conditionGraph({ model }: TokenJob, rows: number): Graph {
   const { text, attributes = {} } = model.config.condition;
   return trace((t) => {
-    const inputs = Object.keys(attributes).map((name) => [name, t.input(`attribute.${name}`, { shape: [rows], dtype: "i32" })]);
+    const inputs = Object.keys(attributes).map((name) => [
+      name,
+      t.input(`attribute.${name}`, { shape: [rows], dtype: "i32" }),
+    ]);
     const { tokens, mask } = model.conditioner.forward({
       words: t.input("words", { shape: [rows, text.length], dtype: "i32" }),
       attributes: Object.fromEntries(inputs),
@@ -88,13 +91,24 @@ async function encodeCondition(job: TokenJob): Promise<Record<string, Float32Arr
   const guided = isGuided(job);
   const B = batchOf(job);
   const rows = guided ? 2 * B : B;
-  const branch = <T extends Int32Array | Float32Array>(values: T): T => (guided ? twice(values) : values);
+  const branch = <T extends Int32Array | Float32Array>(values: T): T =>
+    guided ? twice(values) : values;
   const isNull = branch(job.isNull);
   if (guided) isNull.fill(1, B);
   const session = await job.sessions.get(`condition ${rows}`, () => conditionGraph(job, rows));
-  const attributes = Object.entries(job.attributes).map(([name, values]) => [`attribute.${name}`, branch(values)]);
-  const out = await session.run({ words: branch(job.prompts), isNull, ...Object.fromEntries(attributes) });
-  return { condition: out["condition"] as Float32Array, conditionMask: out["conditionMask"] as Float32Array };
+  const attributes = Object.entries(job.attributes).map(([name, values]) => [
+    `attribute.${name}`,
+    branch(values),
+  ]);
+  const out = await session.run({
+    words: branch(job.prompts),
+    isNull,
+    ...Object.fromEntries(attributes),
+  });
+  return {
+    condition: out["condition"] as Float32Array,
+    conditionMask: out["conditionMask"] as Float32Array,
+  };
 }
 
 /** The transformer as a denoiser that reads an encoded condition. */
@@ -133,8 +147,13 @@ async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<Discret
   }; // prettier-ignore
   if (sampler === "purity") {
     const key = `purity ${batch} ${guided} ${guidanceScale} ${truncation}`;
-    const reveal = await sessions.get(key, () => purityStepGraph({ ...graphOptions, guidanceScale, truncation, priorWeight }));
-    return samplePurity(runner(reveal), runner(step), { ...common, plan: purityPlan(schedule, tokens, { steps }) });
+    const reveal = await sessions.get(key, () =>
+      purityStepGraph({ ...graphOptions, guidanceScale, truncation, priorWeight }),
+    );
+    return samplePurity(runner(reveal), runner(step), {
+      ...common,
+      plan: purityPlan(schedule, tokens, { steps }),
+    });
   }
   const plan =
     sampler === "released"

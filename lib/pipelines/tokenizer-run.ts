@@ -16,8 +16,16 @@ export async function saveTokenizerRun(
 ): Promise<void> {
   const model = vqgan(config);
   const components = { codec: { model: "vqgan", config: { ...config }, weights: weightsFile } };
-  await writePipelineFile(folder, { kind: "tokenizer", name: "tokenizer", components, settings: {}, training }, () =>
-    saveWeights(join(folder, weightsFile), [...model.parameters, ...model.states], weights, "f32"),
+  await writePipelineFile(
+    folder,
+    { kind: "tokenizer", name: "tokenizer", components, settings: {}, training },
+    () =>
+      saveWeights(
+        join(folder, weightsFile),
+        [...model.parameters, ...model.states],
+        weights,
+        "f32",
+      ),
   );
 }
 
@@ -25,8 +33,15 @@ export async function saveTokenizerRun(
 export async function loadTokenizerRun(folderOrName: string): Promise<Codec> {
   const folder = await pipelineFolder(folderOrName);
   const { codec } = (await readPipelineFile(folder)).components;
-  if (!codec) throw new DiffusionError("checkpoint", `${folder}: expected a component codec, got none; train one with smalti train tokenizer`);
+  if (!codec)
+    throw new DiffusionError(
+      "checkpoint",
+      `${folder}: expected a component codec, got none; train one with smalti train tokenizer`,
+    );
   const config = codec.config as unknown as VqganConfig;
   const model = vqgan(config);
-  return new Codec(config, await loadWeights(join(folder, codec.weights), [...model.parameters, ...model.states]));
+  return new Codec(
+    config,
+    await loadWeights(join(folder, codec.weights), [...model.parameters, ...model.states]),
+  );
 }

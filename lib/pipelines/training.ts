@@ -13,8 +13,12 @@ import type { Codec } from "./codec.js";
 import { saveVqDiffusion } from "./vq-diffusion.js";
 
 /** A tokenizer in training by a recipe. */
-export function buildTokenizerTrainer(recipe: TokenizerRecipe, data: TrainingData): Promise<AutoencoderTrainer> {
-  const { model, batchSize, seed, l1, l2, codebookWeight, restartEvery, augment, optimiser } = recipe;
+export function buildTokenizerTrainer(
+  recipe: TokenizerRecipe,
+  data: TrainingData,
+): Promise<AutoencoderTrainer> {
+  const { model, batchSize, seed, l1, l2, codebookWeight, restartEvery, augment, optimiser } =
+    recipe;
   return AutoencoderTrainer.create({
     model,
     dataset: data.train,
@@ -47,9 +51,16 @@ export async function tokeniseDataset(
   for (let first = 0; first < set.length; first += tokeniseBatch) {
     const count = Math.min(tokeniseBatch, set.length - first);
     const images = await Promise.all(
-      Array.from({ length: count }, async (_, i) => ({ width: set.width, height: set.height, data: await set.pixels(first + i) })),
+      Array.from({ length: count }, async (_, i) => ({
+        width: set.width,
+        height: set.height,
+        data: await set.pixels(first + i),
+      })),
     );
-    tokens.set(await codec.encode(images, { batchSize: tokeniseBatch }), first * codec.tokensPerImage);
+    tokens.set(
+      await codec.encode(images, { batchSize: tokeniseBatch }),
+      first * codec.tokensPerImage,
+    );
     onProgress?.(first + count);
   }
   return tokens;
@@ -77,8 +88,14 @@ export async function buildVqDiffusionTrainer(
 ): Promise<BuiltVqDiffusion> {
   const { train, attributes } = data;
   const captions = captionsOf(train);
-  if (captions.length === 0) throw new DiffusionError("data", `${train.name}: expected captions, got none; add .txt files or captions.json`);
-  const tokenizer = new TextTokenizer(trainWordVocabulary(captions, { minCount: recipe.minimumCount ?? 2 }));
+  if (captions.length === 0)
+    throw new DiffusionError(
+      "data",
+      `${train.name}: expected captions, got none; add .txt files or captions.json`,
+    );
+  const tokenizer = new TextTokenizer(
+    trainWordVocabulary(captions, { minCount: recipe.minimumCount ?? 2 }),
+  );
   const model = modelConfig(recipe, data, codec, tokenizer);
   const trainer = await DiscreteTrainer.create({
     model,
@@ -86,7 +103,9 @@ export async function buildVqDiffusionTrainer(
     data: {
       images: train,
       tokens: await tokeniseDataset(codec, train, onProgress),
-      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { values }]) => [name, values])),
+      attributes: Object.fromEntries(
+        Object.entries(attributes).map(([name, { values }]) => [name, values]),
+      ),
     },
     tokenizer,
     batchSize: recipe.batchSize,
@@ -99,11 +118,18 @@ export async function buildVqDiffusionTrainer(
   return { trainer, tokenizer, model };
 }
 
-function modelConfig(recipe: VqDiffusionRecipe, { attributes }: TrainingData, codec: Codec, tokenizer: TextTokenizer): TextToTokenConfig {
+function modelConfig(
+  recipe: VqDiffusionRecipe,
+  { attributes }: TrainingData,
+  codec: Codec,
+  tokenizer: TextTokenizer,
+): TextToTokenConfig {
   return {
     condition: {
       text: { ...recipe.text, vocabulary: tokenizer.vocabularySize, padToken: tokenizer.padId },
-      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { names }]) => [name, names.length])),
+      attributes: Object.fromEntries(
+        Object.entries(attributes).map(([name, { names }]) => [name, names.length]),
+      ),
     },
     transformer: {
       ...recipe.transformer,
@@ -128,7 +154,9 @@ export function exportVqDiffusion(
     name: recipe.name,
     settings: {
       process: recipe.process,
-      attributes: Object.fromEntries(Object.entries(attributes).map(([name, { names }]) => [name, [...names]])),
+      attributes: Object.fromEntries(
+        Object.entries(attributes).map(([name, { names }]) => [name, [...names]]),
+      ),
       defaults: recipe.sampling,
     },
     codec: { config: codec.config, weights: codec.weights() },

@@ -6,14 +6,23 @@ import { checkOptions, DiffusionError, nearestName } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
-import { maskReplaceSchedule, type MaskReplaceOptions, type MaskReplaceSchedule } from "../processes/schedules.js";
+import {
+  maskReplaceSchedule,
+  type MaskReplaceOptions,
+  type MaskReplaceSchedule,
+} from "../processes/schedules.js";
 import { Buffer } from "../runtime/buffer.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
 import { Codec, type CodecOptions } from "./codec.js";
 import type { GenerateEvent } from "./events.js";
 import { GeneratedImage } from "./generated-image.js";
-import { pipelineFolder, readPipelineFile, writePipelineFile, type PipelineFile } from "./pipeline.js";
+import {
+  pipelineFolder,
+  readPipelineFile,
+  writePipelineFile,
+  type PipelineFile,
+} from "./pipeline.js";
 import { SessionCache } from "./session-cache.js";
 import { sampleTokens, samplerNames, type SamplerName, type TokenJob } from "./token-sampling.js";
 
@@ -22,7 +31,12 @@ export interface VqDiffusionSettings {
   process: Omit<MaskReplaceOptions, "codes">;
   /** Names of the values of each attribute, e.g. { style: ["google", …] }. */
   attributes: Record<string, string[]>;
-  defaults: Required<Pick<GenerateOptions, "steps" | "guidanceScale" | "truncation" | "temperature" | "topK" | "sampler">>;
+  defaults: Required<
+    Pick<
+      GenerateOptions,
+      "steps" | "guidanceScale" | "truncation" | "temperature" | "topK" | "sampler"
+    >
+  >;
 }
 
 export interface GenerateOptions {
@@ -91,14 +105,27 @@ export class VqDiffusionPipeline implements Disposable {
     readonly name: string,
     readonly folder: string,
     readonly settings: VqDiffusionSettings,
-    parts: { codec: Codec; model: TextToToken; weights: ReadonlyMap<string, Float32Array>; tokenizer: TextTokenizer },
+    parts: {
+      codec: Codec;
+      model: TextToToken;
+      weights: ReadonlyMap<string, Float32Array>;
+      tokenizer: TextTokenizer;
+    },
   ) {
     this.#codec = parts.codec;
     this.#model = parts.model;
     this.tokenizer = parts.tokenizer;
-    this.#schedule = maskReplaceSchedule({ ...settings.process, codes: parts.model.config.transformer.codes });
+    this.#schedule = maskReplaceSchedule({
+      ...settings.process,
+      codes: parts.model.config.transformer.codes,
+    });
     this.#sessions = new SessionCache(
-      new Map(parts.model.parameters.map(({ name: key, shape }) => [key, Buffer.fromArray(parts.weights.get(key)!, "f32", shape)])),
+      new Map(
+        parts.model.parameters.map(({ name: key, shape }) => [
+          key,
+          Buffer.fromArray(parts.weights.get(key)!, "f32", shape),
+        ]),
+      ),
     );
   }
 
@@ -135,7 +162,10 @@ export class VqDiffusionPipeline implements Disposable {
   /** Pictures through the tokenizer and back. */
   async reconstruct(images: readonly Image[], options: CodecOptions = {}): Promise<ByteImage[]> {
     const { onProgress, ...rest } = options;
-    return this.decode(await this.encode(images, rest), onProgress ? { ...rest, onProgress } : rest);
+    return this.decode(
+      await this.encode(images, rest),
+      onProgress ? { ...rest, onProgress } : rest,
+    );
   }
 
   /** Makes pictures. Throws "option" for a wrong option, "aborted" when the signal stops it. */
@@ -160,29 +190,46 @@ export class VqDiffusionPipeline implements Disposable {
     const batches = Math.ceil(jobs.length / batchSize);
     for (let b = 0; b < batches; ++b) {
       const batch = jobs.slice(b * batchSize, (b + 1) * batchSize);
-      let tokens = new Int32Array(0);
+      let tokens: Int32Array = new Int32Array(0);
       let last = performance.now();
       for await (const step of sampleTokens(this.#tokenJob(batch, options, settings, known))) {
         const now = performance.now();
-        yield { type: "step", step: b * step.steps + step.index + 1, steps: batches * step.steps, ms: now - last };
+        yield {
+          type: "step",
+          step: b * step.steps + step.index + 1,
+          steps: batches * step.steps,
+          ms: now - last,
+        };
         last = now;
         tokens = step.tokens;
-        if (previewEvery > 0 && (step.index + 1) % previewEvery === 0 && step.index + 1 < step.steps) {
+        if (
+          previewEvery > 0 &&
+          (step.index + 1) % previewEvery === 0 &&
+          step.index + 1 < step.steps
+        ) {
           yield { type: "preview", step: step.index + 1, images: await this.decode(step.best) };
         }
       }
       const pictures = await this.decode(tokens, options.signal ? { signal: options.signal } : {});
-      pictures.forEach((picture, i) => images.push(new GeneratedImage(picture, this.#metadata(batch[i]!, options, settings))));
+      pictures.forEach((picture, i) =>
+        images.push(new GeneratedImage(picture, this.#metadata(batch[i]!, options, settings))),
+      );
     }
     yield { type: "done", images };
   }
 
   /** Makes a picture again from the settings it carries. */
-  async regenerate(metadata: GenerationMetadata, options: { signal?: AbortSignal } = {}): Promise<GeneratedImage> {
+  async regenerate(
+    metadata: GenerationMetadata,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<GeneratedImage> {
     const { prompt = "", seed = 0, settings = {} } = metadata;
     const { sample = 0, style, category, inpainted, ...rest } = settings as Record<string, unknown>;
     if (inpainted) {
-      throw new DiffusionError("data", "regenerate: expected a picture made from a prompt alone, got an inpainted one; its source picture is not stored");
+      throw new DiffusionError(
+        "data",
+        "regenerate: expected a picture made from a prompt alone, got an inpainted one; its source picture is not stored",
+      );
     }
     const { images } = await this.generate({
       ...(rest as GenerateOptions),
@@ -200,13 +247,20 @@ export class VqDiffusionPipeline implements Disposable {
     const { prompt = "", count = 1, firstSample = 0, style, category } = options;
     const prompts = typeof prompt === "string" ? [prompt] : prompt;
     for (const [name, value] of Object.entries({ style, category })) {
-      if (value === undefined || typeof value === "string" || value.length === prompts.length) continue;
-      throw new DiffusionError("option", `generate: expected one ${name} or one for each of ${prompts.length} prompts, got ${value.length}`);
+      if (value === undefined || typeof value === "string" || value.length === prompts.length)
+        continue;
+      throw new DiffusionError(
+        "option",
+        `generate: expected one ${name} or one for each of ${prompts.length} prompts, got ${value.length}`,
+      );
     }
     return prompts.flatMap((text, i) => {
       const attributes = { style: oneOrEach(style, i), category: oneOrEach(category, i) };
       const values = Object.fromEntries(
-        Object.keys(this.settings.attributes).map((name) => [name, this.#attributeValue(name, attributes[name as "style"])]),
+        Object.keys(this.settings.attributes).map((name) => [
+          name,
+          this.#attributeValue(name, attributes[name as "style"]),
+        ]),
       );
       return Array.from({ length: count }, (_, j) => ({
         prompt: text,
@@ -223,32 +277,50 @@ export class VqDiffusionPipeline implements Disposable {
     const found = names.indexOf(value);
     if (found >= 0) return found;
     const near = nearestName(value, names);
-    throw new DiffusionError("option", `generate: expected ${attribute} to be one of ${names.join(", ")}, got "${value}"${near ? `; did you mean "${near}"?` : ""}`);
+    throw new DiffusionError(
+      "option",
+      `generate: expected ${attribute} to be one of ${names.join(", ")}, got "${value}"${near ? `; did you mean "${near}"?` : ""}`,
+    );
   }
 
   #samplingSettings(options: GenerateOptions): VqDiffusionSettings["defaults"] {
     const { defaults } = this.settings;
     const settings = Object.fromEntries(
-      Object.entries(defaults).map(([name, value]) => [name, options[name as keyof typeof defaults] ?? value]),
+      Object.entries(defaults).map(([name, value]) => [
+        name,
+        options[name as keyof typeof defaults] ?? value,
+      ]),
     ) as VqDiffusionSettings["defaults"];
-    const within = (name: "guidanceScale" | "truncation" | "temperature" | "topK", low: number, high: number): void => {
+    const within = (
+      name: "guidanceScale" | "truncation" | "temperature" | "topK",
+      low: number,
+      high: number,
+    ): void => {
       const value = settings[name];
       if (value >= low && value <= high) return;
-      throw new DiffusionError("option", `generate: expected ${name} from ${low} to ${high}, got ${value}`);
+      throw new DiffusionError(
+        "option",
+        `generate: expected ${name} from ${low} to ${high}, got ${value}`,
+      );
     };
     within("guidanceScale", 0, 100);
     within("truncation", 0, 1);
     within("temperature", 0.01, 100);
     within("topK", 0, this.#model.config.transformer.codes);
     if (!samplerNames.includes(settings.sampler)) {
-      throw new DiffusionError("option", `generate: expected sampler to be one of ${samplerNames.join(", ")}, got "${settings.sampler}"`);
+      throw new DiffusionError(
+        "option",
+        `generate: expected sampler to be one of ${samplerNames.join(", ")}, got "${settings.sampler}"`,
+      );
     }
     return settings;
   }
 
   *#warnings(jobs: readonly Job[]): Generator<string> {
     for (const prompt of new Set(jobs.map((job) => job.prompt))) {
-      const { unknown, truncated } = this.tokenizer.encode(prompt, { length: this.#model.config.condition.text.length });
+      const { unknown, truncated } = this.tokenizer.encode(prompt, {
+        length: this.#model.config.condition.text.length,
+      });
       for (const { word, nearest } of unknown) {
         yield `"${word}" in "${prompt}" is not a word of this model${nearest ? `; the nearest is "${nearest}"` : ""}`;
       }
@@ -259,10 +331,17 @@ export class VqDiffusionPipeline implements Disposable {
   /** Tokens to keep (-1 = make anew) from a picture and its mask. */
   async #knownTokens({ image, mask }: GenerateOptions): Promise<Int32Array | undefined> {
     if (!image && !mask) return undefined;
-    if (!image || !mask) throw new DiffusionError("option", `generate: expected image and mask together, got only ${image ? "image" : "mask"}`);
+    if (!image || !mask)
+      throw new DiffusionError(
+        "option",
+        `generate: expected image and mask together, got only ${image ? "image" : "mask"}`,
+      );
     const size = this.imageSize;
     if (mask.length !== size * size) {
-      throw new DiffusionError("shape", `generate: expected a mask of ${size} x ${size} = ${size * size} bytes, got ${mask.length}`);
+      throw new DiffusionError(
+        "shape",
+        `generate: expected a mask of ${size} x ${size} = ${size * size} bytes, got ${mask.length}`,
+      );
     }
     const tokens = await this.encode([image]);
     const [rows, columns] = this.grid;
@@ -285,10 +364,18 @@ export class VqDiffusionPipeline implements Disposable {
       model: this.#model,
       sessions: this.#sessions,
       schedule: this.#schedule,
-      prompts: this.tokenizer.encodeBatch(jobs.map(({ prompt }) => prompt), { length: this.#model.config.condition.text.length }).ids,
-      isNull: Float32Array.from(jobs, ({ prompt, attributes }) => (this.#saysNothing(prompt, attributes) ? 1 : 0)),
+      prompts: this.tokenizer.encodeBatch(
+        jobs.map(({ prompt }) => prompt),
+        { length: this.#model.config.condition.text.length },
+      ).ids,
+      isNull: Float32Array.from(jobs, ({ prompt, attributes }) =>
+        this.#saysNothing(prompt, attributes) ? 1 : 0,
+      ),
       attributes: Object.fromEntries(
-        Object.keys(this.settings.attributes).map((name) => [name, Int32Array.from(jobs, (job) => job.attributes[name]!)]),
+        Object.keys(this.settings.attributes).map((name) => [
+          name,
+          Int32Array.from(jobs, (job) => job.attributes[name]!),
+        ]),
       ),
       samples: jobs.map(({ sample }) => sample),
       seed,
@@ -299,13 +386,22 @@ export class VqDiffusionPipeline implements Disposable {
   }
 
   #saysNothing(prompt: string, attributes: Record<string, number>): boolean {
-    const unsaid = Object.entries(attributes).every(([name, value]) => value === this.settings.attributes[name]!.length);
+    const unsaid = Object.entries(attributes).every(
+      ([name, value]) => value === this.settings.attributes[name]!.length,
+    );
     return prompt.trim() === "" && unsaid;
   }
 
-  #metadata(job: Job, options: GenerateOptions, settings: VqDiffusionSettings["defaults"]): GenerationMetadata {
+  #metadata(
+    job: Job,
+    options: GenerateOptions,
+    settings: VqDiffusionSettings["defaults"],
+  ): GenerationMetadata {
     const names = Object.entries(job.attributes)
-      .map(([name, value]): [string, string | undefined] => [name, this.settings.attributes[name]![value]])
+      .map(([name, value]): [string, string | undefined] => [
+        name,
+        this.settings.attributes[name]![value],
+      ])
       .filter(([, value]) => value !== undefined);
     return {
       model: this.name,
@@ -356,7 +452,11 @@ export interface VqDiffusionParts {
   training?: Record<string, unknown>;
 }
 
-const files = { codec: "codec.safetensors", model: "model.safetensors", tokenizer: "tokenizer.json" } as const;
+const files = {
+  codec: "codec.safetensors",
+  model: "model.safetensors",
+  tokenizer: "tokenizer.json",
+} as const;
 
 /** Writes a pipeline folder from its parts. */
 export async function saveVqDiffusion(folder: string, parts: VqDiffusionParts): Promise<void> {
@@ -373,7 +473,11 @@ export async function saveVqDiffusion(folder: string, parts: VqDiffusionParts): 
     ...(parts.training && { training: parts.training }),
   };
   await writePipelineFile(folder, file, async () => {
-    await saveWeights(join(folder, files.codec), [...codec.parameters, ...codec.states], parts.codec.weights);
+    await saveWeights(
+      join(folder, files.codec),
+      [...codec.parameters, ...codec.states],
+      parts.codec.weights,
+    );
     await saveWeights(join(folder, files.model), model.parameters, parts.model.weights);
     await parts.tokenizer.save(join(folder, files.tokenizer));
   });
@@ -385,13 +489,24 @@ export async function loadPipeline(folderOrName: string): Promise<VqDiffusionPip
   const file = await readPipelineFile(folder);
   const { codec: codecFile, model: modelFile } = file.components;
   if (file.kind !== "vq-diffusion" || !codecFile || !modelFile) {
-    throw new DiffusionError("checkpoint", `${folder}: expected a pipeline of kind vq-diffusion with components codec and model, got kind "${file.kind}" with ${Object.keys(file.components).join(", ")}`);
+    throw new DiffusionError(
+      "checkpoint",
+      `${folder}: expected a pipeline of kind vq-diffusion with components codec and model, got kind "${file.kind}" with ${Object.keys(file.components).join(", ")}`,
+    );
   }
   const codecConfig = codecFile.config as unknown as VqganConfig;
   const shape = vqgan(codecConfig);
   const model = textToToken(modelFile.config as unknown as TextToTokenConfig);
-  const codec = new Codec(codecConfig, await loadWeights(join(folder, codecFile.weights), [...shape.parameters, ...shape.states]));
+  const codec = new Codec(
+    codecConfig,
+    await loadWeights(join(folder, codecFile.weights), [...shape.parameters, ...shape.states]),
+  );
   const weights = await loadWeights(join(folder, modelFile.weights), model.parameters);
   const tokenizer = await TextTokenizer.load(join(folder, files.tokenizer));
-  return new VqDiffusionPipeline(file.name, folder, file.settings as unknown as VqDiffusionSettings, { codec, model, weights, tokenizer });
+  return new VqDiffusionPipeline(
+    file.name,
+    folder,
+    file.settings as unknown as VqDiffusionSettings,
+    { codec, model, weights, tokenizer },
+  );
 }

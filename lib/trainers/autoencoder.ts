@@ -5,7 +5,11 @@ import { loadTrainingState, saveTrainingState } from "../checkpoint/training-sta
 import type { ImageDataset } from "../data/dataset.js";
 import type { Batch, Cursor, LoaderOptions } from "../data/loader.js";
 import type { ParamSpec } from "../ir/param.js";
-import { patchDiscriminator, type PatchDiscriminator, type PatchDiscriminatorConfig } from "../models/patch-discriminator.js";
+import {
+  patchDiscriminator,
+  type PatchDiscriminator,
+  type PatchDiscriminatorConfig,
+} from "../models/patch-discriminator.js";
 import { replaceDeadCodes } from "../models/vector-quantizer.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
 import { initialValues } from "../nn/init.js";
@@ -93,19 +97,24 @@ export class AutoencoderTrainer implements Trainable {
   get #buffers(): Map<string, Buffer> {
     return new Map([
       ...this.generator.buffers,
-      ...[...(this.discriminator?.buffers ?? [])].filter(([name]) => !this.generator.buffers.has(name)),
+      ...[...(this.discriminator?.buffers ?? [])].filter(
+        ([name]) => !this.generator.buffers.has(name),
+      ),
     ]);
   }
 
   async prefetch(): Promise<Batch[]> {
     const batches: Batch[] = [];
-    for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i) batches.push(await this.#stream.next());
+    for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i)
+      batches.push(await this.#stream.next());
     return batches;
   }
 
   async step(index: number, lr: number, batches: unknown): Promise<StepReport> {
     const used = batches as Batch[];
-    const factor = this.options.adversarial ? discriminatorFactor(index, this.options.adversarial.start) : 0;
+    const factor = this.options.adversarial
+      ? discriminatorFactor(index, this.options.adversarial.start)
+      : 0;
     const inputs = used.map(({ images }) => ({
       images,
       ...(this.discriminator && { factor: Float32Array.of(factor) }),
@@ -130,22 +139,37 @@ export class AutoencoderTrainer implements Trainable {
     const every = this.options.restartEvery ?? 100;
     const { codebook, averages } = this.model.quantizer;
     if (!averages || every === 0 || (index + 1) % every !== 0) return [];
-    const read = (spec: ParamSpec): Float32Array => this.generator.buffers.get(spec.name)!.read() as Float32Array;
-    const draws = uniformStream(this.options.seed ?? 0, `restart.${index}`, 4 * this.model.quantizer.config.codes);
+    const read = (spec: ParamSpec): Float32Array =>
+      this.generator.buffers.get(spec.name)!.read() as Float32Array;
+    const draws = uniformStream(
+      this.options.seed ?? 0,
+      `restart.${index}`,
+      4 * this.model.quantizer.config.codes,
+    );
     let next = 0;
-    const { codebook: rows, counts, replaced } = replaceDeadCodes(read(codebook), read(averages.counts), latents, {
+    const {
+      codebook: rows,
+      counts,
+      replaced,
+    } = replaceDeadCodes(read(codebook), read(averages.counts), latents, {
       random: () => draws[next++ % draws.length]!,
     });
     if (replaced.length === 0) return [];
     const D = this.model.quantizer.config.width;
     this.generator.buffers.get(codebook.name)!.write(rows);
     this.generator.buffers.get(averages.counts.name)!.write(counts);
-    this.generator.buffers.get(averages.sums.name)!.write(rows.map((v, i) => v * counts[Math.floor(i / D)]!));
+    this.generator.buffers
+      .get(averages.sums.name)!
+      .write(rows.map((v, i) => v * counts[Math.floor(i / D)]!));
     return [`restarted ${replaced.length} unused codes`];
   }
 
   async save(path: string, done: number): Promise<void> {
-    await saveTrainingState(path, this.#buffers, { done, cursor: this.#stream.cursor, model: this.options.model });
+    await saveTrainingState(path, this.#buffers, {
+      done,
+      cursor: this.#stream.cursor,
+      model: this.options.model,
+    });
   }
 
   async restore(path: string): Promise<number> {
@@ -159,7 +183,10 @@ export class AutoencoderTrainer implements Trainable {
     const { buffers } = this.generator;
     const specs = [...this.model.parameters, ...this.model.states];
     return new Map(
-      specs.map(({ name }) => [name, (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array]),
+      specs.map(({ name }) => [
+        name,
+        (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
+      ]),
     );
   }
 
@@ -212,9 +239,13 @@ function autoencoderTerms(
   const output = model.decode(quantised);
   const mse = l2Loss(images, output);
   let reconstruction = l1Loss(images, output).mul(l1).add(mse.mul(l2));
-  if (perceptual) reconstruction = reconstruction.add(perceptual.loss(images, output).mul(perceptual.weight));
+  if (perceptual)
+    reconstruction = reconstruction.add(perceptual.loss(images, output).mul(perceptual.weight));
   let loss = reconstruction.add(codebook.mul(codebookWeight));
-  if (critic) loss = loss.add(adversarialTerm(model, critic, options, { output, reconstruction, factor: batch["factor"]! }));
+  if (critic)
+    loss = loss.add(
+      adversarialTerm(model, critic, options, { output, reconstruction, factor: batch["factor"]! }),
+    );
   return {
     loss,
     outputs: { reconstruction, codebook, mse, latents, ...(critic && { generated: output }) },
@@ -235,7 +266,9 @@ function adversarialTerm(
   const [fromReconstruction] = gradients(reconstruction, [last]);
   const [fromCritic] = gradients(adversarial, [last]);
   const weight = adaptiveWeight(fromReconstruction!, fromCritic!, {
-    ...(options.adversarial?.weight !== undefined && { discriminatorWeight: options.adversarial.weight }),
+    ...(options.adversarial?.weight !== undefined && {
+      discriminatorWeight: options.adversarial.weight,
+    }),
   });
   return adversarial.mul(weight).mul(factor);
 }
@@ -250,7 +283,11 @@ async function discriminatorStep(
   const lossOf = discriminatorLosses[options.adversarial?.loss ?? "hinge"];
   return TrainStep.create(
     {
-      inputs: { images: { shape: imageInput(options) }, factor: { shape: [] }, generated: { shape: imageInput(options) } },
+      inputs: {
+        images: { shape: imageInput(options) },
+        factor: { shape: [] },
+        generated: { shape: imageInput(options) },
+      },
       loss: (t, { images, generated, factor }) => {
         const real = critic.forward(images!, { mode: "train", state: critic.state(t) });
         const fake = critic.forward(stopGradient(generated!), { mode: "train", state: real.state });

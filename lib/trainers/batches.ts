@@ -17,7 +17,11 @@ export class BatchStream {
 
   async next(): Promise<Batch> {
     const { value } = await this.#iterator.next();
-    if (!value) throw new DiffusionError("data", `${this.dataset.name}: expected another batch, got the end of the stream`);
+    if (!value)
+      throw new DiffusionError(
+        "data",
+        `${this.dataset.name}: expected another batch, got the end of the stream`,
+      );
     return value;
   }
 

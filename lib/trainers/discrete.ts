@@ -17,7 +17,13 @@ import {
   type ImportanceState,
   type LossOptions,
 } from "../processes/discrete-loss.js";
-import { coefficientNames, coefficientTable, maskReplaceSchedule, type MaskReplaceOptions, type MaskReplaceSchedule } from "../processes/schedules.js";
+import {
+  coefficientNames,
+  coefficientTable,
+  maskReplaceSchedule,
+  type MaskReplaceOptions,
+  type MaskReplaceSchedule,
+} from "../processes/schedules.js";
 import { keyTable } from "../samplers/discrete.js";
 import type { TensorData } from "../runtime/buffer.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
@@ -69,7 +75,10 @@ export class DiscreteTrainer implements Trainable {
   ) {
     this.samplesPerStep = options.batchSize * (options.optimiser?.accumulate ?? 1);
     this.#importance = importanceState(schedule.timesteps);
-    this.#stream = new BatchStream(options.data.images, { batchSize: options.batchSize, seed: options.seed ?? 0 });
+    this.#stream = new BatchStream(options.data.images, {
+      batchSize: options.batchSize,
+      seed: options.seed ?? 0,
+    });
   }
 
   static async create(options: DiscreteTrainerOptions): Promise<DiscreteTrainer> {
@@ -77,7 +86,10 @@ export class DiscreteTrainer implements Trainable {
     const { codes, grid: [h, w] } = options.model.transformer; // prettier-ignore
     const N = h * w;
     if (options.data.tokens.length !== options.data.images.length * N) {
-      throw new DiffusionError("data", `train: expected ${options.data.images.length} x ${N} tokens, got ${options.data.tokens.length}; tokenise with the tokenizer of this model`);
+      throw new DiffusionError(
+        "data",
+        `train: expected ${options.data.images.length} x ${N} tokens, got ${options.data.tokens.length}; tokenise with the tokenizer of this model`,
+      );
     }
     const schedule = maskReplaceSchedule({ ...options.process, codes });
     const trainStep = await TrainStep.create(
@@ -94,14 +106,19 @@ export class DiscreteTrainer implements Trainable {
 
   async prefetch(): Promise<Batch[]> {
     const batches: Batch[] = [];
-    for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i) batches.push(await this.#stream.next());
+    for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i)
+      batches.push(await this.#stream.next());
     return batches;
   }
 
   async step(index: number, lr: number, batches: unknown): Promise<StepReport> {
     const used = batches as Batch[];
     const prepared = used.map((batch, i) => this.#prepare(batch, index, i));
-    const { loss, gradNorm, outputs } = await this.trainStep.run(index, lr, prepared.map(({ inputs }) => inputs));
+    const { loss, gradNorm, outputs } = await this.trainStep.run(
+      index,
+      lr,
+      prepared.map(({ inputs }) => inputs),
+    );
     this.#stream.used(used.at(-1)!);
     const kl = outputs["kl"] as Float32Array;
     this.#importance = updateImportance(this.#importance, prepared.at(-1)!.times, kl);
@@ -109,7 +126,11 @@ export class DiscreteTrainer implements Trainable {
   }
 
   /** Inputs of one batch; every draw is a function of seed, step and place. */
-  #prepare(batch: Batch, step: number, part: number): { inputs: Record<string, TensorData>; times: number[] } {
+  #prepare(
+    batch: Batch,
+    step: number,
+    part: number,
+  ): { inputs: Record<string, TensorData>; times: number[] } {
     const { data, tokenizer, nullShare = 0.1, unsaidShare = 0.1, loss } = this.options;
     const { condition } = this.options.model;
     const seed = this.options.seed ?? 0;
@@ -118,14 +139,22 @@ export class DiscreteTrainer implements Trainable {
     const { times, probabilities } = drawTimesteps(this.#importance, [...draws("times")]);
     const N = data.tokens.length / data.images.length;
     const x0 = new Int32Array(B * N);
-    batch.indices.forEach((picture, i) => x0.set(data.tokens.subarray(picture * N, (picture + 1) * N), i * N));
+    batch.indices.forEach((picture, i) =>
+      x0.set(data.tokens.subarray(picture * N, (picture + 1) * N), i * N),
+    );
     const inputs: Record<string, TensorData> = {
       x0,
       words: tokenizer.encodeBatch(batch.captions, { length: condition.text.length }).ids,
       isNull: Float32Array.from(draws("null"), (u) => (u < nullShare ? 1 : 0)),
       times: Int32Array.from(times),
-      coeffs: coefficientTable(this.schedule, times.map((t) => ({ t, s: t - 1 }))),
-      weights: lossWeightTable(times, probabilities, { timesteps: this.schedule.timesteps, ...loss }),
+      coeffs: coefficientTable(
+        this.schedule,
+        times.map((t) => ({ t, s: t - 1 })),
+      ),
+      weights: lossWeightTable(times, probabilities, {
+        timesteps: this.schedule.timesteps,
+        ...loss,
+      }),
       key: keyTable(seed, part * B, step, B),
     };
     for (const [name, count] of Object.entries(condition.attributes ?? {})) {
@@ -171,11 +200,16 @@ export class DiscreteTrainer implements Trainable {
   }
 }
 
-function inputSpecs({ model: { condition }, batchSize: B }: DiscreteTrainerOptions, N: number): TrainStepInputs {
-  const attributes = Object.keys(condition.attributes ?? {}).map((name): [string, TrainStepInputs[string]] => [
-    `attribute.${name}`,
-    { shape: [B], dtype: "i32" },
-  ]);
+function inputSpecs(
+  { model: { condition }, batchSize: B }: DiscreteTrainerOptions,
+  N: number,
+): TrainStepInputs {
+  const attributes = Object.keys(condition.attributes ?? {}).map(
+    (name): [string, TrainStepInputs[string]] => [
+      `attribute.${name}`,
+      { shape: [B], dtype: "i32" },
+    ],
+  );
   return {
     x0: { shape: [B, N], dtype: "i32" },
     words: { shape: [B, condition.text.length], dtype: "i32" },
@@ -191,14 +225,21 @@ function inputSpecs({ model: { condition }, batchSize: B }: DiscreteTrainerOptio
 type TrainStepInputs = Parameters<typeof TrainStep.create>[0]["inputs"];
 
 /** Condition, corruption, prediction and loss of one batch. */
-function textToTokenLoss(model: TextToToken, codes: number, batch: Record<string, Tensor>): LossTerms {
+function textToTokenLoss(
+  model: TextToToken,
+  codes: number,
+  batch: Record<string, Tensor>,
+): LossTerms {
   const { x0, words, isNull, times, coeffs, weights, key } = batch as Record<
     "x0" | "words" | "isNull" | "times" | "coeffs" | "weights" | "key",
     Tensor
   >;
   const [B, N] = x0.shape as [number, number];
   const attributes = Object.fromEntries(
-    Object.keys(model.conditioner.config.attributes ?? {}).map((name) => [name, batch[`attribute.${name}`]!]),
+    Object.keys(model.conditioner.config.attributes ?? {}).map((name) => [
+      name,
+      batch[`attribute.${name}`]!,
+    ]),
   );
   const condition = model.conditioner.forward({ words, attributes, isNull });
   const uniform = randomUniform(key, { shape: [B, N, 2], purpose: noisePurpose });

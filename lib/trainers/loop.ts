@@ -58,7 +58,9 @@ class Meter {
     }
   }
 
-  take(samplesPerStep: number): Pick<StepReport, "loss" | "gradNorm" | "metrics"> & { samplesPerSecond: number } {
+  take(
+    samplesPerStep: number,
+  ): Pick<StepReport, "loss" | "gradNorm" | "metrics"> & { samplesPerSecond: number } {
     const n = this.#count;
     const now = performance.now();
     const summary = {
@@ -78,7 +80,10 @@ class Meter {
  * Trains until `steps`, yielding events. When the signal aborts, the state is saved, a "done" event tells so and the
  * generator ends. Throws "numeric" when the loss is not finite; the last checkpoint then stays as it was.
  */
-export async function* trainLoop(trainable: Trainable, options: TrainLoopOptions): AsyncGenerator<TrainEvent> {
+export async function* trainLoop(
+  trainable: Trainable,
+  options: TrainLoopOptions,
+): AsyncGenerator<TrainEvent> {
   const { steps, lr, checkpoint, saveMinutes = 5, reportEvery = 1, signal } = options;
   if (!(steps > 0)) throw new DiffusionError("option", `train: expected steps > 0, got ${steps}`);
   const first = options.resume ? await trainable.restore(checkpoint) : 0;
@@ -106,5 +111,10 @@ export async function* trainLoop(trainable: Trainable, options: TrainLoopOptions
   }
   await next?.catch(() => undefined);
   await trainable.save(checkpoint, done);
-  yield { type: "done", step: done, reason: done >= steps ? "finished" : "interrupted", path: checkpoint };
+  yield {
+    type: "done",
+    step: done,
+    reason: done >= steps ? "finished" : "interrupted",
+    path: checkpoint,
+  };
 }

@@ -45,7 +45,14 @@ export interface VqDiffusionRecipe extends CommonRecipe {
   nullShare?: number;
   unsaidShare?: number;
   /** Defaults of sampling that the pipeline gets. */
-  sampling: { steps: number; guidanceScale: number; truncation: number; temperature: number; topK: number; sampler: "exact" | "released" | "purity" };
+  sampling: {
+    steps: number;
+    guidanceScale: number;
+    truncation: number;
+    temperature: number;
+    topK: number;
+    sampler: "exact" | "released" | "purity";
+  };
 }
 
 export type Recipe = TokenizerRecipe | VqDiffusionRecipe;
@@ -53,23 +60,45 @@ export type Recipe = TokenizerRecipe | VqDiffusionRecipe;
 const common = ["kind", "name", "data", "batchSize", "steps", "lr", "warmup", "seed", "optimiser"];
 const optionNames: Record<Recipe["kind"], string[]> = {
   tokenizer: [...common, "model", "l1", "l2", "codebookWeight", "restartEvery", "augment"],
-  "vq-diffusion": [...common, "minimumCount", "text", "transformer", "process", "loss", "nullShare", "unsaidShare", "sampling"],
+  "vq-diffusion": [
+    ...common,
+    "minimumCount",
+    "text",
+    "transformer",
+    "process",
+    "loss",
+    "nullShare",
+    "unsaidShare",
+    "sampling",
+  ],
 };
 const optimiserNames = ["betas", "eps", "weightDecay", "clipNorm", "emaDecay", "accumulate"];
 
 /** Reads a recipe of the given kind. Throws "option" for a wrong kind, a missing number or an unknown key. */
-export async function readRecipe<Kind extends Recipe["kind"]>(path: string, kind: Kind): Promise<Extract<Recipe, { kind: Kind }>> {
+export async function readRecipe<Kind extends Recipe["kind"]>(
+  path: string,
+  kind: Kind,
+): Promise<Extract<Recipe, { kind: Kind }>> {
   let recipe: Recipe;
   try {
     recipe = JSON.parse(await readFile(path, "utf8")) as Recipe;
   } catch (cause) {
-    throw new DiffusionError("option", `${path}: expected a recipe in JSON, got ${(cause as Error).message}`, { cause });
+    throw new DiffusionError(
+      "option",
+      `${path}: expected a recipe in JSON, got ${(cause as Error).message}`,
+      { cause },
+    );
   }
-  if (recipe.kind !== kind) throw new DiffusionError("option", `${path}: expected "kind": "${kind}", got "${String(recipe.kind)}"`);
+  if (recipe.kind !== kind)
+    throw new DiffusionError(
+      "option",
+      `${path}: expected "kind": "${kind}", got "${String(recipe.kind)}"`,
+    );
   checkOptions(path, recipe, optionNames[kind]);
   checkOptions(`${path}: optimiser`, recipe.optimiser ?? {}, optimiserNames);
   for (const key of ["batchSize", "steps", "lr"] as const) {
-    if (!(recipe[key] > 0)) throw new DiffusionError("option", `${path}: expected ${key} above 0, got ${recipe[key]}`);
+    if (!(recipe[key] > 0))
+      throw new DiffusionError("option", `${path}: expected ${key} above 0, got ${recipe[key]}`);
   }
   return recipe as Extract<Recipe, { kind: Kind }>;
 }

@@ -57,7 +57,12 @@ const scalar: Shape = [];
 const scalarInput = (t: Trace, name: string): Tensor => t.input(name, { shape: scalar });
 
 /** Appends the clipped update of every parameter to the trace, and returns the norm before clipping. */
-function appendUpdate(t: Trace, parameters: readonly ParamSpec[], grads: Tensor[], options: OptimiserOptions): Tensor {
+function appendUpdate(
+  t: Trace,
+  parameters: readonly ParamSpec[],
+  grads: Tensor[],
+  options: OptimiserOptions,
+): Tensor {
   const rates = {
     lr: scalarInput(t, "lr"),
     biasCorrection1: scalarInput(t, "biasCorrection1"),
@@ -129,7 +134,9 @@ export const accumulateGraph = (options: TrainStepOptions, batches: number): Gra
 export const applyGraph = (options: TrainStepOptions): Graph =>
   trace(
     (t) => {
-      const sums = options.parameters.map((spec) => t.state(`sum.${spec.name}`, { shape: spec.shape }));
+      const sums = options.parameters.map((spec) =>
+        t.state(`sum.${spec.name}`, { shape: spec.shape }),
+      );
       t.output("gradNorm", appendUpdate(t, options.parameters, sums, options.optimiser ?? {}));
       options.parameters.forEach((spec, i) => t.update(`sum.${spec.name}`, sums[i]!.mul(0)));
     },
@@ -166,7 +173,9 @@ export class TrainStep {
     const bound = Object.fromEntries([...shared, ...step.buffers]);
     const batches = options.optimiser?.accumulate ?? 1;
     const graphs =
-      batches === 1 ? [fusedStepGraph(options)] : [accumulateGraph(options, batches), applyGraph(options)];
+      batches === 1
+        ? [fusedStepGraph(options)]
+        : [accumulateGraph(options, batches), applyGraph(options)];
     for (const graph of graphs) {
       const program = await compile(graph, options.isa === undefined ? {} : { isa: options.isa });
       step.#programs.push(program);
@@ -180,7 +189,11 @@ export class TrainStep {
   }
 
   /** One update from `accumulate` batches; `index` counts updates from 0. Throws "numeric" when the loss is not finite. */
-  async run(index: number, lr: number, batches: readonly Record<string, TensorData>[]): Promise<StepOutputs> {
+  async run(
+    index: number,
+    lr: number,
+    batches: readonly Record<string, TensorData>[],
+  ): Promise<StepOutputs> {
     const [first, apply] = this.#sessions;
     const scalars = this.#scalars(index, lr);
     let loss = 0;
@@ -223,7 +236,8 @@ function initialState(options: TrainStepOptions, initial: Values): Map<string, B
   const buffers = new Map<string, Buffer>();
   for (const { name, shape } of options.parameters) {
     const value = initial.get(name);
-    if (!value) throw new DiffusionError("internal", `train: expected an initial value of ${name}, got none`);
+    if (!value)
+      throw new DiffusionError("internal", `train: expected an initial value of ${name}, got none`);
     const zeros = (): Buffer => Buffer.fromArray(new Float32Array(value.length), "f32", shape);
     buffers.set(name, Buffer.fromArray(value, "f32", shape));
     buffers.set(`m.${name}`, zeros());

@@ -1,0 +1,76 @@
+// The public surface of the package: named re-exports only.
+export { DiffusionError, type ErrorCode } from "./errors.js";
+export { version } from "./version.js";
+
+// Pipelines: ready to use.
+export {
+  loadPipeline,
+  VqDiffusionPipeline,
+  type GenerateOptions,
+  type StreamOptions,
+} from "./pipelines/vq-diffusion.js";
+export { GeneratedImage } from "./pipelines/generated-image.js";
+export type { GenerateEvent } from "./pipelines/events.js";
+export { Codec } from "./pipelines/codec.js";
+export { loadTokenizerRun, saveTokenizerRun } from "./pipelines/tokenizer-run.js";
+
+// Images and text.
+export {
+  decodeImage,
+  decodeFloatImage,
+  encodePng,
+  writePng,
+  readPngMetadata,
+} from "./image/image-io.js";
+export type { ByteImage, FloatImage, Image } from "./image/image-io.js";
+export { contactSheet, sideBySide } from "./image/grid.js";
+export { TextTokenizer } from "./text/tokenizer.js";
+export { trainWordVocabulary, trainBpeVocabulary } from "./text/vocabulary.js";
+
+// Models, processes, samplers.
+export { vqgan, type Vqgan, type VqganConfig } from "./models/vqgan.js";
+export {
+  vqTransformer,
+  type VqTransformer,
+  type VqTransformerConfig,
+} from "./models/vq-transformer.js";
+export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
+export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";
+export { textToToken, type TextToTokenConfig } from "./models/text-to-token.js";
+export { patchDiscriminator, type PatchDiscriminatorConfig } from "./models/patch-discriminator.js";
+export { maskReplaceSchedule, pairCoefficients, coefficientTable } from "./processes/schedules.js";
+export {
+  discretePlan,
+  releasedFastPlan,
+  discreteStepGraph,
+  sampleDiscrete,
+} from "./samplers/discrete.js";
+export { purityPlan, purityStepGraph, samplePurity } from "./samplers/purity.js";
+
+// Training.
+export { trainLoop, type Trainable, type TrainLoopOptions } from "./trainers/loop.js";
+export type { TrainEvent } from "./trainers/events.js";
+export { TrainStep, type TrainStepOptions, type LossTerms } from "./trainers/train-step.js";
+export { AutoencoderTrainer } from "./trainers/autoencoder.js";
+export { DiscreteTrainer } from "./trainers/discrete.js";
+
+// Data and checkpoints.
+export { buildEmojiDataset } from "./data/emoji.js";
+export { openEmojiDataset } from "./data/emoji-pack.js";
+export { openFashionMnist } from "./data/fashion-mnist.js";
+export { openImageFolder } from "./data/image-folder.js";
+export { loadBatches } from "./data/loader.js";
+export { openSafetensors, writeSafetensors } from "./checkpoint/safetensors.js";
+export { loadWeights, saveWeights } from "./checkpoint/weights.js";
+
+// Graphs and the core, for own models.
+export { trace, Trace } from "./trace/trace.js";
+export { Tensor } from "./trace/tensor.js";
+export * as functions from "./trace/functions.js";
+export { ParamScope } from "./nn/module.js";
+export { initialValues } from "./nn/init.js";
+export { gradients } from "./autodiff/differentiate.js";
+export { compile, Program, Session } from "./runtime/program.js";
+export { Buffer as DeviceBuffer } from "./runtime/buffer.js";
+export { describeBackends, configureBackend } from "./runtime/device.js";
+export { nearestCodes, maskAndReplace } from "./kernels/kernels.js";
