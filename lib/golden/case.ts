@@ -41,7 +41,10 @@ interface CaseFile {
   kind: string;
   config: Config;
   tolerance: { rtol: number };
-  io: Record<string, { role: string; dtype: string; shape: number[]; atol?: number; compare?: string }>;
+  io: Record<
+    string,
+    { role: string; dtype: string; shape: number[]; atol?: number; compare?: string }
+  >;
 }
 
 const caseFile = async (folder: string): Promise<CaseFile> =>
@@ -51,7 +54,8 @@ const isHalf = (dtype: string): boolean => dtype === "F16";
 
 /** Integers as i32, halves as floats. */
 function plain(data: StoredArray, dtype: string): Values["data"] {
-  if (data instanceof Float32Array || data instanceof Float64Array || data instanceof Int32Array) return data;
+  if (data instanceof Float32Array || data instanceof Float64Array || data instanceof Int32Array)
+    return data;
   if (isHalf(dtype)) return halvesToFloats(data as Uint16Array);
   return Int32Array.from(data as ArrayLike<number | bigint>, Number);
 }
@@ -59,14 +63,19 @@ function plain(data: StoredArray, dtype: string): Values["data"] {
 async function readTensors(path: string): Promise<Map<string, Values>> {
   const { tensors } = await readSafetensors(path);
   return new Map(
-    [...tensors].map(([name, { dtype, shape, data }]) => [name, { shape, data: plain(data, dtype) }]),
+    [...tensors].map(([name, { dtype, shape, data }]) => [
+      name,
+      { shape, data: plain(data, dtype) },
+    ]),
   );
 }
 
 /** The cases below a folder, by name. */
 export async function listCases(folder: string): Promise<CaseHeader[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: unknown) => {
-    throw new DiffusionError("data", `parity: expected a folder of golden cases, got ${folder}`, { cause });
+    throw new DiffusionError("data", `parity: expected a folder of golden cases, got ${folder}`, {
+      cause,
+    });
   });
   const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   const headers = await Promise.all(
@@ -86,10 +95,13 @@ export async function readCase({ name, folder }: CaseHeader): Promise<GoldenCase
   const { kind, config, tolerance, io } = await caseFile(folder);
   const tensors = await readTensors(join(folder, "io.safetensors"));
   const hasWeights = (await readdir(folder)).includes("weights.safetensors");
-  const weights = hasWeights ? await readTensors(join(folder, "weights.safetensors")) : new Map<string, Values>();
+  const weights = hasWeights
+    ? await readTensors(join(folder, "weights.safetensors"))
+    : new Map<string, Values>();
   const entries = Object.entries(io).map(([key, { role, atol }]): [string, IoEntry] => {
     const values = tensors.get(key);
-    if (!values) throw new DiffusionError("data", `parity: expected tensor ${key} in case ${name}, got none`);
+    if (!values)
+      throw new DiffusionError("data", `parity: expected tensor ${key} in case ${name}, got none`);
     return [key, { ...values, role, atol }];
   });
   return { name, kind, config, rtol: tolerance.rtol, io: new Map(entries), weights };
@@ -98,6 +110,7 @@ export async function readCase({ name, folder }: CaseHeader): Promise<GoldenCase
 /** A value of io by name. */
 export function ioValues(golden: GoldenCase, name: string): IoEntry {
   const entry = golden.io.get(name);
-  if (!entry) throw new DiffusionError("data", `parity: expected ${name} in case ${golden.name}, got none`);
+  if (!entry)
+    throw new DiffusionError("data", `parity: expected ${name} in case ${golden.name}, got none`);
   return entry;
 }

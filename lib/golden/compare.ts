@@ -27,10 +27,18 @@ const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((extent, axis) => extent === b[axis]);
 
 /** Compares one tensor; `actual` undefined means that the runner did not compute it. */
-export function compareValues(name: string, expected: IoEntry, actual: Values | undefined, rtol: number): Difference {
+export function compareValues(
+  name: string,
+  expected: IoEntry,
+  actual: Values | undefined,
+  rtol: number,
+): Difference {
   if (!actual) return failed(name, "not computed");
   if (!sameShape(actual.shape, expected.shape)) {
-    return failed(name, `shape (${actual.shape.join(", ")}) instead of (${expected.shape.join(", ")})`);
+    return failed(
+      name,
+      `shape (${actual.shape.join(", ")}) instead of (${expected.shape.join(", ")})`,
+    );
   }
   const isExact = expected.data instanceof Int32Array;
   if (isExact) return compareIntegers(name, expected, actual);
@@ -52,7 +60,13 @@ export function compareValues(name: string, expected: IoEntry, actual: Values | 
 }
 
 function compareIntegers(name: string, expected: IoEntry, actual: Values): Difference {
-  const unequal = expected.data.reduce((count: number, want, i) => count + (want === actual.data[i] ? 0 : 1), 0);
+  const unequal = Array.from(expected.data).filter((want, i) => want !== actual.data[i]).length;
   const share = unequal / expected.data.length;
-  return { name, passed: unequal === 0, absolute: unequal, relative: share, ofTolerance: unequal === 0 ? 0 : Infinity };
+  return {
+    name,
+    passed: unequal === 0,
+    absolute: unequal,
+    relative: share,
+    ofTolerance: unequal === 0 ? 0 : Infinity,
+  };
 }

@@ -22,9 +22,13 @@ export interface Given {
 export type Evaluate = (build: Build, given: Given) => Promise<Record<string, Values>>;
 
 /** Computes the outputs of a case, in the case's names and layouts, from its config, inputs and weights. */
-export type GoldenRunner = (golden: GoldenCase, evaluate: Evaluate) => Promise<Record<string, Values>>;
+export type GoldenRunner = (
+  golden: GoldenCase,
+  evaluate: Evaluate,
+) => Promise<Record<string, Values>>;
 
-const dtypeOf = (values: Values): "i32" | "f32" => (values.data instanceof Int32Array ? "i32" : "f32");
+const dtypeOf = (values: Values): "i32" | "f32" =>
+  values.data instanceof Int32Array ? "i32" : "f32";
 
 const asData = ({ data }: Values): Int32Array | Float32Array =>
   data instanceof Int32Array ? data : Float32Array.from(data);
@@ -55,7 +59,8 @@ export const evaluator =
     for (const { name, role } of graph.inputs) {
       if (role === "input") continue;
       const values = parameters.get(name);
-      if (!values) throw new DiffusionError("checkpoint", `parity: expected a value of ${name}, got none`);
+      if (!values)
+        throw new DiffusionError("checkpoint", `parity: expected a value of ${name}, got none`);
       buffers[name] = Buffer.fromArray(asData(values), dtypeOf(values), values.shape);
     }
     using program = await compile(graph, isa === "" ? {} : { isa });
@@ -65,6 +70,9 @@ export const evaluator =
     );
     Object.values(buffers).forEach((buffer) => buffer.dispose());
     return Object.fromEntries(
-      Object.entries(results).map(([name, data]) => [name, { shape: shapes.get(name)!, data: plain(data) }]),
+      Object.entries(results).map(([name, data]) => [
+        name,
+        { shape: shapes.get(name)!, data: plain(data) },
+      ]),
     );
   };

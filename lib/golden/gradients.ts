@@ -9,7 +9,9 @@ import type { LoadedWeights } from "./weights.js";
 
 /** Names after `prefix` of the io entries that begin with it. */
 export const namesAfter = (golden: GoldenCase, prefix: string): string[] =>
-  [...golden.io.keys()].filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
+  [...golden.io.keys()]
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => name.slice(prefix.length));
 
 export interface GradientRequest {
   golden: GoldenCase;
@@ -39,7 +41,12 @@ export function gradientResults(loss: Tensor, request: GradientRequest): Tensors
 /** Puts the gradients of parameters back into the foreign layout. */
 export function gradientsInForeignLayout(
   results: Record<string, Values>,
-  { prefix, inputs, weights, weightPrefix = "" }: Pick<GradientRequest, "prefix" | "weights" | "weightPrefix"> & {
+  {
+    prefix,
+    inputs,
+    weights,
+    weightPrefix = "",
+  }: Pick<GradientRequest, "prefix" | "weights" | "weightPrefix"> & {
     inputs: Record<string, unknown>;
   },
 ): void {

@@ -53,11 +53,16 @@ function compareCase(golden: GoldenCase, actual: Record<string, Values>): Differ
 
 const worstOf = (differences: readonly Difference[]): Difference | undefined =>
   differences.reduce<Difference | undefined>(
-    (worst, next) => (worst === undefined || !(next.ofTolerance <= worst.ofTolerance) ? next : worst),
+    (worst, next) =>
+      worst === undefined || !(next.ofTolerance <= worst.ofTolerance) ? next : worst,
     undefined,
   );
 
-async function runCase(header: CaseHeader, runner: GoldenRunner, evaluate: Evaluate): Promise<CaseReport> {
+async function runCase(
+  header: CaseHeader,
+  runner: GoldenRunner,
+  evaluate: Evaluate,
+): Promise<CaseReport> {
   const { name, kind } = header;
   const start = performance.now();
   try {
@@ -79,9 +84,14 @@ async function runCase(header: CaseHeader, runner: GoldenRunner, evaluate: Evalu
 }
 
 /** Runs every golden case below `folder` that a runner knows; the others are skipped and their kinds listed. */
-export async function runParity(folder: string, options: ParityOptions = {}): Promise<ParityReport> {
+export async function runParity(
+  folder: string,
+  options: ParityOptions = {},
+): Promise<ParityReport> {
   const { filter = "", isa = "", json = false, write = () => undefined, signal } = options;
-  const headers = (await listCases(folder)).filter(({ name, kind }) => name.includes(filter) || kind.includes(filter));
+  const headers = (await listCases(folder)).filter(
+    ({ name, kind }) => name.includes(filter) || kind.includes(filter),
+  );
   const evaluate = evaluator(isa);
   const cases: CaseReport[] = [];
   for (const { name, kind, folder: path } of headers) {
@@ -100,7 +110,8 @@ export async function runParity(folder: string, options: ParityOptions = {}): Pr
 }
 
 function summarise(cases: CaseReport[]): ParityReport {
-  const count = (status: CaseReport["status"]): number => cases.filter((report) => report.status === status).length;
+  const count = (status: CaseReport["status"]): number =>
+    cases.filter((report) => report.status === status).length;
   const unsupported = cases.filter(({ status }) => status === "skipped").map(({ kind }) => kind);
   return {
     cases,
@@ -111,7 +122,8 @@ function summarise(cases: CaseReport[]): ParityReport {
   };
 }
 
-const percent = (share: number): string => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} % of tolerance` : "beyond");
+const percent = (share: number): string =>
+  Number.isFinite(share) ? `${(100 * share).toFixed(1)} % of tolerance` : "beyond";
 
 /** One line of text for a case. */
 export function formatCase({ name, status, reason, worst, differences, ms }: CaseReport): string {
@@ -122,12 +134,22 @@ export function formatCase({ name, status, reason, worst, differences, ms }: Cas
   const why = worst.reason === undefined ? "" : `, ${worst.reason}`;
   const figures = `abs ${worst.absolute.toExponential(1)}, rel ${worst.relative.toExponential(1)}, ${percent(worst.ofTolerance)}`;
   const failed = differences.filter(({ passed }) => !passed).map((difference) => difference.name);
-  const list = failed.length === 0 ? "" : `; failed: ${failed.slice(0, 8).join(", ")}${failed.length > 8 ? ", …" : ""}`;
+  const list =
+    failed.length === 0
+      ? ""
+      : `; failed: ${failed.slice(0, 8).join(", ")}${failed.length > 8 ? ", …" : ""}`;
   return `${head}; worst ${worst.name} (${figures}${why})${list}`;
 }
 
 /** Last lines of a report. */
-export const formatTotals = ({ passed, failed, skipped, unsupportedKinds }: ParityReport): string[] => [
-  ...(unsupportedKinds.length === 0 ? [] : [`kinds without a runner: ${unsupportedKinds.join(", ")}`]),
+export const formatTotals = ({
+  passed,
+  failed,
+  skipped,
+  unsupportedKinds,
+}: ParityReport): string[] => [
+  ...(unsupportedKinds.length === 0
+    ? []
+    : [`kinds without a runner: ${unsupportedKinds.join(", ")}`]),
   `${passed} passed, ${failed} failed, ${skipped} skipped`,
 ];

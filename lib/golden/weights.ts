@@ -19,7 +19,11 @@ export interface LoadedWeights {
 }
 
 /** Loads what `specs` need; every foreign tensor must be used or dropped on purpose. */
-export function loadWeights(golden: GoldenCase, specs: readonly ParamSpec[], map: KeyMap): LoadedWeights {
+export function loadWeights(
+  golden: GoldenCase,
+  specs: readonly ParamSpec[],
+  map: KeyMap,
+): LoadedWeights {
   const wanted = new Map(specs.map((spec) => [spec.name, spec]));
   const parameters = new Map<string, Values>();
   const origins = new Map<string, Origin>();
@@ -28,7 +32,10 @@ export function loadWeights(golden: GoldenCase, specs: readonly ParamSpec[], map
     if (match === "drop") continue;
     const spec = match && wanted.get(match.name);
     if (!match || !spec) {
-      throw new DiffusionError("checkpoint", `parity: expected every weight to be known, got ${foreign}`);
+      throw new DiffusionError(
+        "checkpoint",
+        `parity: expected every weight to be known, got ${foreign}`,
+      );
     }
     const ours = shapeInLayout(shape, match.layout);
     if (ours.join() !== spec.shape.join()) {
@@ -37,12 +44,18 @@ export function loadWeights(golden: GoldenCase, specs: readonly ParamSpec[], map
         `parity: expected ${spec.name} (${spec.shape.join(", ")}), got (${ours.join(", ")}) from ${foreign}`,
       );
     }
-    parameters.set(spec.name, { shape: ours, data: toLayout(Float32Array.from(data), shape, match.layout) });
+    parameters.set(spec.name, {
+      shape: ours,
+      data: toLayout(Float32Array.from(data), shape, match.layout),
+    });
     origins.set(spec.name, { foreign, shape, layout: match.layout });
   }
   const missing = specs.filter(({ name }) => !parameters.has(name));
   if (missing.length > 0) {
-    throw new DiffusionError("checkpoint", `parity: expected ${missing[0]!.name} in the weights, got none`);
+    throw new DiffusionError(
+      "checkpoint",
+      `parity: expected ${missing[0]!.name} in the weights, got none`,
+    );
   }
   return { parameters, origins };
 }

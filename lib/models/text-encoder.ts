@@ -70,7 +70,7 @@ export function textEncoder(config: TextEncoderConfig, scope: ParamScope = new P
       Array.from({ length }, (_, i) => (i === 0 ? 0 : kHidden)),
       [1, length],
     );
-    const isPad = equal(ids, t.constant(padToken, [], "i32"));
+    const isPad = equal(ids, padToken);
     return where(isPad, isFirst, t.constant(0)).reshape([B, 1, 1, length]);
   };
   return {

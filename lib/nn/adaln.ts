@@ -37,8 +37,18 @@ function instanceNorm(x: Tensor, eps: number): Tensor {
  * the order and the mean row are those of microsoft/VQ-Diffusion transformer_utils.py.
  */
 export function adaptiveNorm(scope: ParamScope, options: AdaptiveNormOptions): AdaptiveNorm {
-  const { width, count, norm = "layer", features: kind = "learned", meanRow = false, eps = 1e-5 } = options;
-  const table = kind === "learned" ? scope.child("emb").param("weight", [count, width], normal(0.02)) : undefined;
+  const {
+    width,
+    count,
+    norm = "layer",
+    features: kind = "learned",
+    meanRow = false,
+    eps = 1e-5,
+  } = options;
+  const table =
+    kind === "learned"
+      ? scope.child("emb").param("weight", [count, width], normal(0.02))
+      : undefined;
   const weight = scope.child("linear").param("weight", [width, 2 * width], normal(0.02));
   const bias = scope.child("linear").param("bias", [2 * width], zeros);
 
@@ -51,7 +61,9 @@ export function adaptiveNorm(scope: ParamScope, options: AdaptiveNormOptions): A
   return (x, index, given) => {
     const t = x.trace;
     const B = x.shape[0]!;
-    const scaleShift = matmul(silu(allFeatures(t, given)), t.parameter(weight)).add(t.parameter(bias));
+    const scaleShift = matmul(silu(allFeatures(t, given)), t.parameter(weight)).add(
+      t.parameter(bias),
+    );
     const rows = scaleShift.gather(index, 0); // (B, 2 D)
     const scale = rows.slice([0, 0], [B, width]);
     const shift = rows.slice([0, width], [B, width]);

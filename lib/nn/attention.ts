@@ -27,7 +27,15 @@ const defaultNames = { query: "query", key: "key", value: "value", out: "proj" }
 
 /** Separate q, k, v and output projections, scale 1 / sqrt(head width); self-attention without a context. */
 export function attention(scope: ParamScope, options: AttentionOptions): AttentionLayer {
-  const { width, heads, contextWidth = width, names = defaultNames, causal = false, weightInit, biasInit } = options;
+  const {
+    width,
+    heads,
+    contextWidth = width,
+    names = defaultNames,
+    causal = false,
+    weightInit,
+    biasInit,
+  } = options;
   const project = (name: string, from: number) =>
     linear(scope.child(name), {
       in: from,
@@ -55,7 +63,10 @@ export function attention(scope: ParamScope, options: AttentionOptions): Attenti
 }
 
 /** Single-head attention over the pixels of a map with its norm and residual, as in the taming family. */
-export function mapAttention(scope: ParamScope, { channels, groups }: { channels: number; groups: number }): Layer {
+export function mapAttention(
+  scope: ParamScope,
+  { channels, groups }: { channels: number; groups: number },
+): Layer {
   const norm = groupNorm(scope.child("norm"), { channels, groups });
   const mix = attention(scope, {
     width: channels,

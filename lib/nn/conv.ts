@@ -33,24 +33,34 @@ export function conv2d(scope: ParamScope, options: Conv2dLayerOptions): Layer {
   const { weightInit = fanInUniform(fanIn), biasInit = fanInUniform(fanIn) } = options;
   const weight = scope.param("weight", [kernel, kernel, channels, out], weightInit);
   const offset = bias ? scope.param("bias", [out], biasInit) : undefined;
-  const sides: Padding = typeof padding === "number" ? [padding, padding, padding, padding] : padding;
+  const sides: Padding =
+    typeof padding === "number" ? [padding, padding, padding, padding] : padding;
   return (x) => {
-    const product = convolve(x, x.trace.parameter(weight), { stride: [stride, stride], padding: sides, upsample });
+    const product = convolve(x, x.trace.parameter(weight), {
+      stride: [stride, stride],
+      padding: sides,
+      upsample,
+    });
     const y = offset ? product.add(x.trace.parameter(offset)) : product;
     x.trace.record(scope.path, y);
     return y;
   };
 }
 
-const recorded = (scope: ParamScope, layer: Layer): Layer => (x) => {
-  const y = layer(x);
-  x.trace.record(scope.path, y);
-  return y;
-};
+const recorded =
+  (scope: ParamScope, layer: Layer): Layer =>
+  (x) => {
+    const y = layer(x);
+    x.trace.record(scope.path, y);
+    return y;
+  };
 
 /** Halves the size: one row and column of zeros at the bottom and right, then 3x3 with stride 2. */
 export const downsample = (scope: ParamScope, channels: number): Layer =>
-  recorded(scope, conv2d(scope.child("conv"), { in: channels, out: channels, stride: 2, padding: [0, 1, 0, 1] }));
+  recorded(
+    scope,
+    conv2d(scope.child("conv"), { in: channels, out: channels, stride: 2, padding: [0, 1, 0, 1] }),
+  );
 
 /** Doubles the size: nearest neighbour, then 3x3. */
 export const upsample = (scope: ParamScope, channels: number): Layer =>

@@ -15,7 +15,10 @@ export interface EmbeddingOptions {
 }
 
 /** Rows of a learned table by i32 index; indices outside are clamped. */
-export function embedding(scope: ParamScope, { count, width, init = normal(0.02) }: EmbeddingOptions): Layer {
+export function embedding(
+  scope: ParamScope,
+  { count, width, init = normal(0.02) }: EmbeddingOptions,
+): Layer {
   const weight = scope.param("weight", [count, width], init);
   return (indices) => {
     const rows = indices.trace.parameter(weight).gather(indices, 0);
@@ -40,7 +43,9 @@ export function sinusoidRows(positions: readonly number[], options: SinusoidOpti
   const { width, first = "cos", period = 10000 } = options;
   const half = width / 2;
   const { divisor = half } = options;
-  const frequencies = Array.from({ length: half }, (_, i) => Math.exp((-Math.log(period) * i) / divisor));
+  const frequencies = Array.from({ length: half }, (_, i) =>
+    Math.exp((-Math.log(period) * i) / divisor),
+  );
   return positions.flatMap((position) => {
     const sin = frequencies.map((f) => Math.sin(position * f));
     const cos = frequencies.map((f) => Math.cos(position * f));
@@ -53,7 +58,9 @@ export function sinusoid(times: Tensor, options: SinusoidOptions): Tensor {
   const { width, first = "cos", period = 10000 } = options;
   const half = width / 2;
   const { divisor = half } = options;
-  const frequencies = Array.from({ length: half }, (_, i) => Math.exp((-Math.log(period) * i) / divisor));
+  const frequencies = Array.from({ length: half }, (_, i) =>
+    Math.exp((-Math.log(period) * i) / divisor),
+  );
   const angles = times.reshape([times.size, 1]).mul(times.trace.constant(frequencies, [1, half]));
   return concat(first === "sin" ? [angles.sin(), angles.cos()] : [angles.cos(), angles.sin()], 1);
 }
@@ -69,8 +76,16 @@ export interface GridEmbeddingOptions {
 }
 
 /** Learned row plus column positions, flattened row-major: () -> (tokens, width). */
-export function gridPositions(scope: ParamScope, options: GridEmbeddingOptions): (trace: Trace) => Tensor {
-  const { positions: [rows, columns], width, tokens, kind } = options;
+export function gridPositions(
+  scope: ParamScope,
+  options: GridEmbeddingOptions,
+): (trace: Trace) => Tensor {
+  const {
+    positions: [rows, columns],
+    width,
+    tokens,
+    kind,
+  } = options;
   const table = (name: string, count: number) =>
     kind === "embedding"
       ? scope.child(name).param("weight", [count, width], normal(0.02))

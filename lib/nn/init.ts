@@ -27,8 +27,10 @@ export function initialValue({ name, shape, init }: ParamSpec, seed: number): Fl
 }
 
 /** Initial values of all parameters, by name. */
-export const initialValues = (specs: readonly ParamSpec[], seed: number): Map<string, Float32Array> =>
-  new Map(specs.map((spec) => [spec.name, initialValue(spec, seed)]));
+export const initialValues = (
+  specs: readonly ParamSpec[],
+  seed: number,
+): Map<string, Float32Array> => new Map(specs.map((spec) => [spec.name, initialValue(spec, seed)]));
 
 // Initialisers shared by several models.
 

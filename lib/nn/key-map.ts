@@ -61,7 +61,11 @@ export function shapeInLayout(shape: readonly number[], layout: Layout): number[
   return permutation ? permutation.map((axis) => from[axis]!) : from;
 }
 
-function permute(values: Float32Array, shape: readonly number[], permutation: readonly number[]): Float32Array {
+function permute(
+  values: Float32Array,
+  shape: readonly number[],
+  permutation: readonly number[],
+): Float32Array {
   const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
   const target = permutation.map((axis) => shape[axis]!);
   const steps = permutation.map((axis) => strides[axis]!);
@@ -81,13 +85,21 @@ function permute(values: Float32Array, shape: readonly number[], permutation: re
 }
 
 /** Values of a foreign tensor in our layout. */
-export function toLayout(values: Float32Array, shape: readonly number[], layout: Layout): Float32Array {
+export function toLayout(
+  values: Float32Array,
+  shape: readonly number[],
+  layout: Layout,
+): Float32Array {
   const { source, permutation } = moves[layout];
   return permutation ? permute(values, source(shape), permutation) : values;
 }
 
 /** The inverse of toLayout: our values in the foreign layout of the given foreign shape. */
-export function fromLayout(values: Float32Array, foreignShape: readonly number[], layout: Layout): Float32Array {
+export function fromLayout(
+  values: Float32Array,
+  foreignShape: readonly number[],
+  layout: Layout,
+): Float32Array {
   const { source, permutation } = moves[layout];
   if (!permutation) return values;
   const from = source(foreignShape);

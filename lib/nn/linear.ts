@@ -19,7 +19,13 @@ export type Layer = (x: Tensor) => Tensor;
 
 /** y = x W + b with W (in, out), on the last axis of x. */
 export function linear(scope: ParamScope, options: LinearOptions): Layer {
-  const { in: width, out, bias = true, weightInit = fanInUniform(width), biasInit = fanInUniform(width) } = options;
+  const {
+    in: width,
+    out,
+    bias = true,
+    weightInit = fanInUniform(width),
+    biasInit = fanInUniform(width),
+  } = options;
   const weight = scope.param("weight", [width, out], weightInit);
   const offset = bias ? scope.param("bias", [out], biasInit) : undefined;
   return (x) => {

@@ -55,7 +55,10 @@ export class ParamScope {
   #add(into: Map<string, ParamSpec>, name: string, shape: Shape, init: Init): ParamSpec {
     const spec: ParamSpec = { name: this.nameOf(name), shape, init };
     if (this.#registry.parameters.has(spec.name) || this.#registry.state.has(spec.name)) {
-      throw new DiffusionError("internal", `ParamScope: expected a new parameter name, got ${spec.name} again`);
+      throw new DiffusionError(
+        "internal",
+        `ParamScope: expected a new parameter name, got ${spec.name} again`,
+      );
     }
     into.set(spec.name, spec);
     return spec;

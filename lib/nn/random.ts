@@ -37,7 +37,8 @@ export function philox([c0, c1, c2, c3]: Block, key0: number, key1: number): Blo
 /** FNV-1a hash of a name, 32 bits. */
 function hashName(name: string): number {
   let hash = 0x811c9dc5;
-  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  for (const byte of new TextEncoder().encode(name))
+    hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return hash;
 }
 

@@ -17,7 +17,10 @@ export interface ResnetBlockOptions {
 }
 
 /** norm, silu, 3x3, norm, silu, 3x3, plus a 1x1 shortcut when the channels change. He et al. 2016, arXiv:1603.05027. */
-export function resnetBlock(scope: ParamScope, options: ResnetBlockOptions): (x: Tensor, time?: Tensor) => Tensor {
+export function resnetBlock(
+  scope: ParamScope,
+  options: ResnetBlockOptions,
+): (x: Tensor, time?: Tensor) => Tensor {
   const { in: channels, out, groups, eps = 1e-6, timeWidth } = options;
   const norm1 = groupNorm(scope.child("norm1"), { channels, groups, eps, activation: "silu" });
   const conv1 = conv2d(scope.child("conv1"), { in: channels, out });
@@ -25,10 +28,12 @@ export function resnetBlock(scope: ParamScope, options: ResnetBlockOptions): (x:
     timeWidth === undefined ? undefined : linear(scope.child("temb_proj"), { in: timeWidth, out });
   const norm2 = groupNorm(scope.child("norm2"), { channels: out, groups, eps, activation: "silu" });
   const conv2 = conv2d(scope.child("conv2"), { in: out, out });
-  const shortcut = channels === out ? undefined : linear(scope.child("nin_shortcut"), { in: channels, out });
+  const shortcut =
+    channels === out ? undefined : linear(scope.child("nin_shortcut"), { in: channels, out });
   return (x, time) => {
     let h = conv1(norm1(x));
-    if (timeProjection && time) h = h.add(timeProjection(silu(time)).reshape([x.shape[0]!, 1, 1, out]));
+    if (timeProjection && time)
+      h = h.add(timeProjection(silu(time)).reshape([x.shape[0]!, 1, 1, out]));
     const y = conv2(norm2(h)).add(shortcut ? shortcut(x) : x);
     x.trace.record(scope.path, y);
     return y;

@@ -27,8 +27,18 @@ export interface AdamWOptions {
  * Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2: theta <- theta (1 - lr wd) - lr mhat / (sqrt(vhat) + eps).
  * Differs: the decay is scaled by the learning rate, as in PyTorch.
  */
-export function adamw({ param, grad, m, v }: AdamState, options: AdamWOptions): Omit<AdamState, "grad"> {
-  const { lr, biasCorrection1, biasCorrection2, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0 } = options;
+export function adamw(
+  { param, grad, m, v }: AdamState,
+  options: AdamWOptions,
+): Omit<AdamState, "grad"> {
+  const {
+    lr,
+    biasCorrection1,
+    biasCorrection2,
+    betas = [0.9, 0.999],
+    eps = 1e-8,
+    weightDecay = 0,
+  } = options;
   const [b1, b2] = betas;
   const nextM = m.mul(b1).add(grad.mul(1 - b1));
   const nextV = v.mul(b2).add(grad.square().mul(1 - b2));

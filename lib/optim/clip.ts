@@ -11,7 +11,11 @@ export function globalNorm(grads: readonly Tensor[]): Tensor {
 }
 
 /** Gradients scaled so that their global norm is at most `largest`. */
-export function clipByGlobalNorm(grads: readonly Tensor[], largest: number, norm = globalNorm(grads)): Tensor[] {
+export function clipByGlobalNorm(
+  grads: readonly Tensor[],
+  largest: number,
+  norm = globalNorm(grads),
+): Tensor[] {
   const factor = norm.add(kNormEps).reciprocal().mul(largest).minimum(1);
   return grads.map((g) => g.mul(factor));
 }

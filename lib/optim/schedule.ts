@@ -2,7 +2,10 @@
 
 export type LearningRate = (update: number) => number;
 
-export const constant = (lr: number): LearningRate => () => lr;
+export const constant =
+  (lr: number): LearningRate =>
+  () =>
+    lr;
 
 /** Linear from `from` (default 0) to the first value of `then` during `updates`, then `then` on its own count. */
 export const warmup = (updates: number, then: LearningRate, from = 0): LearningRate => {
@@ -12,7 +15,9 @@ export const warmup = (updates: number, then: LearningRate, from = 0): LearningR
 };
 
 /** Half a cosine from `peak` to `floor` over `updates`. Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5. */
-export const cosine = (peak: number, updates: number, floor = 0): LearningRate => (update) => {
-  const progress = Math.min(1, update / updates);
-  return floor + 0.5 * (peak - floor) * (1 + Math.cos(Math.PI * progress));
-};
+export const cosine =
+  (peak: number, updates: number, floor = 0): LearningRate =>
+  (update) => {
+    const progress = Math.min(1, update / updates);
+    return floor + 0.5 * (peak - floor) * (1 + Math.cos(Math.PI * progress));
+  };

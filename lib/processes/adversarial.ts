@@ -11,9 +11,13 @@ export type DiscriminatorLossName = "hinge" | "vanilla";
 export const discriminatorLosses: Readonly<Record<DiscriminatorLossName, DiscriminatorLoss>> = {
   /** Lim and Ye 2017, arXiv:1705.02894. */
   hinge: (real, generated) =>
-    relu(real.neg().add(1)).mean().add(relu(generated.add(1)).mean()).mul(0.5),
+    relu(real.neg().add(1))
+      .mean()
+      .add(relu(generated.add(1)).mean())
+      .mul(0.5),
   /** Goodfellow et al. 2014, arXiv:1406.2661, in logits. */
-  vanilla: (real, generated) => softplus(real.neg()).mean().add(softplus(generated).mean()).mul(0.5),
+  vanilla: (real, generated) =>
+    softplus(real.neg()).mean().add(softplus(generated).mean()).mul(0.5),
 };
 
 /** -mean D(generated): the generator's side of both losses. */
@@ -43,7 +47,8 @@ export function adaptiveWeight(
 }
 
 /** Factor of the adversarial terms: 0 before `start` steps, then `factor`. */
-export const discriminatorFactor = (step: number, start: number, factor = 1): number => (step < start ? 0 : factor);
+export const discriminatorFactor = (step: number, start: number, factor = 1): number =>
+  step < start ? 0 : factor;
 
 export interface GeneratorTerms {
   /** Scalar reconstruction loss, perceptual terms included. */

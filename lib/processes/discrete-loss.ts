@@ -28,7 +28,12 @@ export function lossWeightTable(
   probabilities: readonly number[],
   options: LossOptions,
 ): Float32Array {
-  const { timesteps, auxiliaryWeight = 5e-4, adaptiveAuxiliary = true, maskWeight = [1, 1] } = options;
+  const {
+    timesteps,
+    auxiliaryWeight = 5e-4,
+    adaptiveAuxiliary = true,
+    maskWeight = [1, 1],
+  } = options;
   return Float32Array.from(
     times.flatMap((t, i) => {
       const drawn = probabilities[i]!;
@@ -61,7 +66,7 @@ export interface LossParts {
 function combine(kl: Tensor, nll: Tensor, { xt, logits, weights }: LossInputs): LossParts {
   const [B, N, K] = logits.shape as [number, number, number];
   const column = (i: number): Tensor => weights.slice([0, i], [B, 1]);
-  const isMasked = equal(xt, xt.trace.constant(K, [], "i32"));
+  const isMasked = equal(xt, K);
   const positions = where(isMasked, column(2), column(3)); // (B, N)
   const klPerSample = kl.mul(positions).sum([1]);
   const nllPerSample = nll.mul(positions).sum([1]);
@@ -77,7 +82,9 @@ export function discreteLoss(inputs: LossInputs & { coeffs: Tensor }): LossParts
 }
 
 /** The same with the reference's log-space arrays; `logTable` is a log coefficient table (B, 12), `times` i32 (B). */
-export function referenceLoss(inputs: LossInputs & { logTable: Tensor; times: Tensor }): LossParts & { kl: Tensor } {
+export function referenceLoss(
+  inputs: LossInputs & { logTable: Tensor; times: Tensor },
+): LossParts & { kl: Tensor } {
   const { logits, x0, xt, logTable, times } = inputs;
   const [B, , K] = logits.shape as [number, number, number];
   const coefficients = logCoefficients(logTable);
@@ -88,8 +95,12 @@ export function referenceLoss(inputs: LossInputs & { logTable: Tensor; times: Te
   const decoderNll = logX0.exp().mul(model).sum([2]).neg();
   const real = (x: Tensor): Tensor => x.slice([0, 0, 0], [B, x.shape[1]!, K]);
   const auxiliary = klDivergence(real(logX0), real(predicted));
-  const isFirst = equal(times, times.trace.constant(0, [], "i32")).reshape([B, 1]);
-  const parts = combine(where(isFirst, decoderNll, kl), where(isFirst, decoderNll, auxiliary), inputs);
+  const isFirst = equal(times, 0).reshape([B, 1]);
+  const parts = combine(
+    where(isFirst, decoderNll, kl),
+    where(isFirst, decoderNll, auxiliary),
+    inputs,
+  );
   return { ...parts, kl };
 }
 

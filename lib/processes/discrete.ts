@@ -2,7 +2,17 @@
 // posterior, truncation, guidance. The numerics are those of microsoft/VQ-Diffusion diffusion_transformer.py, so that
 // released models behave alike; the fused operations of the library compute the same without these arrays.
 // Source: Gu et al. 2021, arXiv:2111.14822; Tang et al. 2022, arXiv:2205.16007.
-import { argMax, concat, equal, logSoftmax, stopGradient, topK, where } from "../trace/functions.js";
+import {
+  argMax,
+  concat,
+  equal,
+  iota,
+  logSoftmax,
+  logSumExp,
+  stopGradient,
+  topK,
+  where,
+} from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { cumulativeAt, pairCoefficients } from "./schedules.js";
 import type { MaskReplaceSchedule } from "./schedules.js";
@@ -19,7 +29,7 @@ const kColumns = 12;
 
 /** Log coefficients of the pair (t, s) in float64, 12 columns. */
 function logCoefficientRow(schedule: MaskReplaceSchedule, t: number, s: number): number[] {
-  const [, , , , , , a, b, c] = pairCoefficients(schedule, t, s) as [number, number, number, number, number, number, number, number, number];
+  const [, , , , , , a, b, c] = pairCoefficients(schedule, t, s);
   const group = (keep: number, replace: number, mask: number): number[] => [
     Math.log(keep),
     Math.log(replace),
@@ -28,16 +38,19 @@ function logCoefficientRow(schedule: MaskReplaceSchedule, t: number, s: number):
   ];
   const now = cumulativeAt(schedule, t);
   const to = cumulativeAt(schedule, s);
-  return [...group(a, b, c), ...group(now.abar, now.bbar, now.cbar), ...group(to.abar, to.bbar, to.cbar)].map((x) =>
-    Math.max(x, kMinusInfinity),
-  );
+  return [
+    ...group(a, b, c),
+    ...group(now.abar, now.bbar, now.cbar),
+    ...group(to.abar, to.bbar, to.cbar),
+  ].map((x) => Math.max(x, kMinusInfinity));
 }
 
 /** Table (B, 12) for posterior and forward marginals in log space. */
 export const logCoefficientTable = (
   schedule: MaskReplaceSchedule,
   levels: readonly { t: number; s: number }[],
-): Float32Array => Float32Array.from(levels.flatMap(({ t, s }) => logCoefficientRow(schedule, t, s)));
+): Float32Array =>
+  Float32Array.from(levels.flatMap(({ t, s }) => logCoefficientRow(schedule, t, s)));
 
 /** Logs of keeping, replacing by one given token, masking and not masking; each (B, 1, 1). */
 interface LogRates {
@@ -75,23 +88,11 @@ export function logAddExp(x: Tensor, y: Tensor): Tensor {
   return x.sub(largest).exp().add(y.sub(largest).exp()).log().add(largest);
 }
 
-/** log of the sum of exponentials along the last axis, which stays with extent 1. */
-export function logSumExpLast(x: Tensor): Tensor {
-  const last = [x.rank - 1];
-  const largest = stopGradient(x.max(last, true));
-  return x.sub(largest).exp().sum(last, true).log().add(largest);
-}
-
 /** Token ids (B, N) -> log one-hot rows (B, N, classes); zero probability counts as 1e-30. */
 export function logOneHot(tokens: Tensor, classes: number): Tensor {
   const [B, N] = tokens.shape as [number, number];
-  const ids = tokens.trace.constant(
-    Array.from({ length: classes }, (_, i) => i),
-    [1, 1, classes],
-    "i32",
-  );
-  const t = tokens.trace;
-  return where(equal(tokens.reshape([B, N, 1]), ids), t.constant(0), t.constant(kLogZero));
+  const isClass = equal(tokens.reshape([B, N, 1]), iota(tokens.trace, [1, 1, classes], 2));
+  return where(isClass, 0, kLogZero);
 }
 
 /** Real classes and the mask class of log-probabilities. */
@@ -112,13 +113,17 @@ const appendMask = (real: Tensor, value: number): Tensor => {
 export function transition(logP: Tensor, rates: LogRates): Tensor {
   const { real, mask } = splitMask(logP);
   return concat(
-    [logAddExp(real.add(rates.keep), rates.replace), logAddExp(mask.add(rates.unmasked), rates.mask)],
+    [
+      logAddExp(real.add(rates.keep), rates.replace),
+      logAddExp(mask.add(rates.unmasked), rates.mask),
+    ],
     2,
   );
 }
 
 /** Logits (B, N, K) -> log p(x0 | x_t) with the mask class appended at -70, clamped to [-70, 0]. */
-export const predictStart = (logits: Tensor): Tensor => appendMask(logSoftmax(logits), kLogFloor).clamp(kLogFloor, 0);
+export const predictStart = (logits: Tensor): Tensor =>
+  appendMask(logSoftmax(logits), kLogFloor).clamp(kLogFloor, 0);
 
 /**
  * Gu et al. 2021, eq. 5 and 11: log p(x_s | x_t) = log sum_{x0} q(x_s | x_t, x0) p(x0 | x_t), for log p(x0) (B, N, K+1) and
@@ -129,19 +134,16 @@ export function posterior(logX0: Tensor, xt: Tensor, { step, now, to }: LogCoeff
   const [B, N, classes] = logX0.shape as [number, number, number];
   const t = logX0.trace;
   const logXt = logOneHot(xt, classes);
-  const isMasked = equal(xt, t.constant(classes - 1, [], "i32")).reshape([B, N, 1]);
+  const isMasked = equal(xt, classes - 1).reshape([B, N, 1]);
   // log q(x_t | x0 = k) for real k, and log q(x_t | x_s = k) for every k
   const likelihood = where(isMasked, now.mask, splitMask(transition(logXt, now)).real);
   const oneStep = splitMask(transition(logXt, step)).real;
   const stepLikelihood = concat(
-    [
-      where(isMasked, step.mask, oneStep),
-      where(isMasked, t.constant(0), t.constant(kLogZero)),
-    ],
+    [where(isMasked, step.mask, oneStep), where(isMasked, 0, kLogZero)],
     2,
   );
   const ratio = appendMask(splitMask(logX0).real.sub(likelihood), kLogZero);
-  const total = logSumExpLast(ratio);
+  const total = logSumExp(ratio, -1, true);
   return transition(ratio.sub(total), to).add(stepLikelihood).add(total).clamp(kLogFloor, 0);
 }
 
@@ -153,12 +155,15 @@ export function truncate(logP: Tensor, rate: number): Tensor {
   const { values } = topK(logP, { k: classes, descending: true });
   const mass = values.exp();
   const before = concat(
-    [t.constant(0).broadcastTo([B, N, 1]), mass.cumulativeSum().slice([0, 0, 0], [B, N, classes - 1])],
+    [
+      t.constant(0).broadcastTo([B, N, 1]),
+      mass.cumulativeSum().slice([0, 0, 0], [B, N, classes - 1]),
+    ],
     2,
   );
   const isKept = before.less(rate);
-  const smallest = where(isKept, values, t.constant(1)).min([2], true);
-  return where(logP.less(smallest), t.constant(kLogFloor), logP);
+  const smallest = where(isKept, values, 1).min([2], true);
+  return where(logP.less(smallest), kLogFloor, logP);
 }
 
 /** Keeps the `count` most probable classes of each row; the others become -70. */
@@ -166,7 +171,7 @@ export function keepBest(logP: Tensor, count: number): Tensor {
   const [B, N] = logP.shape as [number, number, number];
   const { values } = topK(logP, { k: count, descending: true });
   const smallest = values.slice([0, 0, count - 1], [B, N, 1]);
-  return where(logP.less(smallest), logP.trace.constant(kLogFloor), logP);
+  return where(logP.less(smallest), kLogFloor, logP);
 }
 
 /**
@@ -177,7 +182,7 @@ export function guide(conditional: Tensor, unconditional: Tensor, scale: number)
   const c = splitMask(conditional).real;
   const u = splitMask(unconditional).real;
   const mixed = u.add(c.sub(u).mul(scale));
-  return appendMask(mixed.sub(logSumExpLast(mixed)).clamp(kLogFloor, 0), kLogFloor);
+  return appendMask(mixed.sub(logSumExp(mixed, -1, true)).clamp(kLogFloor, 0), kLogFloor);
 }
 
 /** Gumbel noise from uniform draws, with the guards of the reference. */
@@ -185,8 +190,12 @@ export const gumbelOf = (uniform: Tensor): Tensor =>
   uniform.add(kProbabilityFloor).log().neg().add(kProbabilityFloor).log().neg();
 
 /** Draw of each row by the Gumbel-max trick from given uniforms (B, N, classes). */
-export const drawTokens = (logP: Tensor, uniform: Tensor): Tensor => argMax(logP.add(gumbelOf(uniform)));
+export const drawTokens = (logP: Tensor, uniform: Tensor): Tensor =>
+  argMax(logP.add(gumbelOf(uniform)));
 
 /** KL(p || q) of rows of log-probabilities, summed over the last axis. */
 export const klDivergence = (logP: Tensor, logQ: Tensor): Tensor =>
-  logP.exp().mul(logP.sub(logQ)).sum([logP.rank - 1]);
+  logP
+    .exp()
+    .mul(logP.sub(logQ))
+    .sum([logP.rank - 1]);

@@ -55,7 +55,9 @@ const kSlack = 1e-12;
 export const maskToken = (codes: number): number => codes;
 
 const linear = (first: number, last: number, count: number): Float64Array =>
-  Float64Array.from({ length: count }, (_, i) => (count === 1 ? first : first + (i / (count - 1)) * (last - first)));
+  Float64Array.from({ length: count }, (_, i) =>
+    count === 1 ? first : first + (i / (count - 1)) * (last - first),
+  );
 
 function cumulativeArrays(options: MaskReplaceOptions): { abar: Float64Array; cbar: Float64Array } {
   if (options.cumulative) {
@@ -70,12 +72,18 @@ function cumulativeArrays(options: MaskReplaceOptions): { abar: Float64Array; cb
   }
   const { timesteps = 100, preset = "released" } = options;
   if (!Number.isInteger(timesteps) || timesteps < 1) {
-    throw new DiffusionError("option", `maskReplaceSchedule: expected timesteps >= 1, got ${timesteps}`);
+    throw new DiffusionError(
+      "option",
+      `maskReplaceSchedule: expected timesteps >= 1, got ${timesteps}`,
+    );
   }
   const ends = options.endpoints ?? maskReplacePresets[preset];
   if (!ends) {
     const known = Object.keys(maskReplacePresets).join(", ");
-    throw new DiffusionError("option", `maskReplaceSchedule: expected preset of ${known}, got ${preset}`);
+    throw new DiffusionError(
+      "option",
+      `maskReplaceSchedule: expected preset of ${known}, got ${preset}`,
+    );
   }
   return {
     abar: linear(ends.abarFirst, ends.abarLast, timesteps),
@@ -83,14 +91,21 @@ function cumulativeArrays(options: MaskReplaceOptions): { abar: Float64Array; cb
   };
 }
 
-const withClean = (values: Float64Array, clean: number): Float64Array => Float64Array.of(...values, clean);
+const withClean = (values: Float64Array, clean: number): Float64Array =>
+  Float64Array.of(...values, clean);
 
 /**
  * Gu et al. 2021, arXiv:2111.14822, section 4.1: abar_t = prod a_i, cbar_t = 1 - prod (1 - c_i), bbar_t = (1 - abar_t -
  * cbar_t) / K. Differs: built from the cumulative arrays, as microsoft/VQ-Diffusion diffusion_transformer.py does.
  */
 export function maskReplaceSchedule(options: MaskReplaceOptions): MaskReplaceSchedule {
-  checkOptions("maskReplaceSchedule", options, ["codes", "timesteps", "preset", "endpoints", "cumulative"]);
+  checkOptions("maskReplaceSchedule", options, [
+    "codes",
+    "timesteps",
+    "preset",
+    "endpoints",
+    "cumulative",
+  ]);
   const { codes } = options;
   if (!Number.isInteger(codes) || codes < 1) {
     throw new DiffusionError("option", `maskReplaceSchedule: expected codes >= 1, got ${codes}`);
@@ -127,23 +142,52 @@ function checkProbabilities(schedule: MaskReplaceSchedule): void {
 }
 
 /** Cumulative probabilities at level t; t = -1 is clean data. */
-export function cumulativeAt(schedule: MaskReplaceSchedule, t: number): { abar: number; bbar: number; cbar: number } {
+export function cumulativeAt(
+  schedule: MaskReplaceSchedule,
+  t: number,
+): { abar: number; bbar: number; cbar: number } {
   if (!Number.isInteger(t) || t < -1 || t >= schedule.timesteps) {
-    throw new DiffusionError("option", `schedule: expected a level from -1 to ${schedule.timesteps - 1}, got ${t}`);
+    throw new DiffusionError(
+      "option",
+      `schedule: expected a level from -1 to ${schedule.timesteps - 1}, got ${t}`,
+    );
   }
   const i = t < 0 ? schedule.timesteps : t;
   return { abar: schedule.abar[i]!, bbar: schedule.bbar[i]!, cbar: schedule.cbar[i]! };
 }
 
 /** Columns of the coefficient table that the mask-and-replace ops read (native/kernels/args.h). */
-export const coefficientNames = ["abarT", "bbarT", "cbarT", "abarS", "bbarS", "cbarS", "aTS", "bTS", "cTS"] as const;
+export const coefficientNames = [
+  "abarT",
+  "bbarT",
+  "cbarT",
+  "abarS",
+  "bbarS",
+  "cbarS",
+  "aTS",
+  "bTS",
+  "cTS",
+] as const;
+
+export type PairCoefficients = [
+  abarT: number,
+  bbarT: number,
+  cbarT: number,
+  abarS: number,
+  bbarS: number,
+  cbarS: number,
+  aTS: number,
+  bTS: number,
+  cTS: number,
+];
 
 /**
  * Coefficients of the pair (t, s), -1 <= s < t: a_{t|s} = abar_t / abar_s, c_{t|s} = 1 - (1 - cbar_t) / (1 - cbar_s),
  * b_{t|s} = (1 - a_{t|s} - c_{t|s}) / K. With s = t - 1 these are the per-step probabilities.
  */
-export function pairCoefficients(schedule: MaskReplaceSchedule, t: number, s: number): number[] {
-  if (s >= t) throw new DiffusionError("option", `schedule: expected s < t, got t = ${t} and s = ${s}`);
+export function pairCoefficients(schedule: MaskReplaceSchedule, t: number, s: number): PairCoefficients {
+  if (s >= t)
+    throw new DiffusionError("option", `schedule: expected s < t, got t = ${t} and s = ${s}`);
   const now = cumulativeAt(schedule, t);
   const to = cumulativeAt(schedule, s);
   const oneStep = s === t - 1;
@@ -157,7 +201,8 @@ export function pairCoefficients(schedule: MaskReplaceSchedule, t: number, s: nu
 export const coefficientTable = (
   schedule: MaskReplaceSchedule,
   levels: readonly { t: number; s: number }[],
-): Float32Array => Float32Array.from(levels.flatMap(({ t, s }) => pairCoefficients(schedule, t, s)));
+): Float32Array =>
+  Float32Array.from(levels.flatMap(({ t, s }) => pairCoefficients(schedule, t, s)));
 
 /** log(1 - exp(x)) with the guard of the reference. */
 const log1mExp = (x: number): number => Math.log(1 - Math.exp(x) + 1e-40);

@@ -3,7 +3,12 @@
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import { uniformStream } from "../nn/random.js";
-import { coefficientNames, coefficientTable, cumulativeAt, maskToken } from "../processes/schedules.js";
+import {
+  coefficientNames,
+  coefficientTable,
+  cumulativeAt,
+  maskToken,
+} from "../processes/schedules.js";
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
 import { concat, maskReplaceStep, randomUniform, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -32,9 +37,14 @@ export interface DiscretePlanOptions {
 /** `count` levels from `start` down to 0, evenly spread. */
 function evenLevels(start: number, count: number): number[] {
   if (!Number.isInteger(count) || count < 1 || count > start + 1) {
-    throw new DiffusionError("option", `discretePlan: expected steps from 1 to ${start + 1}, got ${count}`);
+    throw new DiffusionError(
+      "option",
+      `discretePlan: expected steps from 1 to ${start + 1}, got ${count}`,
+    );
   }
-  return Array.from({ length: count }, (_, i) => (count === 1 ? start : Math.round(start - (i * start) / (count - 1))));
+  return Array.from({ length: count }, (_, i) =>
+    count === 1 ? start : Math.round(start - (i * start) / (count - 1)),
+  );
 }
 
 function checkLevels(levels: readonly number[], timesteps: number): void {
@@ -52,12 +62,18 @@ function checkLevels(levels: readonly number[], timesteps: number): void {
 /**
  * Steps of the reverse chain. Exact: p(x_s | x_t) with s the next level, Gu et al. 2021, eq. 13, for any list of levels.
  */
-export function discretePlan(schedule: MaskReplaceSchedule, options: DiscretePlanOptions = {}): DiscreteStep[] {
+export function discretePlan(
+  schedule: MaskReplaceSchedule,
+  options: DiscretePlanOptions = {},
+): DiscreteStep[] {
   checkOptions("discretePlan", options, ["steps", "levels", "stride", "start"]);
   const { timesteps } = schedule;
   const { start = timesteps - 1, stride = "exact" } = options;
   if (stride === "released") {
-    throw new DiffusionError("option", "discretePlan: expected stride exact, got released; use releasedFastPlan");
+    throw new DiffusionError(
+      "option",
+      "discretePlan: expected stride exact, got released; use releasedFastPlan",
+    );
   }
   const levels = options.levels ?? evenLevels(start, options.steps ?? start + 1);
   checkLevels(levels, timesteps);
@@ -164,17 +180,25 @@ export function denoiseBranches(
   { denoise, batch, guided }: Pick<DiscreteStepGraphOptions, "denoise" | "batch" | "guided">,
 ): [Tensor, Tensor | undefined] {
   if (!guided) return [denoise(t, { tokens, times, batch, guided }), undefined];
-  const both = denoise(t, { tokens: concat([tokens, tokens], 0), times: concat([times, times], 0), batch, guided });
+  const both = denoise(t, {
+    tokens: concat([tokens, tokens], 0),
+    times: concat([times, times], 0),
+    batch,
+    guided,
+  });
   const [rows, N, K] = both.shape as [number, number, number];
   if (rows !== 2 * batch) {
-    throw new DiffusionError("shape", `sampler: expected logits of ${2 * batch} rows with guidance, got ${rows}`);
+    throw new DiffusionError(
+      "shape",
+      `sampler: expected logits of ${2 * batch} rows with guidance, got ${rows}`,
+    );
   }
   return [both.slice([0, 0, 0], [batch, N, K]), both.slice([batch, 0, 0], [batch, N, K])];
 }
 
 /** Known tokens stay; the others are the drawn ones. */
 export const keepKnown = (drawn: Tensor, known: Tensor): Tensor =>
-  where(known.less(known.trace.constant(0, [], "i32")), drawn, known);
+  where(known.less(0), drawn, known);
 
 /** One reverse step as a graph: outputs tokens, best (argmax of p(x0)) and confidence (its probability). */
 export const discreteStepGraph = (options: DiscreteStepGraphOptions): Graph =>
@@ -239,10 +263,16 @@ export interface DiscreteSampleOptions extends SampleLoopOptions<DiscreteState> 
 const valueAt = (scheduled: Scheduled, t: number): number =>
   typeof scheduled === "number" ? scheduled : scheduled(t);
 
-const repeat = (row: readonly number[], count: number): number[] => Array.from({ length: count }, () => row).flat();
+const repeat = (row: readonly number[], count: number): number[] =>
+  Array.from({ length: count }, () => row).flat();
 
 /** Rows (seed low, seed high, sample, step) of a batch. */
-export const keyTable = (seed: number, firstSample: number, step: number, batch: number): Int32Array =>
+export const keyTable = (
+  seed: number,
+  firstSample: number,
+  step: number,
+  batch: number,
+): Int32Array =>
   Int32Array.from(
     Array.from({ length: batch }, (_, b) => [
       seed | 0,
@@ -257,13 +287,19 @@ export const withKnown = (tokens: Int32Array, known: Int32Array): Int32Array =>
   tokens.map((token, i) => (known[i]! >= 0 ? known[i]! : token));
 
 /** First tokens and the known table of a batch. */
-export function startState(options: Omit<DiscreteSampleOptions, "plan">): { tokens: Int32Array; known: Int32Array } {
+export function startState(options: Omit<DiscreteSampleOptions, "plan">): {
+  tokens: Int32Array;
+  known: Int32Array;
+} {
   const { schedule, batch, tokens: N, seed, firstSample = 0, init = "mask" } = options;
   const known = options.known ?? new Int32Array(batch * N).fill(-1);
   const start = options.start ?? startTokens(schedule, N, { batch, seed, firstSample, init });
   for (const [name, values] of Object.entries({ known, start })) {
     if (values.length === batch * N) continue;
-    throw new DiffusionError("shape", `sampling: expected ${name} of ${batch} x ${N} tokens, got ${values.length}`);
+    throw new DiffusionError(
+      "shape",
+      `sampling: expected ${name} of ${batch} x ${N} tokens, got ${values.length}`,
+    );
   }
   return { tokens: withKnown(start, known), known };
 }
@@ -280,13 +316,18 @@ export function sampleDiscrete(
     plan,
     { tokens },
     async ({ t, s, posteriorT }, state, index) => {
-      const settings = [guidanceScale, temperature, truncation, topK].map((value) => valueAt(value, t));
+      const settings = [guidanceScale, temperature, truncation, topK].map((value) =>
+        valueAt(value, t),
+      );
       const out = await run(
         {
           ...inputs,
           tokens: state.tokens,
           times: new Int32Array(batch).fill(t),
-          coeffs: coefficientTable(schedule, Array.from({ length: batch }, () => ({ t: posteriorT, s }))),
+          coeffs: coefficientTable(
+            schedule,
+            Array.from({ length: batch }, () => ({ t: posteriorT, s })),
+          ),
           settings: Float32Array.from(repeat(settings, batch)),
           known,
           key: keyTable(seed, firstSample, index, batch),

@@ -35,8 +35,14 @@ export interface PurityStep extends PlannedStep {
  * Positions to reveal at level t: round(N cbar_t) - round(N cbar_s), which adds up to N for any N and T. Differs: the
  * reference has tables for N = 1024 only.
  */
-export const revealCount = (schedule: MaskReplaceSchedule, tokens: number, t: number, s: number): number =>
-  Math.round(tokens * cumulativeAt(schedule, t).cbar) - Math.round(tokens * cumulativeAt(schedule, s).cbar);
+export const revealCount = (
+  schedule: MaskReplaceSchedule,
+  tokens: number,
+  t: number,
+  s: number,
+): number =>
+  Math.round(tokens * cumulativeAt(schedule, t).cbar) -
+  Math.round(tokens * cumulativeAt(schedule, s).cbar);
 
 /** Positions to reveal in the next call: at most `perCall`, and never leaving a single one for a call of its own. */
 export function nextReveal(remaining: number, perCall: number): number {
@@ -60,7 +66,7 @@ export function purityPlan(
       calls.push({ t, s, revealed: 1 });
       continue;
     }
-    for (let remaining = revealCount(schedule, tokens, t, s); remaining > 0; ) {
+    for (let remaining = revealCount(schedule, tokens, t, s); remaining > 0;) {
       const count = nextReveal(remaining, perCall);
       remaining -= count;
       revealed += count;
@@ -86,7 +92,7 @@ export function positionScores(logX0: Tensor, rule: PositionRule): Tensor {
 /** Scores of the masked positions; zero where a token is visible. */
 export function selectionScores(scores: Tensor, xt: Tensor, codes: number): Tensor {
   const t = xt.trace;
-  return where(equal(xt, t.constant(codes, [], "i32")), scores, t.constant(0));
+  return where(equal(xt, codes), scores, t.constant(0));
 }
 
 /** Tang et al. 2022, eq. 11: log of p^(1 + r score), normalised; r = `priorWeight`. */
@@ -135,10 +141,15 @@ export const purityStepGraph = (options: PurityGraphOptions): Graph =>
     const reveal = t.input("reveal", { shape: [batch], dtype: "i32" });
     const [logits, uncondLogits] = denoiseBranches(t, inputs, options);
     const predicted = predictStart(logits);
-    const guided = uncondLogits ? guide(predicted, predictStart(uncondLogits), guidanceScale) : predicted;
+    const guided = uncondLogits
+      ? guide(predicted, predictStart(uncondLogits), guidanceScale)
+      : predicted;
     const logX0 = truncate(guided, truncation);
     const scores = positionScores(logX0, rule);
-    const draws = randomUniform(inputs.key, { shape: [batch, N, codes + 1], purpose: kTokenPurpose });
+    const draws = randomUniform(inputs.key, {
+      shape: [batch, N, codes + 1],
+      purpose: kTokenPurpose,
+    });
     const drawn = drawTokens(sharpen(logX0, scores, rule === "purity" ? priorWeight : 0), draws);
     const open = selectionScores(scores, inputs.tokens, codes);
     const places = randomUniform(inputs.key, { shape: [batch, N], purpose: kPositionPurpose });
@@ -156,7 +167,9 @@ export interface PuritySampleOptions extends Omit<DiscreteSampleOptions, "plan">
 function maskedCounts(tokens: Int32Array, batch: number, codes: number): number[] {
   const N = tokens.length / batch;
   return Array.from({ length: batch }, (_, b) =>
-    tokens.subarray(b * N, (b + 1) * N).reduce((count, token) => count + (token === codes ? 1 : 0), 0),
+    tokens
+      .subarray(b * N, (b + 1) * N)
+      .reduce((count, token) => count + (token === codes ? 1 : 0), 0),
   );
 }
 
@@ -170,7 +183,12 @@ export function samplePurity(
   const { tokens, known } = startState(options);
   const unknown = maskedCounts(tokens, batch, schedule.codes);
   let shown = unknown.map(() => 0);
-  const settings = [options.guidanceScale ?? 1, options.temperature ?? 1, options.truncation ?? 1, options.topK ?? 0];
+  const settings = [
+    options.guidanceScale ?? 1,
+    options.temperature ?? 1,
+    options.truncation ?? 1,
+    options.topK ?? 0,
+  ];
   return sampleLoop<PurityStep, DiscreteState>(
     plan,
     { tokens },
@@ -191,7 +209,10 @@ export function samplePurity(
         ? redraw(
             {
               ...fixed,
-              coeffs: coefficientTable(schedule, unknown.map(() => ({ t, s }))),
+              coeffs: coefficientTable(
+                schedule,
+                unknown.map(() => ({ t, s })),
+              ),
               settings: Float32Array.from(unknown.flatMap(() => now)),
             },
             signal ? { signal } : {},

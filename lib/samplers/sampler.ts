@@ -22,12 +22,17 @@ export interface SampleLoopOptions<State> {
   /** Stops with code "aborted" before the next step. */
   signal?: AbortSignal;
   /** Called after each step, before it is yielded; what it returns replaces the state. */
-  onStep?: (step: SamplingStep<State>) => State | undefined | void | Promise<State | undefined | void>;
+  onStep?: (
+    step: SamplingStep<State>,
+  ) => State | undefined | void | Promise<State | undefined | void>;
 }
 
 /** Throws when the signal is aborted. */
 export function throwIfAborted(signal: AbortSignal | undefined, where: string): void {
-  if (signal?.aborted) throw new DiffusionError("aborted", `${where}: stopped by its signal`, { cause: signal.reason });
+  if (signal?.aborted)
+    throw new DiffusionError("aborted", `${where}: stopped by its signal`, {
+      cause: signal.reason,
+    });
 }
 
 /** Runs the steps of a plan one after the other, yielding the state after each. */

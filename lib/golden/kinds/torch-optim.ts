@@ -54,19 +54,27 @@ const adamUpdate: Update = ({ trace: t, job }) => {
 };
 
 /** PyTorch's AdamW decays by 0.01 unless told otherwise. */
-const adamwUpdate: Update = (run, k) => adamUpdate({ ...run, job: { weight_decay: 0.01, ...run.job } }, k);
+const adamwUpdate: Update = (run, k) =>
+  adamUpdate({ ...run, job: { weight_decay: 0.01, ...run.job } }, k);
 
 const sgdUpdate: Update = ({ trace: t, job }) => {
   let velocity: Tensor | undefined;
   return (param, grad) => {
     const { momentum = 0 } = job;
-    const next = sgd({ param, grad, velocity: velocity ?? grad.mul(0) }, { lr: t.constant(job.lr), momentum });
+    const next = sgd(
+      { param, grad, velocity: velocity ?? grad.mul(0) },
+      { lr: t.constant(job.lr), momentum },
+    );
     velocity = next.velocity;
     return next.param;
   };
 };
 
-const updates: Readonly<Record<string, Update>> = { Adam: adamUpdate, AdamW: adamwUpdate, SGD: sgdUpdate };
+const updates: Readonly<Record<string, Update>> = {
+  Adam: adamUpdate,
+  AdamW: adamwUpdate,
+  SGD: sgdUpdate,
+};
 
 function runJob(name: string, index: number, run: Run): Tensors {
   const { inputs, job, steps, count, trace: t } = run;
@@ -90,8 +98,15 @@ function runJob(name: string, index: number, run: Run): Tensors {
 }
 
 async function torchOptim(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
-  const { jobs, steps, shapes } = golden.config as { jobs: [string, Job][]; steps: number; shapes: number[][] };
-  const names = shapes.flatMap((_, k) => [`w.${k}`, ...Array.from({ length: steps }, (__, s) => `g.${s}.${k}`)]);
+  const { jobs, steps, shapes } = golden.config as {
+    jobs: [string, Job][];
+    steps: number;
+    shapes: number[][];
+  };
+  const names = shapes.flatMap((_, k) => [
+    `w.${k}`,
+    ...Array.from({ length: steps }, (__, s) => `g.${s}.${k}`),
+  ]);
   const inputs = Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
   const all = await evaluate(
     (trace, tensors) =>
@@ -106,4 +121,6 @@ async function torchOptim(golden: GoldenCase, evaluate: Evaluate): Promise<Recor
   return all;
 }
 
-export const torchOptimRunners: Readonly<Record<string, GoldenRunner>> = { torch_optim: torchOptim };
+export const torchOptimRunners: Readonly<Record<string, GoldenRunner>> = {
+  torch_optim: torchOptim,
+};

@@ -19,10 +19,14 @@ export interface GoldenTransformer {
   pos_emb_type?: "embedding" | "parameter";
 }
 
-const normOf = (type: string): AdaptiveNormKind => (type.startsWith("adainsnorm") ? "instance" : "layer");
+const normOf = (type: string): AdaptiveNormKind =>
+  type.startsWith("adainsnorm") ? "instance" : "layer";
 
 const conditions: Readonly<
-  Record<GoldenTransformer["kind"], (config: GoldenTransformer) => VqTransformerCondition | undefined>
+  Record<
+    GoldenTransformer["kind"],
+    (config: GoldenTransformer) => VqTransformerCondition | undefined
+  >
 > = {
   text: ({ cond_dim: width }) => ({ kind: "text", width: width! }),
   class: ({ class_number: classes, class_type: type }) => ({
@@ -34,7 +38,10 @@ const conditions: Readonly<
 };
 
 /** VqTransformerConfig of a golden transformer with `timesteps` of its process. */
-export function transformerConfig(config: GoldenTransformer, timesteps: number): VqTransformerConfig {
+export function transformerConfig(
+  config: GoldenTransformer,
+  timesteps: number,
+): VqTransformerConfig {
   const condition = conditions[config.kind](config);
   return {
     codes: config.K,

@@ -31,7 +31,10 @@ import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
 import { channelsFirst, channelsLast } from "../layouts.js";
 
 const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
-const table = (data: Float32Array, rows: number): Values => ({ shape: [rows, data.length / rows], data });
+const table = (data: Float32Array, rows: number): Values => ({
+  shape: [rows, data.length / rows],
+  data,
+});
 
 /** What the cases write for -infinity. */
 const kWrittenInfinity = -1e30;
@@ -43,7 +46,14 @@ function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
     timesteps: c.T,
     endpoints: { abarFirst: c.att_1, abarLast: c.att_T, cbarFirst: c.ctt_1, cbarLast: c.ctt_T },
   });
-  const raw = { at: arrays.a, bt: arrays.b, ct: arrays.c, att: arrays.abar, btt: arrays.bbar, ctt: arrays.cbar };
+  const raw = {
+    at: arrays.a,
+    bt: arrays.b,
+    ct: arrays.c,
+    att: arrays.abar,
+    btt: arrays.bbar,
+    ctt: arrays.cbar,
+  };
   const logs = Object.entries(logBuffers(arrays)).map(([name, values]) => [
     name,
     vector(values.map((x) => Math.max(x, kWrittenInfinity))),
@@ -126,10 +136,14 @@ function mathResults(config: MathConfig, x: Tensors): Tensors {
     q_posterior_model_given: posterior(predicted, given, levels),
     p_pred_truncated: drawnFrom,
     [`truncated_top${config.truncation_topk}`]: keepBest(predicted, config.truncation_topk),
-    ...Object.fromEntries(config.truncation_rates.map((r) => [`truncated_r${r}`, truncate(predicted, r)])),
+    ...Object.fromEntries(
+      config.truncation_rates.map((r) => [`truncated_r${r}`, truncate(predicted, r)]),
+    ),
   };
   return {
-    ...Object.fromEntries(Object.entries(logs).map(([name, value]) => [name, channelsFirst(value)])),
+    ...Object.fromEntries(
+      Object.entries(logs).map(([name, value]) => [name, channelsFirst(value)]),
+    ),
     x_t: xt,
     kl: trained.kl,
     loss_per_sample: trained.perSample,
@@ -154,7 +168,10 @@ export function drawMargin(logP: Tensor, uniform: Tensor): Tensor {
   return column(0).sub(column(1));
 }
 
-async function diffusionMath(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+async function diffusionMath(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
   const config = golden.config as unknown as MathConfig;
   const arrays = maskReplaceSchedule({ codes: config.K, timesteps: config.T });
   const results = await evaluate((_, inputs) => mathResults(config, inputs), {

@@ -2,7 +2,13 @@
 import { microsoftVqTransformerKeys } from "../../models/vq-transformer.keys.js";
 import { vqTransformer } from "../../models/vq-transformer.js";
 import type { VqTransformer, VqTransformerInput } from "../../models/vq-transformer.js";
-import { drawTokens, logCoefficients, logCoefficientTable, logOneHot, transition } from "../../processes/discrete.js";
+import {
+  drawTokens,
+  logCoefficients,
+  logCoefficientTable,
+  logOneHot,
+  transition,
+} from "../../processes/discrete.js";
 import { discreteLoss, lossWeightTable, referenceLoss } from "../../processes/discrete-loss.js";
 import { coefficientTable, maskReplaceSchedule } from "../../processes/schedules.js";
 import type { Trace } from "../../trace/trace.js";
@@ -21,10 +27,17 @@ import { lossOptions } from "./vqd-math.js";
 interface ModelConfig {
   transformer: GoldenTransformer;
   diffusion_step: number;
-  diffusion: { auxiliary_loss_weight: number; adaptive_auxiliary_loss: boolean; mask_weight: [number, number] };
+  diffusion: {
+    auxiliary_loss_weight: number;
+    adaptive_auxiliary_loss: boolean;
+    mask_weight: [number, number];
+  };
 }
 
-const columns = (data: Float32Array, rows: number): Values => ({ shape: [rows, data.length / rows], data });
+const columns = (data: Float32Array, rows: number): Values => ({
+  shape: [rows, data.length / rows],
+  data,
+});
 
 function givenInputs(golden: GoldenCase): Record<string, Values> {
   const { diffusion_step: T, diffusion, transformer } = golden.config as unknown as ModelConfig;
@@ -69,10 +82,19 @@ function trainingResults(model: VqTransformer, x: Tensors, K: number) {
 const nullLabels = (t: Trace, labels: Tensor, classes: number): Tensor =>
   t.constant(classes, [], "i32").broadcastTo(labels.shape);
 
-function buildResults(golden: GoldenCase, model: VqTransformer, weights: LoadedWeights, t: Trace, x: Tensors): Tensors {
+function buildResults(
+  golden: GoldenCase,
+  model: VqTransformer,
+  weights: LoadedWeights,
+  t: Trace,
+  x: Tensors,
+): Tensors {
   const { transformer } = golden.config as unknown as ModelConfig;
   const logits = model.forward(networkInput(x, x["x_t"]!));
-  const taps = namesAfter(golden, "tap.").map((name): [string, Tensor] => [`tap.${name}`, t.recorded.get(name)!]);
+  const taps = namesAfter(golden, "tap.").map((name): [string, Tensor] => [
+    `tap.${name}`,
+    t.recorded.get(name)!,
+  ]);
   const linear = channelsFirst(logits).mul(x["upstream"]!).mean();
   const { reference, fused } = trainingResults(model, x, transformer.K);
   const request = { golden, inputs: x, weights, specs: model.parameters };
@@ -91,14 +113,19 @@ function buildResults(golden: GoldenCase, model: VqTransformer, weights: LoadedW
     "loss_per_sample@fused": fused.perSample,
     "loss_train@fused": fused.loss,
     ...gradientResults(reference.loss, { ...request, prefix: "grad.train." }),
-    ...Object.fromEntries(Object.entries(fusedGradients).map(([name, value]) => [`${name}@fused`, value])),
+    ...Object.fromEntries(
+      Object.entries(fusedGradients).map(([name, value]) => [`${name}@fused`, value]),
+    ),
   };
 }
 
 const nullLogits = (model: VqTransformer, t: Trace, x: Tensors, classes: number): Tensor =>
   model.forward({ ...networkInput(x, x["x_t"]!), labels: nullLabels(t, x["labels"]!, classes) });
 
-async function transformer(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+async function transformer(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
   const config = golden.config as unknown as ModelConfig;
   const model = vqTransformer(transformerConfig(config.transformer, config.diffusion_step));
   const weights = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);
@@ -107,7 +134,8 @@ async function transformer(golden: GoldenCase, evaluate: Evaluate): Promise<Reco
     inputs,
     parameters: weights.parameters,
   });
-  for (const prefix of ["grad.linear.", "grad.train."]) gradientsInForeignLayout(results, { prefix, weights, inputs });
+  for (const prefix of ["grad.linear.", "grad.train."])
+    gradientsInForeignLayout(results, { prefix, weights, inputs });
   return results;
 }
 

@@ -55,10 +55,17 @@ function sampleStep(model: VqTransformer, config: SamplingConfig, x: Tensors): T
   const predict = (condition: Tensors): Tensor =>
     predictStart(model.forward({ tokens, times: x["times"]!, ...condition }));
   const predicted = predict(conditional(x));
-  const guided = Math.abs(scale - 1) < 1e-3 ? predicted : guide(predicted, predict(unconditional(x, config)), scale);
+  const guided =
+    Math.abs(scale - 1) < 1e-3
+      ? predicted
+      : guide(predicted, predict(unconditional(x, config)), scale);
   const logP = posterior(truncate(guided, rate), tokens, logCoefficients(x["logTable"]!));
   const uniform = channelsLast(x["uniform"]!);
-  return { tokens: drawTokens(logP, uniform), logP: channelsFirst(logP), margin: drawMargin(logP, uniform).min() };
+  return {
+    tokens: drawTokens(logP, uniform),
+    logP: channelsFirst(logP),
+    margin: drawMargin(logP, uniform).min(),
+  };
 }
 
 const planOf = (config: SamplingConfig, schedule: MaskReplaceSchedule): DiscreteStep[] =>
@@ -75,7 +82,10 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   const condition = Object.fromEntries(given.map((name) => [name, ioValues(golden, name)]));
   const results: Record<string, Values> = {};
   const margins: number[] = [];
-  let tokens: Values = { shape: [B, N], data: new Int32Array(B * N).fill(maskToken(transformer.K)) };
+  let tokens: Values = {
+    shape: [B, N],
+    data: new Int32Array(B * N).fill(maskToken(transformer.K)),
+  };
   for (const [k, { t, s, posteriorT }] of planOf(config, schedule).entries()) {
     const levels = Array.from({ length: B }, () => ({ t: posteriorT, s }));
     const table = logCoefficientTable(schedule, levels);
@@ -93,7 +103,10 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
     results[`tap.log_p.${k}`] = step["logP"]!;
     margins.push(step["margin"]!.data[0]!);
   }
-  results["tap.argmax_margin_per_step"] = { shape: [margins.length], data: Float64Array.from(margins) };
+  results["tap.argmax_margin_per_step"] = {
+    shape: [margins.length],
+    data: Float64Array.from(margins),
+  };
   return results;
 }
 
@@ -105,16 +118,23 @@ interface PriorConfig {
   to_sample: number;
 }
 
-const rules: Readonly<Record<PriorConfig["prior_rule"], PositionRule>> = { 1: "uniform", 2: "purity" };
+const rules: Readonly<Record<PriorConfig["prior_rule"], PositionRule>> = {
+  1: "uniform",
+  2: "purity",
+};
 
-async function priorSample(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+async function priorSample(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
   const config = golden.config as unknown as PriorConfig;
   const xt = ioValues(golden, "x_t");
   const [B, N] = xt.shape as [number, number];
   const count = nextReveal(config.to_sample, config.prior_ps);
   const chosen = new Int32Array(B * N);
   for (let b = 0; b < B; ++b) {
-    for (const place of ioValues(golden, `selected.${b}`).data.subarray(0, count)) chosen[b * N + place] = 1;
+    for (const place of ioValues(golden, `selected.${b}`).data.subarray(0, count))
+      chosen[b * N + place] = 1;
   }
   const inputs = {
     logits: ioValues(golden, "logits"),
@@ -145,7 +165,8 @@ function newlyVisible(before: Values, after: Values, K: number): Values {
   const [B, N] = before.shape as [number, number];
   const isVisible = (values: Values, i: number): number => (values.data[i] === K ? 0 : 1);
   const data = new Int32Array(B);
-  for (let i = 0; i < B * N; ++i) data[Math.floor(i / N)]! += isVisible(after, i) - isVisible(before, i);
+  for (let i = 0; i < B * N; ++i)
+    data[Math.floor(i / N)]! += isVisible(after, i) - isVisible(before, i);
   return { shape: [B], data };
 }
 

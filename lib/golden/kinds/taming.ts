@@ -1,0 +1,255 @@
+// Golden kinds of the VQGAN: taming_vqmodel, taming_quantizer_remap and taming_ema_quantizer.
+import { gradients } from "../../autodiff/differentiate.js";
+import {
+  codebookLoss,
+  codeRemap,
+  perplexity,
+  vectorQuantizer,
+} from "../../models/vector-quantizer.js";
+import type { UnknownIndex, VectorQuantizer } from "../../models/vector-quantizer.js";
+import { tamingVqganKeys } from "../../models/vqgan.keys.js";
+import { vqgan } from "../../models/vqgan.js";
+import type { Vqgan, VqganConfig } from "../../models/vqgan.js";
+import { ParamScope } from "../../nn/module.js";
+import { matmul, topK } from "../../trace/functions.js";
+import type { Tensor } from "../../trace/tensor.js";
+import type { Trace } from "../../trace/trace.js";
+import type { GoldenCase, Values } from "../case.js";
+import { ioValues } from "../case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
+import { gradientResults, gradientsInForeignLayout, namesAfter } from "../gradients.js";
+import { channelsFirst, channelsLast } from "../layouts.js";
+import { loadWeights } from "../weights.js";
+import type { LoadedWeights } from "../weights.js";
+
+interface VqModelConfig {
+  ddconfig: {
+    z_channels: number;
+    resolution: number;
+    in_channels: number;
+    ch: number;
+    ch_mult: number[];
+    num_res_blocks: number;
+    attn_resolutions: number[];
+  };
+  n_embed: number;
+  embed_dim: number;
+  beta: number;
+  norm_num_groups: number;
+}
+
+const vqganConfig = ({ ddconfig: d, ...config }: VqModelConfig): VqganConfig => ({
+  resolution: d.resolution,
+  imageChannels: d.in_channels,
+  channels: d.ch,
+  multipliers: d.ch_mult,
+  residualBlocks: d.num_res_blocks,
+  attentionResolutions: d.attn_resolutions,
+  groups: config.norm_num_groups,
+  latentChannels: d.z_channels,
+  quantizer: { codes: config.n_embed, width: config.embed_dim, beta: config.beta },
+});
+
+/** Second best minus best squared distance of each latent: how clear its code is. */
+function indexMargin(latents: Tensor, codebook: Tensor): Tensor {
+  const D = codebook.shape[1]!;
+  const z = latents.reshape([latents.size / D, D]);
+  const distances = z
+    .square()
+    .sum([1], true)
+    .add(codebook.square().sum([1]))
+    .sub(matmul(z, codebook, { transposeB: true }).mul(2));
+  const { values } = topK(distances, { k: 2, descending: false });
+  const column = (i: number): Tensor =>
+    values.slice([0, i], [values.shape[0]!, 1]).reshape([values.shape[0]!]);
+  return column(1).sub(column(0));
+}
+
+/** Taps of a trace by the names a case asks for; the reference's norms have no activation of their own. */
+function taps(golden: GoldenCase, t: Trace): Tensors {
+  const names = namesAfter(golden, "tap.").filter((name) => t.recorded.has(name));
+  return Object.fromEntries(
+    names.map((name) => [`tap.${name}`, channelsFirst(t.recorded.get(name)!)]),
+  );
+}
+
+function vqModelResults(
+  golden: GoldenCase,
+  model: Vqgan,
+  weights: LoadedWeights,
+  t: Trace,
+  inputs: Tensors,
+): Tensors {
+  const { beta } = golden.config as unknown as VqModelConfig;
+  const x = channelsLast(inputs["x"]!);
+  const latents = model.encode(x);
+  const encoderOut = t.recorded.get("encoder.conv_out")!;
+  const { quantised, indices } = model.quantizer.quantise(latents);
+  const reconstruction = model.decode(quantised);
+  const tapped = taps(golden, t);
+  const codes = model.quantizer.lookup(indices);
+  const distortion = reconstruction.sub(x).square().mean();
+  const results: Tensors = {
+    ...tapped,
+    encoder_out: channelsFirst(encoderOut),
+    prequant: channelsFirst(latents),
+    "tap.index_margin": indexMargin(latents, t.parameter(model.quantizer.codebook)),
+    indices: indices.reshape([indices.size]),
+    z_q: channelsFirst(quantised),
+    reconstruction: channelsFirst(reconstruction),
+    decoded_from_codes: channelsFirst(model.decode(codes)),
+  };
+  for (const [name, legacy] of Object.entries({ legacy: true, nonlegacy: false })) {
+    const codebook = codebookLoss(latents, codes, beta, legacy);
+    const total = distortion.add(codebook);
+    const request = { golden, prefix: `grad.${name}.`, inputs, weights, specs: model.parameters };
+    results[`loss_codebook_${name}`] = codebook;
+    results[`loss_total_${name}`] = total;
+    Object.assign(results, gradientResults(total, request));
+  }
+  return results;
+}
+
+async function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  const model = vqgan(vqganConfig(golden.config as unknown as VqModelConfig));
+  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
+  const inputs = { x: ioValues(golden, "x") };
+  const results = await evaluate((t, x) => vqModelResults(golden, model, weights, t, x), {
+    inputs,
+    parameters: weights.parameters,
+  });
+  for (const prefix of ["grad.legacy.", "grad.nonlegacy."]) {
+    gradientsInForeignLayout(results, { prefix, weights, inputs });
+  }
+  return results;
+}
+
+interface RemapConfig {
+  n_e: number;
+  e_dim: number;
+  beta: number;
+  legacy: boolean;
+  unknown_index: UnknownIndex;
+}
+
+const integers = (shape: readonly number[], data: Int32Array): Values => ({ shape, data });
+
+function quantise(quantizer: VectorQuantizer, t: Trace, x: Tensors): Tensors {
+  const z = channelsLast(x["z"]!);
+  const { quantised, indices, loss } = quantizer.quantise(z);
+  const through = channelsFirst(quantised);
+  const codebook = t.parameter(quantizer.codebook);
+  return {
+    z_q: through,
+    loss,
+    indices_full: indices.reshape([indices.size]),
+    indices,
+    "grad.z": gradients(through.mul(x["upstream"]!).sum().add(loss), [x["z"]!])[0]!,
+    "grad.embedding.weight": gradients(loss, [codebook])[0]!,
+  };
+}
+
+async function quantizerRemap(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
+  const config = golden.config as unknown as RemapConfig;
+  const quantizer = vectorQuantizer(new ParamScope("quantize"), {
+    codes: config.n_e,
+    width: config.e_dim,
+    beta: config.beta,
+    legacyBeta: config.legacy,
+  });
+  const parameters = new Map([[quantizer.codebook.name, golden.weights.get("embedding.weight")!]]);
+  const inputs = { z: ioValues(golden, "z"), upstream: ioValues(golden, "upstream") };
+  const results = await evaluate((t, x) => quantise(quantizer, t, x), { inputs, parameters });
+  const remap = codeRemap(golden.weights.get("used")!.data as Int32Array, config.unknown_index);
+  const grid = results["indices"]!.shape;
+  const remapped = remap.toUsed(results["indices"]!.data as Int32Array);
+  const full = integers(grid, remap.toFull(remapped));
+  const looked = await evaluate(
+    (_, x) => ({ codebook_entry: channelsFirst(quantizer.lookup(x["full"]!)) }),
+    {
+      inputs: { full },
+      parameters,
+    },
+  );
+  return {
+    ...results,
+    ...looked,
+    indices_remapped: integers(grid, remapped),
+    unmapped_indices: full,
+  };
+}
+
+interface EmaConfig {
+  n_embed: number;
+  embedding_dim: number;
+  beta: number;
+  decay: number;
+  eps: number;
+  steps: number;
+}
+
+const stateNames = {
+  weight: "embedding.weight",
+  cluster_size: "embedding.cluster_size",
+  embed_avg: "embedding.embed_avg",
+};
+
+function emaStep(quantizer: VectorQuantizer, config: EmaConfig, x: Tensors): Tensors {
+  const z = channelsLast(x["z"]!);
+  const { quantised, indices, loss } = quantizer.quantise(z);
+  const objective = loss.add(quantised.square().mean());
+  const state = quantizer.updates(z, indices);
+  const averages = quantizer.averages!;
+  return {
+    z_q: channelsFirst(quantised),
+    loss,
+    perplexity: perplexity(indices, config.n_embed),
+    indices: indices.reshape([indices.size]),
+    "grad.z": gradients(objective, [x["z"]!])[0]!,
+    weight: state[quantizer.codebook.name]!,
+    cluster_size: state[averages.counts.name]!,
+    embed_avg: state[averages.sums.name]!,
+  };
+}
+
+async function emaQuantizer(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
+  const config = golden.config as unknown as EmaConfig;
+  const quantizer = vectorQuantizer(new ParamScope(), {
+    codes: config.n_embed,
+    width: config.embedding_dim,
+    codebook: "ema",
+    beta: config.beta,
+    decay: config.decay,
+    eps: config.eps,
+  });
+  let state = new Map(Object.values(stateNames).map((name) => [name, golden.weights.get(name)!]));
+  const results: Record<string, Values> = {};
+  for (let step = 0; step < config.steps; ++step) {
+    const inputs = { z: ioValues(golden, `z.${step}`) };
+    const {
+      loss,
+      "grad.z": gradZ,
+      ...rest
+    } = await evaluate((_, x) => emaStep(quantizer, config, x), {
+      inputs,
+      parameters: state,
+    });
+    results[`loss.s${step}`] = loss!;
+    results[`grad.s${step}.z`] = gradZ!;
+    for (const [name, values] of Object.entries(rest)) results[`s${step}.${name}`] = values;
+    state = new Map(Object.entries(stateNames).map(([name, ours]) => [ours, rest[name]!]));
+  }
+  return results;
+}
+
+export const tamingRunners: Readonly<Record<string, GoldenRunner>> = {
+  taming_vqmodel: vqModel,
+  taming_quantizer_remap: quantizerRemap,
+  taming_ema_quantizer: emaQuantizer,
+};
