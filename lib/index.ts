@@ -64,7 +64,7 @@ export { openSafetensors, writeSafetensors } from "./checkpoint/safetensors.js";
 export { loadWeights, saveWeights } from "./checkpoint/weights.js";
 
 // Graphs and the core, for own models.
-export { trace, Trace } from "./trace/trace.js";
+export { trace, type Trace } from "./trace/trace.js";
 export { Tensor } from "./trace/tensor.js";
 export * as functions from "./trace/functions.js";
 export { ParamScope } from "./nn/module.js";

@@ -6,8 +6,9 @@ import { describe, expect, it } from "vitest";
 const root = resolve(import.meta.dirname, "..");
 
 const layers: Record<string, number> = {
-  errors: 0, files: 1, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, kernels: 5, text: 4, image: 4,
-  models: 5, samplers: 5, data: 5, checkpoint: 5, version: 0, trainers: 6, pipelines: 6, metrics: 6, golden: 7, server: 7, cli: 8, index: 9,
+  errors: 0, version: 0, files: 1, ir: 1, trace: 2, autodiff: 3, runtime: 3, nn: 4, optim: 4, processes: 4, text: 4, image: 4,
+  kernels: 5, models: 5, samplers: 5, data: 5, checkpoint: 5, trainers: 6, metrics: 6, pipelines: 7, golden: 8, server: 8,
+  cli: 9, index: 10,
 }; // prettier-ignore
 
 // Folders that may use node:* or packages.

@@ -15,7 +15,7 @@ const emoji = new Command("emoji")
     "Build the captioned three-style emoji set; its sources are installed from npm into the cache folder.",
   )
   .option("--cache <folder>", "cache folder (default: SMALTI_CACHE or the user's cache folder)")
-  .option("--size <pixels>", "width and height", wholeNumber(16, 256), 64)
+  .option("--size <pixels>", "width and height", wholeNumber(16, 64), 64)
   .option("--json", "print only JSON on stdout")
   .action(async (options: EmojiOptions) => {
     const signal = interruptSignal("stopping; the set is left unfinished");

@@ -1,0 +1,154 @@
+// Loads the addon and gives its complete typed surface. Importing this file loads nothing; the first use does.
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { DiffusionError, type ErrorCode } from "../errors.js";
+
+export type TypedArray = Float32Array | Float64Array | Int32Array | Uint8Array | Uint16Array;
+
+export interface NativeBuffer {
+  readonly byteLength: number;
+  read(offset?: number, bytes?: number): ArrayBuffer;
+  write(bytes: Uint8Array, offset?: number): void;
+  dispose(): void;
+}
+
+export interface NativePlan {
+  /** Bytes of intermediates of one run. */
+  arenaBytes: number;
+  /** Bytes of packed weights and other values made once when binding. */
+  weightBytes: number;
+  scratchBytes: number;
+  /** Largest total of live intermediates at any point: no plan can need less. */
+  lowerBoundBytes: number;
+  flops: number;
+  bytesMoved: number;
+  /** Rough estimate on this machine. */
+  estimateMs: number;
+  instructions: number;
+  /** Largest first. */
+  buffers: { name: string; bytes: number }[];
+}
+
+export interface NativeSession {
+  run(
+    inputs: TypedArray[],
+    outputs: TypedArray[],
+    abort: { flag: Int32Array } | null,
+  ): Promise<{ ms: number }>;
+  dispose(): void;
+}
+
+export interface NativeProgram {
+  plan(): NativePlan;
+  print(): string;
+  bind(buffers: NativeBuffer[]): Promise<NativeSession>;
+  dispose(): void;
+}
+
+export interface NativeDescription {
+  version: string;
+  isa: string;
+  isas: string[];
+  threads: number;
+  physicalBytes: number;
+  availableBytes: number;
+  cpu: string;
+  napi: number;
+}
+
+export interface NativeAddon {
+  /** Names of the operations that compile accepts. */
+  kernels(): string[];
+  describe(): NativeDescription;
+  configure(options: { threads?: number }): void;
+  /** For tests: allocations of more than this many bytes in all fail; 0 = no limit. */
+  setAllocationLimit(bytes: number): void;
+  compile(bytes: Uint8Array, isa: string): Promise<NativeProgram>;
+  /** Native text of an encoded graph. */
+  print(bytes: Uint8Array): string;
+  NativeBuffer: new (bytes: number) => NativeBuffer;
+}
+
+const requiredNapi = 9;
+let addon: NativeAddon | undefined;
+
+/** Where the addon is: SMALTI_ADDON, or build/Release below a folder above this file. */
+export function addonPath(): string {
+  const given = process.env["SMALTI_ADDON"];
+  if (given) return given;
+  let folder = dirname(fileURLToPath(import.meta.url));
+  for (;;) {
+    const path = join(folder, "build", "Release", "smalti.node");
+    if (existsSync(path)) return path;
+    const parent = dirname(folder);
+    if (parent === folder) {
+      throw new DiffusionError(
+        "device",
+        "core: expected build/Release/smalti.node above the library, got none; run npm run build in the package folder",
+      );
+    }
+    folder = parent;
+  }
+}
+
+/** The addon, loaded on first use. Throws "device" with the reason when it cannot be loaded. */
+export function native(): NativeAddon {
+  if (addon) return addon;
+  const napi = Number(process.versions.napi);
+  if (!(napi >= requiredNapi)) {
+    throw new DiffusionError(
+      "device",
+      `core: expected Node-API ${requiredNapi} or newer, got ${napi} in Node ${process.version}; use Node 20.19 or newer`,
+    );
+  }
+  const path = addonPath();
+  try {
+    addon = createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (cause) {
+    throw new DiffusionError(
+      "device",
+      `core: expected a loadable addon, got ${(cause as Error).message}; run npm run build again`,
+      { cause },
+    );
+  }
+  const threads = process.env["SMALTI_THREADS"];
+  if (threads) addon.configure({ threads: Number(threads) });
+  return addon;
+}
+
+const codes: ReadonlySet<string> = new Set([
+  "shape",
+  "dtype",
+  "option",
+  "checkpoint",
+  "device",
+  "memory",
+  "aborted",
+  "internal",
+  "data",
+  "numeric",
+]);
+
+/** A native error as a DiffusionError that keeps the stack of the call. */
+export function asDiffusionError(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof DiffusionError) return error;
+  const code = (error as { code?: string }).code;
+  if (code === undefined || !codes.has(code)) return error;
+  return new DiffusionError(code as ErrorCode, error.message, { cause: error });
+}
+
+/** Runs a native call, turning its errors into DiffusionErrors; the stack is that of the caller. */
+export async function nativeCall<T>(call: () => T | Promise<T>): Promise<T> {
+  const caller = new Error("call");
+  try {
+    return await call();
+  } catch (error) {
+    const converted = asDiffusionError(error);
+    if (converted instanceof Error && caller.stack) {
+      converted.stack = `${converted.name}: ${converted.message}\n${caller.stack.split("\n").slice(2).join("\n")}`;
+    }
+    throw converted;
+  }
+}
