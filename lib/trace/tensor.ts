@@ -267,7 +267,8 @@ export class Tensor {
   }
 
   sumSquares(axes?: Axes, keepDims = false): Tensor {
-    return this.reduce("sumSquares", axes, keepDims, "sum");
+    const isWhole = normalizeAxes("sumSquares", axes, this.rank).length > 0;
+    return isWhole ? this.reduce("sumSquares", axes, keepDims, "sum") : this.square();
   }
 
   /** Index of the largest element along the last axis; the lowest of equal ones. */
