@@ -1,0 +1,158 @@
+// Gradients of the pointwise ops. Where a derivative jumps (abs, relu, clamp, maximum) one of the two sides is taken.
+import type { Attrs } from "../ir/graph.js";
+import { erf, less, sign, where } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import { nonDifferentiable, onlyUpstream, unbroadcast } from "./rule.js";
+import type { Rule, RuleTable } from "./rule.js";
+
+/** A one-input rule from dx = f(upstream g, input x, output y). */
+const unary =
+  (dx: (g: Tensor, x: Tensor, y: Tensor, attrs: Attrs) => Tensor): Rule =>
+  (context) => [dx(onlyUpstream(context), context.inputs[0]!, context.outputs[0]!, context.attrs)];
+
+type BinaryPart = (g: Tensor, a: Tensor, b: Tensor, y: Tensor) => Tensor;
+
+/** A two-input rule from its two partial gradients, each summed back to its input's shape. */
+const binary =
+  (da: BinaryPart, db: BinaryPart): Rule =>
+  (context) => {
+    const [a, b] = context.inputs as [Tensor, Tensor];
+    const parts = [da, db].map((part, i) => {
+      if (!context.wanted[i]) return undefined;
+      return unbroadcast(
+        part(onlyUpstream(context), a, b, context.outputs[0]!),
+        context.inputs[i]!.shape,
+      );
+    });
+    return parts;
+  };
+
+const zerosLike = (x: Tensor): Tensor => x.trace.constant(0, [], x.dtype);
+
+/** g where the condition holds, else 0. */
+const gate = (condition: Tensor, g: Tensor): Tensor => where(condition, g, zerosLike(g));
+
+/** Phi(x) + x phi(x), with Phi and phi the normal distribution and density. */
+function geluSlope(x: Tensor): Tensor {
+  const distribution = erf(x.mul(Math.SQRT1_2)).add(1).mul(0.5);
+  const density = x
+    .square()
+    .mul(-0.5)
+    .exp()
+    .mul(1 / Math.sqrt(2 * Math.PI));
+  return distribution.add(x.mul(density));
+}
+
+/** Derivative of 0.5 x (1 + tanh u), u = c (x + 0.044715 x^3), c = sqrt(2 / pi). */
+function geluTanhSlope(x: Tensor): Tensor {
+  const c = Math.sqrt(2 / Math.PI);
+  const squared = x.square();
+  const t = x.mul(squared.mul(0.044715 * c).add(c)).tanh();
+  const du = squared.mul(3 * 0.044715 * c).add(c);
+  const outer = t.square().neg().add(1).mul(x).mul(du);
+  return t.add(1).add(outer).mul(0.5);
+}
+
+/** Derivative of x sigmoid(k x): s (1 + k x (1 - s)). */
+function swishSlope(x: Tensor, k: number): Tensor {
+  const s = x.mul(k).sigmoid();
+  return s.mul(x.mul(k).mul(s.neg().add(1)).add(1));
+}
+
+const unaryRules: RuleTable = {
+  neg: unary((g) => g.neg()),
+  abs: unary((g, x) => g.mul(sign(x))),
+  exp: unary((g, _, y) => g.mul(y)),
+  log: unary((g, x) => g.div(x)),
+  log1p: unary((g, x) => g.div(x.add(1))),
+  sqrt: unary((g, _, y) => g.mul(0.5).div(y)),
+  rsqrt: unary((g, _, y) => g.mul(y.mul(y.square()).mul(-0.5))),
+  reciprocal: unary((g, _, y) => g.mul(y.square()).neg()),
+  square: unary((g, x) => g.mul(x).mul(2)),
+  sin: unary((g, x) => g.mul(x.cos())),
+  cos: unary((g, x) => g.mul(x.sin()).neg()),
+  tanh: unary((g, _, y) => g.mul(y.square().neg().add(1))),
+  sigmoid: unary((g, _, y) => g.mul(y.mul(y.neg().add(1)))),
+  silu: unary((g, x) => g.mul(swishSlope(x, 1))),
+  quickGelu: unary((g, x) => g.mul(swishSlope(x, 1.702))),
+  gelu: unary((g, x) => g.mul(geluSlope(x))),
+  geluTanh: unary((g, x) => g.mul(geluTanhSlope(x))),
+  relu: unary((g, x) => gate(less(zerosLike(x), x), g)),
+  softplus: unary((g, x) => g.mul(x.sigmoid())),
+  erf: unary((g, x) =>
+    g.mul(
+      x
+        .square()
+        .neg()
+        .exp()
+        .mul(2 / Math.sqrt(Math.PI)),
+    ),
+  ),
+  leakyRelu: unary((g, x, _, { slope }) => where(x.lessEqual(0), g.mul(slope as number), g)),
+  clamp: unary((g, x, y) => gate(x.equal(y), g)),
+  cast: (context) => [onlyUpstream(context).cast(context.inputs[0]!.dtype)],
+};
+
+const binaryRules: RuleTable = {
+  add: binary(
+    (g) => g,
+    (g) => g,
+  ),
+  sub: binary(
+    (g) => g,
+    (g) => g.neg(),
+  ),
+  mul: binary(
+    (g, _, b) => g.mul(b),
+    (g, a) => g.mul(a),
+  ),
+  div: binary(
+    (g, _, b) => g.div(b),
+    (g, _, b, y) => g.mul(y).div(b).neg(),
+  ),
+  pow: binary(
+    (g, a, b) => g.mul(b).mul(a.pow(b.sub(1))),
+    // d/db a^b = a^b log a; taken as 0 at a <= 0, where only integer b make sense
+    (g, a, _, y) => {
+      const positive = less(zerosLike(a), a);
+      return gate(
+        positive,
+        g.mul(y).mul(where(positive, a, a.trace.constant(1, [], a.dtype)).log()),
+      );
+    },
+  ),
+  maximum: binary(
+    (g, a, b) => where(less(a, b), zerosLike(g), g),
+    (g, a, b) => gate(less(a, b), g),
+  ),
+  minimum: binary(
+    (g, a, b) => where(less(b, a), zerosLike(g), g),
+    (g, a, b) => gate(less(b, a), g),
+  ),
+  mod: binary(
+    (g) => g,
+    (g, a, b) => g.mul(a.div(b).floor()).neg(),
+  ),
+};
+
+const whereRule: Rule = (context) => {
+  const [condition, a, b] = context.inputs as [Tensor, Tensor, Tensor];
+  const g = onlyUpstream(context);
+  return [
+    undefined,
+    context.wanted[1] ? unbroadcast(gate(condition, g), a.shape) : undefined,
+    context.wanted[2] ? unbroadcast(where(condition, zerosLike(g), g), b.shape) : undefined,
+  ];
+};
+
+const flat = [
+  ...["floor", "ceil", "round", "sign", "isFinite", "logicalNot", "stopGradient"],
+  ...["equal", "less", "lessEqual", "logicalAnd", "logicalOr"],
+];
+
+export const pointwiseRules: RuleTable = {
+  ...unaryRules,
+  ...binaryRules,
+  where: whereRule,
+  ...Object.fromEntries(flat.map((op) => [op, nonDifferentiable])),
+};
