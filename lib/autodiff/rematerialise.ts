@@ -23,14 +23,17 @@ function isCheap(graph: Graph, node: Node): boolean {
   return traits.has("fused") && node.inputs.every((input) => size(input) <= size(node.outputs[0]!));
 }
 
+/** The same outputs in less memory, or the graph itself where nothing is gained. */
 export function rematerialise(
   graph: Graph,
   { minBytes = 16384 }: RematerialiseOptions = {},
 ): Graph {
   const readers = readersOf(graph);
-  const turn = peakNode(graph, readers);
-  const dropped = chooseDropped(graph, readers, turn, minBytes);
-  return dropped.size === 0 ? graph : rebuild(graph, turn, dropped);
+  const peak = peakOf(graph, readers);
+  const dropped = chooseDropped(graph, readers, peak.node, minBytes);
+  if (dropped.size === 0) return graph;
+  const lighter = rebuild(graph, peak.node, dropped);
+  return peakOf(lighter, readersOf(lighter)).bytes < peak.bytes ? lighter : graph;
 }
 
 /** Ids of the nodes that read each value; an output of the graph is read at the end. */
@@ -43,8 +46,14 @@ function readersOf(graph: Graph): number[][] {
 
 const isSource = (graph: Graph, id: number): boolean => producerOf(graph, id).inputs.length === 0;
 
-/** The node during which most bytes are alive: in a training graph, the turn from forward to backward. */
-function peakNode(graph: Graph, readers: readonly number[][]): number {
+interface Peak {
+  /** In a training graph this is the turn from forward to backward. */
+  node: number;
+  bytes: number;
+}
+
+/** Where most bytes of intermediates are alive at once. */
+function peakOf(graph: Graph, readers: readonly number[][]): Peak {
   const change = new Array<number>(graph.nodes.length + 2).fill(0);
   for (const value of graph.values) {
     const last = readers[value.id]!.at(-1);
@@ -57,7 +66,7 @@ function peakNode(graph: Graph, readers: readonly number[][]): number {
     alive += bytes;
     if (alive > most) [most, peak] = [alive, id];
   });
-  return Math.min(peak, graph.nodes.length - 1);
+  return { node: Math.min(peak, graph.nodes.length - 1), bytes: most };
 }
 
 /** Longest chain that is computed again for one reader. */
