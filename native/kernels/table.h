@@ -53,6 +53,9 @@ struct KernelTable {
   Kernel<MaskReplaceStepArgs> mask_replace_step;
   Kernel<MaskReplaceLossArgs> mask_replace_loss;
   Kernel<MaskReplaceLossGradArgs> mask_replace_loss_grad;
+
+  // Multiply-adds in registers, to measure the peak: returns the operations done. Null for the reference.
+  int64_t (*fma_peak)(int64_t rounds, float* sink);
 };
 
 // The reference backend: plain loops, double accumulation; every entry filled, f32 and f64.
