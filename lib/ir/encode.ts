@@ -17,25 +17,30 @@ class ByteWriter {
   private length = 0;
 
   u8(value: number): void {
-    this.view.setUint8(this.take(1), value);
+    const at = this.take(1);
+    this.view.setUint8(at, value);
   }
 
   u32(value: number): void {
-    this.view.setUint32(this.take(4), value, true);
+    const at = this.take(4);
+    this.view.setUint32(at, value, true);
   }
 
   i64(value: number): void {
-    this.view.setBigInt64(this.take(8), BigInt(value), true);
+    const at = this.take(8);
+    this.view.setBigInt64(at, BigInt(value), true);
   }
 
   f64(value: number): void {
-    this.view.setFloat64(this.take(8), value, true);
+    const at = this.take(8);
+    this.view.setFloat64(at, value, true);
   }
 
   text(value: string): void {
     const utf8 = new TextEncoder().encode(value);
     this.u32(utf8.length);
-    this.bytes.set(utf8, this.take(utf8.length));
+    const at = this.take(utf8.length);
+    this.bytes.set(utf8, at);
   }
 
   list(values: readonly number[], write: (value: number) => void): void {
@@ -47,7 +52,7 @@ class ByteWriter {
     return this.bytes.slice(0, this.length);
   }
 
-  /** Offset of `count` fresh bytes. */
+  /** Offset of `count` fresh bytes. May replace `bytes` and `view`, so it comes before their use. */
   private take(count: number): number {
     const start = this.length;
     this.length += count;
