@@ -9,13 +9,13 @@ import type { Evaluate, GoldenRunner } from "./evaluate.js";
 import { runners } from "./runners.js";
 
 export interface ParityOptions {
-  /** Only cases whose name or kind contains this. */
+  /** Only cases whose name contains this, or matches it when it has "*". */
   filter?: string;
   /** Instruction set; default the best. */
   isa?: string;
   /** Lines are JSON, one object a case and one of totals; default false. */
   json?: boolean;
-  /** Takes each line of text; default none. */
+  /** Takes each line; default standard output. */
   write?: (line: string) => void;
   signal?: AbortSignal;
 }
@@ -83,15 +83,21 @@ async function runCase(
   }
 }
 
+const writeLine = (line: string): void => void process.stdout.write(`${line}\n`);
+
+function isWanted(name: string, filter: string): boolean {
+  if (!filter.includes("*")) return name.includes(filter);
+  const escaped = filter.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${escaped.join(".*")}$`).test(name);
+}
+
 /** Runs every golden case below `folder` that a runner knows; the others are skipped and their kinds listed. */
 export async function runParity(
   folder: string,
   options: ParityOptions = {},
 ): Promise<ParityReport> {
-  const { filter = "", isa = "", json = false, write = () => undefined, signal } = options;
-  const headers = (await listCases(folder)).filter(
-    ({ name, kind }) => name.includes(filter) || kind.includes(filter),
-  );
+  const { filter = "", isa = "", json = false, write = writeLine, signal } = options;
+  const headers = (await listCases(folder)).filter(({ name }) => isWanted(name, filter));
   const evaluate = evaluator(isa);
   const cases: CaseReport[] = [];
   for (const { name, kind, folder: path } of headers) {

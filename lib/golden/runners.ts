@@ -1,12 +1,12 @@
 // Which runner computes which kind of golden case.
 import type { GoldenRunner } from "./evaluate.js";
-import { tamingRunners } from "./kinds/taming.js";
-import { tamingAdversaryRunners } from "./kinds/taming-adversary.js";
-import { torchOpsRunners } from "./kinds/torch-ops.js";
-import { torchOptimRunners } from "./kinds/torch-optim.js";
-import { vqdMathRunners } from "./kinds/vqd-math.js";
-import { vqdModelRunners } from "./kinds/vqd-model.js";
-import { vqdSamplingRunners } from "./kinds/vqd-sampling.js";
+import { tamingRunners } from "./taming.js";
+import { tamingAdversaryRunners } from "./taming-adversary.js";
+import { torchOpsRunners } from "./torch-ops.js";
+import { torchOptimRunners } from "./torch-optim.js";
+import { vqdMathRunners } from "./vqd-math.js";
+import { vqdModelRunners } from "./vqd-model.js";
+import { vqdSamplingRunners } from "./vqd-sampling.js";
 
 export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...torchOpsRunners,

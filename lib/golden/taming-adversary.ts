@@ -1,8 +1,8 @@
 // Golden kinds of adversarial training: taming_nlayer_discriminator and taming_vq_gan_loss.
-import { gradients } from "../../autodiff/differentiate.js";
-import { patchDiscriminator } from "../../models/patch-discriminator.js";
-import type { NormState, PatchDiscriminator } from "../../models/patch-discriminator.js";
-import { tamingDiscriminatorKeys } from "../../models/vqgan.keys.js";
+import { gradients } from "../autodiff/differentiate.js";
+import { patchDiscriminator } from "../models/patch-discriminator.js";
+import type { NormState, PatchDiscriminator } from "../models/patch-discriminator.js";
+import { tamingDiscriminatorKeys } from "../models/vqgan.keys.js";
 import {
   adaptiveWeight,
   autoencoderLoss,
@@ -10,19 +10,19 @@ import {
   discriminatorLosses,
   generatorLoss,
   l1Loss,
-} from "../../processes/adversarial.js";
-import type { DiscriminatorLossName } from "../../processes/adversarial.js";
-import { conv2d, stopGradient } from "../../trace/functions.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { Trace } from "../../trace/trace.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "../gradients.js";
-import type { GradientRequest } from "../gradients.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
-import { loadWeights } from "../weights.js";
-import type { LoadedWeights } from "../weights.js";
+} from "../processes/adversarial.js";
+import type { DiscriminatorLossName } from "../processes/adversarial.js";
+import { conv2d, stopGradient } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
+import type { GradientRequest } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
+import type { LoadedWeights } from "./weights.js";
 
 interface DiscriminatorConfig {
   input_nc: number;

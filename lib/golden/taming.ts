@@ -1,26 +1,26 @@
 // Golden kinds of the VQGAN: taming_vqmodel, taming_quantizer_remap and taming_ema_quantizer.
-import { gradients } from "../../autodiff/differentiate.js";
+import { gradients } from "../autodiff/differentiate.js";
 import {
   codebookLoss,
   codeRemap,
   perplexity,
   vectorQuantizer,
-} from "../../models/vector-quantizer.js";
-import type { UnknownIndex, VectorQuantizer } from "../../models/vector-quantizer.js";
-import { tamingVqganKeys } from "../../models/vqgan.keys.js";
-import { vqgan } from "../../models/vqgan.js";
-import type { Vqgan, VqganConfig } from "../../models/vqgan.js";
-import { ParamScope } from "../../nn/module.js";
-import { matmul, topK } from "../../trace/functions.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { Trace } from "../../trace/trace.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "../gradients.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
-import { loadWeights } from "../weights.js";
-import type { LoadedWeights } from "../weights.js";
+} from "../models/vector-quantizer.js";
+import type { UnknownIndex, VectorQuantizer } from "../models/vector-quantizer.js";
+import { tamingVqganKeys } from "../models/vqgan.keys.js";
+import { vqgan } from "../models/vqgan.js";
+import type { Vqgan, VqganConfig } from "../models/vqgan.js";
+import { ParamScope } from "../nn/module.js";
+import { matmul, topK } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
+import type { LoadedWeights } from "./weights.js";
 
 interface VqModelConfig {
   ddconfig: {

@@ -1,7 +1,7 @@
 // Golden kind torch_ops: primitive operations with gradients, to find a fault before looking for it inside a network.
-import { gradients } from "../../autodiff/differentiate.js";
-import { unitLength } from "../../models/vector-quantizer.js";
-import { logAddExp } from "../../processes/discrete.js";
+import { gradients } from "../autodiff/differentiate.js";
+import { unitLength } from "../models/vector-quantizer.js";
+import { logAddExp } from "../processes/discrete.js";
 import {
   attention,
   avgPool2d,
@@ -26,12 +26,12 @@ import {
   softplus,
   standardise,
   tanh,
-} from "../../trace/functions.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
+} from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
 
 /** Attributes of an operation, with the types that the operation knows them to have. */
 interface OpAttrs {

@@ -1,12 +1,12 @@
 // Golden kind torch_optim: Adam, AdamW, SGD, clipping by the global norm and weight averaging, some updates in a row.
-import { adamw, sgd } from "../../optim/adamw.js";
-import { clipByGlobalNorm, globalNorm } from "../../optim/clip.js";
-import { ema, warmEmaDecay } from "../../optim/ema.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { Trace } from "../../trace/trace.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
+import { adamw, sgd } from "../optim/adamw.js";
+import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
+import { ema, warmEmaDecay } from "../optim/ema.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 
 interface Job {
   lr: number;

@@ -1,6 +1,6 @@
 // The network configurations of the VQ-Diffusion cases in our words.
-import type { AdaptiveNormKind } from "../../nn/adaln.js";
-import type { VqTransformerCondition, VqTransformerConfig } from "../../models/vq-transformer.js";
+import type { AdaptiveNormKind } from "../nn/adaln.js";
+import type { VqTransformerCondition, VqTransformerConfig } from "../models/vq-transformer.js";
 
 export interface GoldenTransformer {
   kind: "text" | "class" | "uncond";

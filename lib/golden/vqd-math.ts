@@ -1,6 +1,6 @@
 // Golden kinds vqd_schedule and vqd_diffusion_math: schedule arrays, marginals, posterior, losses and truncation of
 // VQ-Diffusion, without a network. Log-probabilities are (B, classes, L) in the cases and (B, N, classes) here.
-import { gradients } from "../../autodiff/differentiate.js";
+import { gradients } from "../autodiff/differentiate.js";
 import {
   drawTokens,
   gumbelOf,
@@ -12,23 +12,23 @@ import {
   predictStart,
   transition,
   truncate,
-} from "../../processes/discrete.js";
+} from "../processes/discrete.js";
 import {
   discreteLoss,
   lossWeightTable,
   referenceLoss,
   timestepProbabilities,
   updateImportance,
-} from "../../processes/discrete-loss.js";
-import type { LossOptions } from "../../processes/discrete-loss.js";
-import { coefficientTable, logBuffers, maskReplaceSchedule } from "../../processes/schedules.js";
-import type { MaskReplaceSchedule } from "../../processes/schedules.js";
-import { topK } from "../../trace/functions.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
+} from "../processes/discrete-loss.js";
+import type { LossOptions } from "../processes/discrete-loss.js";
+import { coefficientTable, logBuffers, maskReplaceSchedule } from "../processes/schedules.js";
+import type { MaskReplaceSchedule } from "../processes/schedules.js";
+import { topK } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
 
 const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
 const table = (data: Float32Array, rows: number): Values => ({

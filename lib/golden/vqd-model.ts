@@ -1,25 +1,25 @@
 // Golden kinds vqd_*_transformer: forward, taps, gradients and training loss of the VQ-Diffusion transformer.
-import { microsoftVqTransformerKeys } from "../../models/vq-transformer.keys.js";
-import { vqTransformer } from "../../models/vq-transformer.js";
-import type { VqTransformer, VqTransformerInput } from "../../models/vq-transformer.js";
+import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
+import { vqTransformer } from "../models/vq-transformer.js";
+import type { VqTransformer, VqTransformerInput } from "../models/vq-transformer.js";
 import {
   drawTokens,
   logCoefficients,
   logCoefficientTable,
   logOneHot,
   transition,
-} from "../../processes/discrete.js";
-import { discreteLoss, lossWeightTable, referenceLoss } from "../../processes/discrete-loss.js";
-import { coefficientTable, maskReplaceSchedule } from "../../processes/schedules.js";
-import type { Trace } from "../../trace/trace.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "../gradients.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
-import { loadWeights } from "../weights.js";
-import type { LoadedWeights } from "../weights.js";
+} from "../processes/discrete.js";
+import { discreteLoss, lossWeightTable, referenceLoss } from "../processes/discrete-loss.js";
+import { coefficientTable, maskReplaceSchedule } from "../processes/schedules.js";
+import type { Trace } from "../trace/trace.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
+import type { LoadedWeights } from "./weights.js";
 import { transformerConfig } from "./vqd-config.js";
 import type { GoldenTransformer } from "./vqd-config.js";
 import { lossOptions } from "./vqd-math.js";

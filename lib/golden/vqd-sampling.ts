@@ -1,7 +1,7 @@
 // Golden kinds vqd_sampling and vqd_prior_sample: whole chains with given uniform draws, and one call of the purity prior.
-import { microsoftVqTransformerKeys } from "../../models/vq-transformer.keys.js";
-import { vqTransformer } from "../../models/vq-transformer.js";
-import type { VqTransformer } from "../../models/vq-transformer.js";
+import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
+import { vqTransformer } from "../models/vq-transformer.js";
+import type { VqTransformer } from "../models/vq-transformer.js";
 import {
   drawTokens,
   guide,
@@ -10,20 +10,20 @@ import {
   posterior,
   predictStart,
   truncate,
-} from "../../processes/discrete.js";
-import { maskReplaceSchedule, maskToken } from "../../processes/schedules.js";
-import type { MaskReplaceSchedule } from "../../processes/schedules.js";
-import { discretePlan, releasedFastPlan } from "../../samplers/discrete.js";
-import type { DiscreteStep } from "../../samplers/discrete.js";
-import { nextReveal, positionScores, selectionScores, sharpen } from "../../samplers/purity.js";
-import type { PositionRule } from "../../samplers/purity.js";
-import { where } from "../../trace/functions.js";
-import type { Tensor } from "../../trace/tensor.js";
-import type { GoldenCase, Values } from "../case.js";
-import { ioValues } from "../case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "../evaluate.js";
-import { channelsFirst, channelsLast } from "../layouts.js";
-import { loadWeights } from "../weights.js";
+} from "../processes/discrete.js";
+import { maskReplaceSchedule, maskToken } from "../processes/schedules.js";
+import type { MaskReplaceSchedule } from "../processes/schedules.js";
+import { discretePlan, releasedFastPlan } from "../samplers/discrete.js";
+import type { DiscreteStep } from "../samplers/discrete.js";
+import { nextReveal, positionScores, selectionScores, sharpen } from "../samplers/purity.js";
+import type { PositionRule } from "../samplers/purity.js";
+import { where } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
 import { transformerConfig } from "./vqd-config.js";
 import type { GoldenTransformer } from "./vqd-config.js";
 import { drawMargin } from "./vqd-math.js";

@@ -28,7 +28,7 @@ export function loadWeights(
   const parameters = new Map<string, Values>();
   const origins = new Map<string, Origin>();
   for (const [foreign, { shape, data }] of golden.weights) {
-    const match = mapKey(map, foreign);
+    const match = mapKey(map, foreign, shape);
     if (match === "drop") continue;
     const spec = match && wanted.get(match.name);
     if (!match || !spec) {

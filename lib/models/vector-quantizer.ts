@@ -3,7 +3,7 @@
 // taming/modules/vqvae/quantize.py; microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes).
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
-import { normal, zeros } from "../nn/init.js";
+import { normal, ones } from "../nn/init.js";
 import type { ParamScope } from "../nn/module.js";
 import { nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -124,8 +124,9 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
   const place = scope.child("embedding");
   const init = metric === "cosine" || isEma ? normal(1) : ({ kind: "uniform", low: -1 / K, high: 1 / K } as const);
   const codebook = isEma ? place.state("weight", [K, D], init) : place.param("weight", [K, D], init);
+  // Counts begin at one: with the reference's zeros the first update throws every unused code far away.
   const averages = isEma
-    ? { counts: place.state("cluster_size", [K], zeros), sums: place.state("embed_avg", [K, D], init) }
+    ? { counts: place.state("cluster_size", [K], ones), sums: place.state("embed_avg", [K, D], init) }
     : undefined;
 
   const stored = (t: Trace): Tensor =>

@@ -26,6 +26,7 @@ export const tamingDiscriminatorKeys: KeyMap = {
   rules: [
     { from: /^(?:discriminator\.)?(main\.\d+\.(?:loc|scale))$/, to: "$1", layout: "squeeze" },
     { from: /^(?:discriminator\.)?(main\.\d+\.(?:bias|running_mean|running_var))$/, to: "$1" },
-    { from: /^(?:discriminator\.)?(main\.\d+\.weight)$/, to: "$1", layout: "conv" },
+    { from: /^(?:discriminator\.)?(main\.\d+\.weight)$/, to: "$1", rank: 4, layout: "conv" },
+    { from: /^(?:discriminator\.)?(main\.\d+\.weight)$/, to: "$1", rank: 1 },
   ],
 };

@@ -17,6 +17,8 @@ export interface KeyRule {
   from: RegExp;
   /** Our name, with $1 … of the match. */
   to: string;
+  /** Only tensors with so many axes; default any. */
+  rank?: number;
   /** Default "same". */
   layout?: Layout;
 }
@@ -33,9 +35,15 @@ export interface KeyMatch {
 }
 
 /** Our name and layout of a foreign tensor; "drop" when it is left out on purpose, undefined when no rule knows it. */
-export function mapKey(map: KeyMap, foreign: string): KeyMatch | "drop" | undefined {
+export function mapKey(
+  map: KeyMap,
+  foreign: string,
+  shape: readonly number[],
+): KeyMatch | "drop" | undefined {
   if (map.drop.some((pattern) => pattern.test(foreign))) return "drop";
-  const rule = map.rules.find(({ from }) => from.test(foreign));
+  const rule = map.rules.find(
+    ({ from, rank = shape.length }) => rank === shape.length && from.test(foreign),
+  );
   return rule && { name: foreign.replace(rule.from, rule.to), layout: rule.layout ?? "same" };
 }
 
