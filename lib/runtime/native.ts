@@ -66,6 +66,8 @@ export interface NativeAddon {
   /** For tests: allocations of more than this many bytes in all fail; 0 = no limit. */
   setAllocationLimit(bytes: number): void;
   compile(bytes: Uint8Array, isa: string): Promise<NativeProgram>;
+  /** GFLOP/s of multiply-adds in registers, one thread. */
+  measurePeak(isa: string, milliseconds: number): Promise<number>;
   /** Native text of an encoded graph. */
   print(bytes: Uint8Array): string;
   NativeBuffer: new (bytes: number) => NativeBuffer;
