@@ -3,8 +3,7 @@ import { DiffusionError, formatShape } from "../errors.js";
 import { numericTypes } from "./dtype.js";
 import type { OpDef, Trait } from "./op.js";
 import {
-  choiceAttr, countAttr, defineOp, dtypeAttr, integerAttr, integersAttr, realAttr, realsAttr, requireIndices,
-  requireRank, requireSameType, requireTypes, shapeAttr, shapeError, textAttr,
+  choiceAttr, countAttr, defineOp, dtypeAttr, integerAttr, integersAttr, realAttr, realsAttr, requireIndices, requireSameType, requireTypes, shapeAttr, shapeError, textAttr,
 } from "./op.js"; // prettier-ignore
 import { canBroadcastTo, sameShape, sizeOf } from "./shape.js";
 import type { Shape } from "./shape.js";
