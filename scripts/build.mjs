@@ -1,4 +1,4 @@
-// Builds what is out of date: the addon through cmake-js into build/Release, the library through tsc into dist/.
+// Builds what is out of date: the addon through cmake into build/Release, the library through tsc into dist/.
 // --native: the addon only; --quiet: print nothing when there is nothing to do.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -60,11 +60,17 @@ function build(name, sources, product, work) {
   console.error(`built ${name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
 }
 
+/** Arguments that keep the build tool from listing every file. */
+const quietly = () => (readFileSync(join(root, "build", "CMakeCache.txt"), "utf8").includes("CMAKE_GENERATOR:INTERNAL=Ninja") ? ["--quiet"] : ["-s"]);
+
 const bin = (name) => join(root, "node_modules", ".bin", name);
 
 build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {
   expectTools();
-  run(bin("cmake-js"), ["compile", "--silent", "--parallel", String(availableParallelism())]);
+  const fresh = existsSync(join(root, "build", "CMakeCache.txt")) ? [] : has("ninja") ? ["-G", "Ninja"] : [];
+  const headers = join(root, "node_modules", "node-api-headers", "include");
+  run("cmake", ["-S", ".", "-B", "build", ...fresh, "-DCMAKE_BUILD_TYPE=Release", `-DCMAKE_JS_INC=${headers}`, "--log-level=WARNING"]);
+  run("cmake", ["--build", "build", "--parallel", String(availableParallelism()), "--", ...quietly()]);
 });
 if (!flags.has("--native")) {
   build("the library", ["lib", "tsconfig.json", "tsconfig.build.json"], join(root, "dist", "index.js"), () => {

@@ -1,0 +1,85 @@
+// Reads and writes copy on the JavaScript thread; they are refused while a queued run may change, or read, the memory.
+#include "bindings/buffer_wrap.h"
+
+#include <cstring>
+
+#include "bindings/convert.h"
+#include "bindings/errors.h"
+#include "native/core/error.h"
+
+namespace smalti {
+namespace {
+
+void expect_range(const char* where, size_t offset, size_t bytes, size_t size) {
+  if (offset <= size && bytes <= size - offset) return;
+  throw Error(ErrorCode::option, std::string(where) + ": expected a range within " + std::to_string(size) + " bytes, got " +
+                                     std::to_string(bytes) + " from " + std::to_string(offset));
+}
+
+void expect_idle(const char* where, int runs) {
+  if (runs == 0) return;
+  throw Error(ErrorCode::option, std::string(where) + ": expected an idle buffer, got one in use by a run; await the run first");
+}
+
+}  // namespace
+
+Napi::Function BufferWrap::define(Napi::Env env) {
+  return DefineClass(env, "NativeBuffer",
+                     {InstanceAccessor<&BufferWrap::byte_length>("byteLength"), InstanceMethod<&BufferWrap::read>("read"),
+                      InstanceMethod<&BufferWrap::write>("write"), InstanceMethod<&BufferWrap::dispose>("dispose")});
+}
+
+BufferWrap::BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BufferWrap>(info) {
+  guarded(info.Env(), [&] {
+    bytes_ = count_argument(info, 0, "NativeBuffer");
+    buffer_ = std::make_shared<Buffer>(bytes_);
+    if (bytes_ > 0) std::memset(buffer_->memory.data(), 0, bytes_);
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(bytes_));
+  });
+}
+
+BufferWrap::~BufferWrap() {
+  if (buffer_) Napi::MemoryManagement::AdjustExternalMemory(Env(), -static_cast<int64_t>(bytes_));
+}
+
+const std::shared_ptr<Buffer>& BufferWrap::buffer(const char* where) const {
+  if (!buffer_) throw Error(ErrorCode::option, std::string(where) + ": expected a live buffer, got a disposed one");
+  return buffer_;
+}
+
+Napi::Value BufferWrap::byte_length(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes_));
+}
+
+Napi::Value BufferWrap::read(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Buffer& source = *buffer("read");
+    expect_idle("read", source.updates.load());
+    const size_t offset = info.Length() > 0 && !info[0].IsUndefined() ? count_argument(info, 0, "read") : 0;
+    const size_t rest = bytes_ - std::min(offset, bytes_);
+    const size_t bytes = info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "read") : rest;
+    expect_range("read", offset, bytes, bytes_);
+    Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(info.Env(), bytes);
+    if (bytes > 0) std::memcpy(copy.Data(), source.memory.data() + offset, bytes);
+    return copy;
+  });
+}
+
+void BufferWrap::write(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), [&] {
+    Buffer& target = *buffer("write");
+    expect_idle("write", target.runs.load());
+    const Span<uint8_t> bytes = bytes_argument(info, 0, "write");
+    const size_t offset = info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "write") : 0;
+    expect_range("write", offset, bytes.size(), bytes_);
+    if (!bytes.empty()) std::memcpy(target.memory.data() + offset, bytes.data(), bytes.size());
+  });
+}
+
+void BufferWrap::dispose(const Napi::CallbackInfo& info) {
+  if (!buffer_) return;
+  buffer_.reset();
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -static_cast<int64_t>(bytes_));
+}
+
+}  // namespace smalti

@@ -1,0 +1,350 @@
+// Arguments of products, normalisation, attention and token kernels: one function per kernel.
+#include <algorithm>
+
+#include "native/compile/binder.h"
+
+namespace smalti {
+namespace {
+
+Instruction bind_matmul(Binder& b) {
+  const MatmulShape s = matmul_shape(b.graph, *b.node);
+  MatmulArgs a = {};
+  a.batch = s.batch;
+  a.M = s.M;
+  a.N = s.N;
+  a.K = s.K;
+  a.a_batch_stride = s.a_shared || s.batch == 1 ? 0 : s.M * s.K;
+  a.a_row_stride = s.transpose_a ? 1 : s.K;
+  a.a_column_stride = s.transpose_a ? s.M : 1;
+  a.b_batch_stride = s.b_shared ? 0 : packed_group_elements(s.K, s.N, b.step.table->panel_columns);
+  a.dtype = b.dtype();
+  b.fix(a.a, b.input(0));
+  b.fix(a.b, b.input(1));
+  b.fix(a.c, b.output(0));
+  if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::matmul);
+}
+
+void set_window(const Binder& b, Conv2dArgs& a) {
+  const std::vector<int64_t> stride = b.node->integers("stride");
+  const std::vector<int64_t> padding = b.node->integers("padding");
+  a.stride_h = stride[0];
+  a.stride_w = stride[1];
+  a.pad_top = padding[0];
+  a.pad_left = padding[2];
+  a.upsample = b.node->integer_or("upsample", 1);
+  a.dilation = 1;
+}
+
+// As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of a strided gradient.
+void turn_into_input_gradient(Conv2dArgs& a) {
+  std::swap(a.C, a.O);
+  a.dilation = a.stride_h;
+  a.stride_h = a.stride_w = 1;
+  a.pad_top = a.KH - 1 - a.pad_top;
+  a.pad_left = a.KW - 1 - a.pad_left;
+}
+
+Instruction bind_conv2d(Binder& b) {
+  Conv2dArgs a = {};
+  const Shape& x = b.in_shape(0);
+  const Shape& w = b.in_shape(1);
+  const Shape& y = b.out_shape();
+  a.B = x[0];
+  a.H = x[1];
+  a.W = x[2];
+  a.groups = b.node->integer_or("groups", 1);
+  a.C = w[2];
+  a.O = w[3] / a.groups;
+  a.KH = w[0];
+  a.KW = w[1];
+  a.OH = y[1];
+  a.OW = y[2];
+  set_window(b, a);
+  if (b.node->op == "conv2dGradInput") turn_into_input_gradient(a);
+  a.w_group_stride = packed_group_elements(a.KH * a.KW * a.C, a.O, b.step.table->panel_columns);
+  a.dtype = b.dtype();
+  b.fix(a.x, b.input(0));
+  b.fix(a.w, b.input(1));
+  b.fix(a.y, b.output(0));
+  if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::conv2d);
+}
+
+Instruction bind_conv2d_grad_weight(Binder& b) {
+  Conv2dGradWeightArgs a = {};
+  const Shape& x = b.in_shape(0);
+  const Shape& dy = b.in_shape(1);
+  const std::vector<int64_t> kernel = b.node->integers("kernel");
+  const std::vector<int64_t> stride = b.node->integers("stride");
+  const std::vector<int64_t> padding = b.node->integers("padding");
+  a.B = x[0];
+  a.H = x[1];
+  a.W = x[2];
+  a.groups = b.node->integer_or("groups", 1);
+  a.C = x[3] / a.groups;
+  a.O = dy[3] / a.groups;
+  a.KH = kernel[0];
+  a.KW = kernel[1];
+  a.OH = dy[1];
+  a.OW = dy[2];
+  a.stride_h = stride[0];
+  a.stride_w = stride[1];
+  a.pad_top = padding[0];
+  a.pad_left = padding[2];
+  a.upsample = b.node->integer_or("upsample", 1);
+  a.dtype = b.dtype();
+  b.fix(a.x, b.input(0));
+  b.fix(a.dy, b.input(1));
+  b.fix(a.dw, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::conv2d_grad_weight, b.is_f32()), &KernelTable::conv2d_grad_weight);
+}
+
+template <class Args>
+void set_group_norm(const Binder& b, Args& a) {
+  const Shape& x = b.in_shape(0);
+  a.B = x[0];
+  a.C = x.last();
+  a.S = x.elements() / a.B / a.C;
+  a.groups = b.node->integer("groups");
+  a.eps = b.node->number("eps");
+  a.silu = b.node->text("activation") == "silu";
+  a.dtype = b.dtype();
+}
+
+Instruction bind_group_norm(Binder& b) {
+  GroupNormArgs a = {};
+  set_group_norm(b, a);
+  b.fix(a.x, b.input(0));
+  b.fix(a.gamma, b.input(1));
+  b.fix(a.beta, b.input(2));
+  b.fix(a.y, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::group_norm, b.is_f32()), &KernelTable::group_norm);
+}
+
+Instruction bind_group_norm_grad(Binder& b) {
+  GroupNormGradArgs a = {};
+  set_group_norm(b, a);
+  b.fix(a.x, b.input(0));
+  b.fix(a.gamma, b.input(1));
+  b.fix(a.beta, b.input(2));
+  b.fix(a.dy, b.input(3));
+  b.fix(a.dx, b.output(0));
+  b.fix(a.dgamma, b.output(1));
+  b.fix(a.dbeta, b.output(2));
+  b.fix(a.partial, b.place(b.step.temps[0]));
+  return b.finish(a, pick(b.module, &KernelTable::group_norm_grad, b.is_f32()), &KernelTable::group_norm_grad);
+}
+
+NormAffine norm_affine(const Node& node) {
+  const std::string& affine = node.text("affine");
+  return affine == "none" ? NormAffine::none : affine == "shared" ? NormAffine::shared : NormAffine::modulate;
+}
+
+template <class Args>
+void set_layer_norm(const Binder& b, Args& a) {
+  const Shape& x = b.in_shape(0);
+  a.B = x.rank == 1 ? 1 : x[0];
+  a.D = x.last();
+  a.N = x.elements() / a.B / a.D;
+  a.eps = b.node->number("eps");
+  a.affine = norm_affine(*b.node);
+  a.dtype = b.dtype();
+}
+
+Instruction bind_layer_norm(Binder& b) {
+  LayerNormArgs a = {};
+  set_layer_norm(b, a);
+  b.fix(a.x, b.input(0));
+  if (a.affine != NormAffine::none) {
+    b.fix(a.scale, b.input(1));
+    b.fix(a.shift, b.input(2));
+  }
+  b.fix(a.y, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::layer_norm, b.is_f32()), &KernelTable::layer_norm);
+}
+
+Instruction bind_layer_norm_grad(Binder& b) {
+  LayerNormGradArgs a = {};
+  set_layer_norm(b, a);
+  const bool is_affine = a.affine != NormAffine::none;
+  b.fix(a.x, b.input(0));
+  b.fix(a.dy, b.input(is_affine ? 2 : 1));
+  b.fix(a.dx, b.output(0));
+  if (is_affine) {
+    b.fix(a.scale, b.input(1));
+    b.fix(a.dscale, b.output(1));
+    b.fix(a.dshift, b.output(2));
+    b.fix(a.partial, b.place(b.step.temps[0]));
+  }
+  return b.finish(a, pick(b.module, &KernelTable::layer_norm_grad, b.is_f32()), &KernelTable::layer_norm_grad);
+}
+
+Instruction bind_softmax(Binder& b) {
+  SoftmaxArgs a = {};
+  a.count = b.in_shape(0).last();
+  a.rows = b.in_shape(0).elements() / a.count;
+  a.is_log = b.node->op == "logSoftmax";
+  a.dtype = b.dtype();
+  b.fix(a.src, b.input(0));
+  b.fix(a.dst, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::softmax, b.is_f32()), &KernelTable::softmax);
+}
+
+Instruction bind_softmax_grad(Binder& b) {
+  SoftmaxGradArgs a = {};
+  a.count = b.in_shape(0).last();
+  a.rows = b.in_shape(0).elements() / a.count;
+  a.is_log = b.node->op == "logSoftmaxGrad";
+  a.dtype = b.dtype();
+  b.fix(a.y, b.input(0));
+  b.fix(a.dy, b.input(1));
+  b.fix(a.dx, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::softmax_grad, b.is_f32()), &KernelTable::softmax_grad);
+}
+
+template <class Args>
+void set_attention(Binder& b, Args& a, size_t mask) {
+  const Shape& q = b.in_shape(0);
+  a.B = q[0];
+  a.N = q[1];
+  a.H = q[2];
+  a.D = q[3];
+  a.M = b.in_shape(1)[1];
+  a.E = b.in_shape(2)[3];
+  a.scale = b.node->number("scale");
+  a.is_causal = b.node->flag_or("causal", false);
+  a.dtype = b.dtype();
+  b.fix(a.q, b.input(0));
+  b.fix(a.k, b.input(1));
+  b.fix(a.v, b.input(2));
+  if (b.node->inputs.size() <= mask) return;
+  b.fix(a.mask, b.input(mask));
+  const Shape& shape = b.in_shape(mask);
+  int64_t step = 1;
+  for (int i = shape.rank - 1; i >= 0; --i) {
+    a.mask_strides[4 - shape.rank + i] = shape[i] == 1 ? 0 : step;
+    step *= shape[i];
+  }
+}
+
+Instruction bind_attention(Binder& b) {
+  AttentionArgs a = {};
+  set_attention(b, a, 3);
+  b.fix(a.out, b.output(0));
+  b.fix(a.lse, b.output(1));
+  return b.finish(a, pick(b.module, &KernelTable::attention, b.is_f32()), &KernelTable::attention);
+}
+
+Instruction bind_attention_grad(Binder& b) {
+  AttentionGradArgs a = {};
+  set_attention(b, a, 6);
+  b.fix(a.out, b.input(3));
+  b.fix(a.lse, b.input(4));
+  b.fix(a.dout, b.input(5));
+  b.fix(a.dq, b.output(0));
+  b.fix(a.dk, b.output(1));
+  b.fix(a.dv, b.output(2));
+  return b.finish(a, pick(b.module, &KernelTable::attention_grad, b.is_f32()), &KernelTable::attention_grad);
+}
+
+Instruction bind_nearest_codes(Binder& b) {
+  NearestCodesArgs a = {};
+  a.N = b.in_shape(0)[0];
+  a.D = b.in_shape(0)[1];
+  a.K = b.in_shape(1)[0];
+  a.metric = b.node->text("metric") == "cosine" ? CodeMetric::cosine : CodeMetric::euclidean;
+  a.dtype = b.dtype();
+  b.fix(a.latents, b.input(0));
+  b.fix(a.codebook, b.input(1));
+  b.fix(a.indices, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::nearest_codes, b.is_f32()), &KernelTable::nearest_codes);
+}
+
+Instruction bind_mask_replace_forward(Binder& b) {
+  MaskReplaceForwardArgs a = {};
+  a.B = b.in_shape(0)[0];
+  a.N = b.in_shape(0)[1];
+  a.K = b.node->integer("codes");
+  a.dtype = b.dtype(1);
+  b.fix(a.x0, b.input(0));
+  b.fix(a.coeffs, b.input(1));
+  b.fix(a.uniform, b.input(2));
+  b.fix(a.xt, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_forward, b.is_f32(1)), &KernelTable::mask_replace_forward);
+}
+
+template <class Args>
+void set_tokens(const Binder& b, Args& a) {
+  a.B = b.in_shape(0)[0];
+  a.N = b.in_shape(0)[1];
+  a.K = b.in_shape(0)[2];
+  a.dtype = b.dtype();
+}
+
+Instruction bind_mask_replace_step(Binder& b) {
+  MaskReplaceStepArgs a = {};
+  set_tokens(b, a);
+  const size_t first = b.node->flag("guided") ? 2 : 1;
+  b.fix(a.logits, b.input(0));
+  if (first == 2) b.fix(a.uncond_logits, b.input(1));
+  b.fix(a.xt, b.input(first));
+  b.fix(a.coeffs, b.input(first + 1));
+  b.fix(a.settings, b.input(first + 2));
+  b.fix(a.uniform, b.input(first + 3));
+  b.fix(a.tokens, b.output(0));
+  b.fix(a.best, b.output(1));
+  b.fix(a.confidence, b.output(2));
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_step, b.is_f32()), &KernelTable::mask_replace_step);
+}
+
+Instruction bind_mask_replace_loss(Binder& b) {
+  MaskReplaceLossArgs a = {};
+  set_tokens(b, a);
+  b.fix(a.logits, b.input(0));
+  b.fix(a.x0, b.input(1));
+  b.fix(a.xt, b.input(2));
+  b.fix(a.coeffs, b.input(3));
+  b.fix(a.kl, b.output(0));
+  b.fix(a.nll, b.output(1));
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss, b.is_f32()), &KernelTable::mask_replace_loss);
+}
+
+Instruction bind_mask_replace_loss_grad(Binder& b) {
+  MaskReplaceLossGradArgs a = {};
+  set_tokens(b, a);
+  b.fix(a.logits, b.input(0));
+  b.fix(a.x0, b.input(1));
+  b.fix(a.xt, b.input(2));
+  b.fix(a.coeffs, b.input(3));
+  b.fix(a.dkl, b.input(4));
+  b.fix(a.dnll, b.input(5));
+  b.fix(a.dlogits, b.output(0));
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss_grad, b.is_f32()), &KernelTable::mask_replace_loss_grad);
+}
+
+}  // namespace
+
+void add_network_binds(BindTable& table) {
+  table["matmul"] = bind_matmul;
+  table["conv2d"] = bind_conv2d;
+  table["conv2dGradInput"] = bind_conv2d;
+  table["conv2dGradWeight"] = bind_conv2d_grad_weight;
+  table["groupNorm"] = bind_group_norm;
+  table["groupNormGrad"] = bind_group_norm_grad;
+  table["layerNorm"] = bind_layer_norm;
+  table["layerNormGrad"] = bind_layer_norm_grad;
+  table["softmax"] = bind_softmax;
+  table["logSoftmax"] = bind_softmax;
+  table["softmaxGrad"] = bind_softmax_grad;
+  table["logSoftmaxGrad"] = bind_softmax_grad;
+  table["attention"] = bind_attention;
+  table["attentionGrad"] = bind_attention_grad;
+  table["nearestCodes"] = bind_nearest_codes;
+  table["maskReplaceForward"] = bind_mask_replace_forward;
+  table["maskReplaceStep"] = bind_mask_replace_step;
+  table["maskReplaceLoss"] = bind_mask_replace_loss;
+  table["maskReplaceLossGrad"] = bind_mask_replace_loss_grad;
+}
+
+}  // namespace smalti

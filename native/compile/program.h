@@ -1,0 +1,107 @@
+// What compiling a graph gives: immutable instructions and a memory plan. Everything that changes during a run lives in
+// the runtime's arena.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "native/core/aligned_buffer.h"
+#include "native/ir/graph.h"
+#include "native/kernels/table.h"
+
+namespace smalti {
+
+// Which memory a tensor lies in.
+enum class Space : uint8_t {
+  arena,       // of the run (or of the setup)
+  input,       // slot: the n-th input of a run
+  buffer,      // slot: the n-th weight or state
+  persistent,  // of the session: results of the setup
+  constant,    // of the program
+};
+
+struct Place {
+  Space space = Space::arena;
+  int slot = 0;
+  int64_t offset = 0;  // in bytes
+};
+
+// A pointer inside an argument struct that is set when the memory is known.
+struct PointerFix {
+  uint32_t at;  // byte offset in the struct
+  Place place;
+};
+
+struct Instruction {
+  // Runs work items of one phase of the kernel.
+  void (*invoke)(const void* kernel, const void* args, int phase, Range range, void* scratch) = nullptr;
+  const void* kernel = nullptr;  // Kernel<Args> of a table
+  const char* backend = "";
+  std::string op;
+  std::string scope;
+  std::vector<uint64_t> args;  // the struct, null pointers
+  std::vector<PointerFix> fixes;
+  std::vector<PwInstr> code;             // of the pointwise program
+  int64_t code_at = -1;                  // byte offset of the pointer to `code`
+  std::vector<int64_t> items;            // by phase
+  int64_t scratch_bytes = 0;             // for each worker
+  double flops = 0;
+  double bytes = 0;
+  std::string text;  // for people
+};
+
+struct InputSlot {
+  std::string name;
+  Spec spec;
+  bool is_updated = false;      // states only
+  bool is_used_by_run = false;  // weights that only the setup reads are released after it
+};
+
+struct OutputSlot {
+  std::string name;
+  Spec spec;
+  Place place;
+};
+
+// A tensor in the memory plan, for reports and for the planner's test.
+struct PlannedBuffer {
+  std::string name;
+  int64_t bytes;
+  int64_t offset;
+  int first;  // instruction that writes it
+  int last;   // last instruction that reads it
+};
+
+struct Program {
+  std::string isa;
+  std::vector<Instruction> setup;
+  std::vector<Instruction> run;
+  std::vector<InputSlot> inputs;   // role input
+  std::vector<InputSlot> buffers;  // roles weight and state
+  std::vector<OutputSlot> outputs;
+  AlignedBuffer constants;
+  int64_t setup_arena_bytes = 0;
+  int64_t arena_bytes = 0;
+  int64_t lower_bound_bytes = 0;
+  int64_t persistent_bytes = 0;
+  int64_t scratch_bytes = 0;  // for each worker
+  std::vector<PlannedBuffer> planned;
+  double flops = 0;
+  double bytes = 0;
+};
+
+// Graph -> Program for an instruction set ("" = best, "ref" = reference).
+Program compile(Graph graph, const std::string& isa);
+
+// Ops that compile accepts.
+std::vector<std::string> compilable_ops();
+
+// One line an instruction.
+std::string print(const Program& program);
+
+// Time of one run from operation and byte counts, for plan().
+double estimate_ms(const Program& program, int threads);
+
+}  // namespace smalti

@@ -1,0 +1,146 @@
+// Chooses the backend of products and adds what kernels need besides their operands: packed weights, scratch tensors.
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "native/compile/stages.h"
+
+namespace smalti {
+namespace {
+
+// Packing of the second operand of a matmul.
+PackArgs matmul_pack(const Graph& graph, const Node& node) {
+  const MatmulShape shape = matmul_shape(graph, node);
+  PackArgs pack = {};
+  pack.groups = shape.b_shared ? 1 : shape.batch;
+  pack.K = shape.K;
+  pack.N = shape.N;
+  pack.group_stride = shape.K * shape.N;
+  pack.taps = 1;
+  pack.channels = shape.K;
+  pack.k_stride = shape.transpose_b ? 1 : shape.N;
+  pack.n_stride = shape.transpose_b ? shape.K : 1;
+  pack.dtype = graph.out(node).dtype;
+  return pack;
+}
+
+// Weight (KH, KW, C, groups * O): columns are output channels, or input channels with flipped taps for the input's gradient.
+PackArgs conv_pack(const Graph& graph, const Node& node) {
+  const Shape& w = graph.in(node, 1).shape;
+  const int64_t groups = node.integer_or("groups", 1);
+  const int64_t O = w[3] / groups;
+  const bool is_gradient = node.op == "conv2dGradInput";
+  PackArgs pack = {};
+  pack.groups = groups;
+  pack.taps = w[0] * w[1];
+  pack.channels = is_gradient ? O : w[2];
+  pack.K = pack.taps * pack.channels;
+  pack.N = is_gradient ? w[2] : O;
+  pack.group_stride = O;
+  pack.tap_stride = w[2] * w[3];
+  pack.k_stride = is_gradient ? 1 : w[3];
+  pack.n_stride = is_gradient ? w[3] : 1;
+  pack.flip_taps = is_gradient;
+  pack.dtype = graph.out(node).dtype;
+  return pack;
+}
+
+class Selector {
+ public:
+  explicit Selector(Module& module) : module_(module) {}
+
+  void run() {
+    const std::vector<Step> steps = std::move(module_.steps);
+    module_.steps.clear();
+    for (Step step : steps) {
+      if (step.kind == Step::Kind::node) prepare(step);
+      module_.steps.push_back(std::move(step));
+    }
+  }
+
+ private:
+  void prepare(Step& step) {
+    const Node& node = module_.node(step.node);
+    const bool is_f32 = module_.graph.out(node).dtype == Dtype::f32;
+    if (node.op == "matmul") {
+      pack_operand(step, matmul_pack(module_.graph, node), &pick(module_, &KernelTable::matmul, is_f32));
+    } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
+      pack_operand(step, conv_pack(module_.graph, node), &pick(module_, &KernelTable::conv2d, is_f32));
+    } else if (node.op == "groupNormGrad") {
+      const Shape& x = module_.graph.in(node, 0).shape;
+      add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
+    } else if (node.op == "layerNormGrad" && node.text("affine") != "none") {
+      const Shape& x = module_.graph.in(node, 0).shape;
+      const int64_t B = x.rank == 1 ? 1 : x[0];
+      const int64_t rows = x.elements() / B / x.last();
+      add_temp(step, module_.graph.out(node).dtype, B * ((rows + kLayerNormBlock - 1) / kLayerNormBlock) * 2 * x.last());
+    }
+  }
+
+  int flat_value(Dtype dtype, int64_t elements) {
+    Spec spec{dtype, {}};
+    spec.shape.push(elements);
+    return module_.add_value(spec);
+  }
+
+  void add_temp(Step& step, Dtype dtype, int64_t elements) { step.temps.push_back(flat_value(dtype, elements)); }
+
+  // Replaces input 1 by its packed form, made once for all who read it so.
+  void pack_operand(Step& step, PackArgs pack, const KernelTable* table) {
+    const bool is_unpacked = table->pack.run == nullptr;
+    step.table = is_unpacked ? module_.ref : table;
+    const int source = step.inputs[1];
+    std::string key = std::to_string(source) + step.table->name;
+    key.append(reinterpret_cast<const char*>(&pack), sizeof pack);
+    const auto found = packed_.find(key);
+    if (found != packed_.end()) {
+      step.inputs[1] = found->second;
+      return;
+    }
+    const int64_t elements = pack.groups * packed_group_elements(pack.K, pack.N, step.table->panel_columns);
+    const int packed = flat_value(pack.dtype, elements);
+    const bool is_setup = module_.is_setup[static_cast<size_t>(source)];
+    module_.is_setup[static_cast<size_t>(packed)] = is_setup;
+    Step packing;
+    packing.kind = Step::Kind::pack;
+    packing.node = step.node;
+    packing.inputs = {source};
+    packing.outputs = {packed};
+    packing.is_setup = is_setup;
+    packing.table = step.table;
+    packing.pack = pack;
+    module_.steps.push_back(std::move(packing));
+    packed_[key] = packed;
+    step.inputs[1] = packed;
+  }
+
+  Module& module_;
+  std::map<std::string, int> packed_;
+};
+
+}  // namespace
+
+MatmulShape matmul_shape(const Graph& graph, const Node& node) {
+  const Shape& a = graph.in(node, 0).shape;
+  const Shape& b = graph.in(node, 1).shape;
+  MatmulShape s = {};
+  s.transpose_a = node.flag_or("transposeA", false);
+  s.transpose_b = node.flag_or("transposeB", false);
+  s.M = a[a.rank - (s.transpose_a ? 1 : 2)];
+  s.K = a[a.rank - (s.transpose_a ? 2 : 1)];
+  s.N = b[b.rank - (s.transpose_b ? 2 : 1)];
+  const int64_t a_batch = a.product(0, a.rank - 2);
+  const int64_t b_batch = b.product(0, b.rank - 2);
+  s.batch = a.rank >= b.rank ? a_batch : b_batch;
+  s.a_shared = a.rank < b.rank;
+  s.b_shared = b.rank < a.rank || b_batch == 1;
+  if (s.b_shared && !s.a_shared && !s.transpose_a) {  // one tall product
+    s.M *= s.batch;
+    s.batch = 1;
+  }
+  return s;
+}
+
+void select(Module& module) { Selector(module).run(); }
+
+}  // namespace smalti

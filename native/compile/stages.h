@@ -1,0 +1,137 @@
+// The stages of compilation and what passes between them. Values keep their ids throughout; stages add synthetic ones.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "native/compile/program.h"
+#include "native/ir/graph.h"
+#include "native/kernels/table.h"
+
+namespace smalti {
+
+// A compiled chain of elementwise nodes.
+struct PointwiseProgram {
+  std::vector<PwInstr> code;
+  std::vector<int> inputs;   // values, in order of PointwiseArgs::inputs
+  std::vector<int> outputs;  // values, in order of PointwiseArgs::outputs
+  PointwiseArgs args = {};   // shape, strides, dtypes; null pointers
+
+  // Whether output `o` may lie in the memory of input `i`.
+  bool can_share(size_t i, size_t o) const;
+};
+
+// One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a copy.
+struct Step {
+  enum class Kind : uint8_t { node, pointwise, pack, copy };
+  Kind kind = Kind::node;
+  int node = -1;
+  std::vector<int> group;   // elementwise nodes, ascending
+  std::vector<int> inputs;  // values read
+  std::vector<int> outputs;
+  std::vector<int> temps;   // values that live during the step only
+  bool is_setup = false;
+  std::optional<PointwiseProgram> pointwise;
+  const KernelTable* table = nullptr;  // of packings and of products that read packed operands
+  PackArgs pack = {};
+};
+
+// Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
+struct Alias {
+  int root;
+  int64_t offset;
+};
+
+struct Module {
+  Graph graph;
+  std::vector<Alias> aliases;  // by value
+  std::vector<bool> is_setup;  // by value: depends on weights and constants only
+  std::vector<Step> steps;
+  const KernelTable* isa = nullptr;  // null: reference only
+  const KernelTable* ref = nullptr;
+
+  int add_value(const Spec& spec);
+  int root(int value) const { return aliases[static_cast<size_t>(value)].root; }
+  const Node& node(int id) const { return graph.nodes[static_cast<size_t>(id)]; }
+  const Spec& spec(int value) const { return graph.spec(value); }
+  // Node that makes the value, -1 for synthetic values.
+  int maker(int value) const { return graph.values[static_cast<size_t>(value)].node; }
+};
+
+// --- canonicalise.cc: drops what does nothing, merges what is equal.
+Graph canonicalise(const Graph& graph);
+
+// --- alias.cc: reshapes and leading slices share memory; marks what the setup can compute.
+void find_aliases(Module& module);
+
+// --- pointwise_program.cc
+bool is_pointwise(const std::string& op);
+// Whether the node needs integer arithmetic that f32 registers cannot do.
+bool is_exact(const Graph& graph, const Node& node);
+// Program of `nodes` (ascending) that stores `outputs`; nothing when it exceeds the machine's limits. With `columns` > 0 the
+// last dimension of the iteration space is kept at that size (epilogues).
+std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std::vector<int>& nodes,
+                                                  const std::vector<int>& outputs, int64_t columns);
+// A constant node with one value for all elements.
+bool is_splat(const Graph& graph, int value);
+
+// --- fuse.cc: nodes -> steps
+void fuse(Module& module);
+
+// --- select.cc: backends, packings and temporaries
+void select(Module& module);
+template <class Args>
+const KernelTable& pick(const Module& module, Kernel<Args> KernelTable::*entry, bool is_fast) {
+  return is_fast && module.isa != nullptr && (module.isa->*entry).run != nullptr ? *module.isa : *module.ref;
+}
+
+// --- schedule.cc: order of the steps, and where states are written
+struct Schedule {
+  std::vector<int> setup;         // steps
+  std::vector<int> run;
+  std::map<int, int> in_buffers;  // root value -> state value whose memory it writes
+};
+Schedule schedule(Module& module);
+
+// --- plan_memory.cc
+struct Lifetime {
+  int value;
+  int64_t bytes;
+  int first;
+  int last;
+};
+struct ArenaPlan {
+  std::vector<int64_t> offsets;  // by lifetime
+  int64_t bytes = 0;
+  int64_t lower_bound = 0;  // largest sum of what is alive at once
+};
+ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes);
+
+struct MemoryPlan {
+  std::vector<Place> places;  // by root value
+  int64_t setup_arena_bytes = 0;
+  int64_t arena_bytes = 0;
+  int64_t lower_bound_bytes = 0;
+  int64_t persistent_bytes = 0;
+  std::vector<PlannedBuffer> planned;
+  AlignedBuffer constants;
+
+  Place place_of(const Module& module, int value) const;
+};
+MemoryPlan plan_memory(const Module& module, const Schedule& order);
+
+// --- bind.cc: step -> instructions
+std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, const Step& step);
+// Ops with a bind function.
+std::vector<std::string> bindable_ops();
+
+// Matrix dimensions of a matmul node.
+struct MatmulShape {
+  int64_t batch, M, N, K;
+  bool a_shared, b_shared, transpose_a, transpose_b;
+};
+MatmulShape matmul_shape(const Graph& graph, const Node& node);
+
+}  // namespace smalti

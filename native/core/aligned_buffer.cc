@@ -1,0 +1,114 @@
+// Aligned allocation with accounting. Blocks of a huge page or more are mapped, so that freeing them returns the memory.
+#include "native/core/aligned_buffer.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "native/core/error.h"
+
+namespace smalti {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+std::atomic<size_t> total_bytes{0};
+std::atomic<size_t> limit_bytes{0};
+
+size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
+
+// Maps with slack so that the block starts on a huge page.
+void* map_block(size_t bytes) {
+  const size_t length = round_up(bytes, kHugePage);
+  void* raw = mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  auto* start = static_cast<std::byte*>(raw);
+  const size_t head = (kHugePage - reinterpret_cast<size_t>(start) % kHugePage) % kHugePage;
+  if (head > 0) munmap(start, head);
+  std::byte* block = start + head;
+  munmap(block + length, kHugePage - head);
+#ifdef MADV_HUGEPAGE
+  madvise(block, length, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+void* allocate(size_t bytes) {
+  if (is_mapped(bytes)) return map_block(bytes);
+  void* block = nullptr;
+  return posix_memalign(&block, kAlignment, round_up(bytes, kAlignment)) == 0 ? block : nullptr;
+}
+
+[[noreturn]] void fail_memory(size_t bytes, const std::string& purpose) {
+  const MemoryInfo info = memory_info();
+  const size_t limit = limit_bytes.load();
+  std::string available = std::to_string(info.available_bytes) + " available";
+  if (limit > 0) available = "a limit of " + std::to_string(limit) + ", " + std::to_string(total_bytes.load()) + " in use";
+  throw Error(ErrorCode::memory, "memory: expected " + std::to_string(bytes) + " bytes for " + purpose + ", got " + available +
+                                     "; use a smaller batch or image, or close other programs");
+}
+
+}  // namespace
+
+AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose) : size_(bytes) {
+  if (bytes == 0) return;
+  const size_t limit = limit_bytes.load();
+  if (limit > 0 && total_bytes.load() + bytes > limit) fail_memory(bytes, purpose);
+  // Far beyond what the machine has: refuse now instead of being killed when the pages are touched.
+  const MemoryInfo info = memory_info();
+  if (is_mapped(bytes) && info.available_bytes > 0 && bytes > info.available_bytes) fail_memory(bytes, purpose);
+  data_ = static_cast<std::byte*>(allocate(bytes));
+  if (data_ == nullptr) fail_memory(bytes, purpose);
+  total_bytes.fetch_add(bytes);
+}
+
+AlignedBuffer::~AlignedBuffer() {
+  if (data_ == nullptr) return;
+  if (is_mapped(size_)) {
+    munmap(data_, round_up(size_, kHugePage));
+  } else {
+    std::free(data_);
+  }
+  total_bytes.fetch_sub(size_);
+}
+
+AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+size_t allocated_bytes() { return total_bytes.load(); }
+
+void set_allocation_limit(size_t bytes) { limit_bytes.store(bytes); }
+
+MemoryInfo memory_info() {
+  MemoryInfo info;
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0) info.physical_bytes = static_cast<size_t>(pages) * static_cast<size_t>(page);
+  info.available_bytes = info.physical_bytes;
+  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
+    char line[128];
+    unsigned long long kilobytes = 0;
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+      if (std::sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) info.available_bytes = static_cast<size_t>(kilobytes) * 1024;
+    }
+    std::fclose(file);
+  }
+  return info;
+}
+
+}  // namespace smalti

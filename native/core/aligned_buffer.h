@@ -1,0 +1,40 @@
+// Owning memory, 64-byte aligned, large blocks on huge pages where the system offers them. An allocation that fails, or
+// that passes the limit tests can set, throws Error(memory) with the numbers.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace smalti {
+
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  // `purpose` names the buffer in the error.
+  AlignedBuffer(size_t bytes, const std::string& purpose);
+  ~AlignedBuffer();
+  AlignedBuffer(AlignedBuffer&& other) noexcept;
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
+  AlignedBuffer(const AlignedBuffer&) = delete;
+  AlignedBuffer& operator=(const AlignedBuffer&) = delete;
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Bytes held by all AlignedBuffers together.
+size_t allocated_bytes();
+// Makes allocations beyond `bytes` in total fail; 0 = no limit.
+void set_allocation_limit(size_t bytes);
+
+struct MemoryInfo {
+  size_t physical_bytes = 0;
+  size_t available_bytes = 0;
+};
+MemoryInfo memory_info();
+
+}  // namespace smalti

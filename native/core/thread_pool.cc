@@ -1,0 +1,203 @@
+// Thread pool: a gate word holds the number of the job, whether it may be joined, and how many workers are inside. The
+// caller closes the gate when nothing is left to take and waits for those inside only, never for a sleeper to wake up.
+#include "native/core/thread_pool.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <set>
+#include <string>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace smalti {
+namespace {
+
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kInside = kOpen - 1;
+constexpr auto kSpinTime = std::chrono::microseconds(50);
+
+uint32_t epoch_of(uint64_t gate) { return static_cast<uint32_t>(gate >> 32); }
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+#ifdef __linux__
+std::string read_line(const std::string& path) {
+  std::string text;
+  if (std::FILE* file = std::fopen(path.c_str(), "r")) {
+    char line[256];
+    if (std::fgets(line, sizeof line, file) != nullptr) text = line;
+    std::fclose(file);
+  }
+  return text;
+}
+
+// Whole CPUs that the control group grants, 0 = no limit.
+int cgroup_limit() {
+  long long quota = 0;
+  long long period = 0;
+  const std::string text = read_line("/sys/fs/cgroup/cpu.max");
+  if (std::sscanf(text.c_str(), "%lld %lld", &quota, &period) != 2 || period <= 0) return 0;
+  return static_cast<int>(std::max(1LL, (quota + period - 1) / period));
+}
+#endif
+
+}  // namespace
+
+int default_threads() {
+  int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    std::set<std::string> physical;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (!CPU_ISSET(cpu, &allowed)) continue;
+      const std::string siblings =
+          read_line("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+      physical.insert(siblings.empty() ? std::to_string(cpu) : siblings);
+    }
+    if (!physical.empty()) cores = static_cast<int>(physical.size());
+  }
+  if (const int limit = cgroup_limit(); limit > 0) cores = std::min(cores, limit);
+#endif
+  return cores;
+}
+
+ThreadPool::ThreadPool(int threads) : shares_(new Share[static_cast<size_t>(std::max(1, threads))]) {
+  for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+}
+
+ThreadPool::~ThreadPool() {
+  is_stopping_ = true;
+  {
+    const std::lock_guard<std::mutex> lock(sleep_mutex_);
+    wake_.notify_all();
+  }
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::run_job(int64_t items, int64_t grain, Call call, void* context) {
+  if (items <= 0) return;
+  grain = std::max<int64_t>(1, grain);
+  const std::lock_guard<std::mutex> lock(job_mutex_);
+  if (workers_.empty() || items <= grain) {
+    for (int64_t begin = 0; begin < items; begin += grain) call(context, begin, std::min(items, begin + grain), 0);
+    return;
+  }
+  call_ = call;
+  context_ = context;
+  grain_ = grain;
+  const int64_t count = threads();
+  for (int64_t i = 0; i < count; ++i) {
+    shares_[static_cast<size_t>(i)].next.store(items * i / count, std::memory_order_relaxed);
+    shares_[static_cast<size_t>(i)].end = items * (i + 1) / count;
+  }
+  open_gate();
+  take_shares(0);
+  close_gate();
+}
+
+void ThreadPool::open_gate() {
+  const uint64_t epoch = epoch_of(gate_.load(std::memory_order_relaxed)) + 1;
+  gate_.store((epoch & 0xffffffffu) << 32 | kOpen);
+  if (sleepers_.load() == 0) return;
+  const std::lock_guard<std::mutex> lock(sleep_mutex_);
+  wake_.notify_all();
+}
+
+void ThreadPool::close_gate() {
+  gate_.fetch_and(~kOpen);
+  while ((gate_.load(std::memory_order_acquire) & kInside) != 0) pause();
+}
+
+// Takes pieces of the own share, then of the others'.
+void ThreadPool::take_shares(int worker) {
+  const int count = threads();
+  for (int i = 0; i < count; ++i) {
+    Share& share = shares_[static_cast<size_t>((worker + i) % count)];
+    while (share.next.load(std::memory_order_relaxed) < share.end) {
+      const int64_t begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
+      if (begin >= share.end) break;
+      call_(context_, begin, std::min(share.end, begin + grain_), worker);
+    }
+  }
+}
+
+// Joins the current job if it is open and not yet seen.
+bool ThreadPool::enter(uint32_t& seen) {
+  uint64_t gate = gate_.load(std::memory_order_acquire);
+  while ((gate & kOpen) != 0 && epoch_of(gate) != seen) {
+    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
+      seen = epoch_of(gate);
+      return true;
+    }
+  }
+  return false;
+}
+
+void ThreadPool::sleep(uint32_t seen) {
+  std::unique_lock<std::mutex> lock(sleep_mutex_);
+  sleepers_.fetch_add(1);
+  wake_.wait(lock, [&] {
+    const uint64_t gate = gate_.load();
+    return is_stopping_.load() || ((gate & kOpen) != 0 && epoch_of(gate) != seen);
+  });
+  sleepers_.fetch_sub(1);
+}
+
+void ThreadPool::work(int worker) {
+  uint32_t seen = 0;
+  auto idle_since = std::chrono::steady_clock::now();
+  int polls = 0;
+  while (!is_stopping_.load(std::memory_order_relaxed)) {
+    if (enter(seen)) {
+      take_shares(worker);
+      gate_.fetch_sub(1, std::memory_order_release);
+      idle_since = std::chrono::steady_clock::now();
+      continue;
+    }
+    pause();
+    if (++polls % 64 != 0 || std::chrono::steady_clock::now() - idle_since < kSpinTime) continue;
+    sleep(seen);
+    idle_since = std::chrono::steady_clock::now();
+  }
+}
+
+namespace {
+
+// Never destroyed: a process that exits in the middle of a run must not join its threads.
+struct ProcessPool {
+  std::mutex mutex;
+  std::shared_ptr<ThreadPool> pool;
+};
+
+ProcessPool& process_pool() {
+  static auto* const instance = new ProcessPool;
+  return *instance;
+}
+
+}  // namespace
+
+std::shared_ptr<ThreadPool> thread_pool() {
+  ProcessPool& process = process_pool();
+  const std::lock_guard<std::mutex> lock(process.mutex);
+  if (!process.pool) process.pool = std::make_shared<ThreadPool>(default_threads());
+  return process.pool;
+}
+
+void set_threads(int threads) {
+  ProcessPool& process = process_pool();
+  const std::lock_guard<std::mutex> lock(process.mutex);
+  if (process.pool && process.pool->threads() == threads) return;
+  process.pool = std::make_shared<ThreadPool>(threads);
+}
+
+}  // namespace smalti

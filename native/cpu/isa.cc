@@ -1,0 +1,84 @@
+// Detection of instruction sets. Asking for a table runs no code of its set: the tables are constants.
+#include "native/cpu/isa.h"
+
+#include <cstdio>
+
+namespace smalti {
+
+namespace scalar {
+const KernelTable& kernels();
+}
+#if defined(__x86_64__)
+namespace avx2 {
+const KernelTable& kernels();
+}
+namespace avx512 {
+const KernelTable& kernels();
+}
+#elif defined(__aarch64__)
+namespace neon {
+const KernelTable& kernels();
+}
+#endif
+
+namespace {
+
+struct Entry {
+  const char* name;
+  bool is_supported;
+  const KernelTable& (*kernels)();
+};
+
+std::vector<Entry> entries() {
+  std::vector<Entry> list;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512vnni");
+  list.push_back({"avx512", has_avx512, avx512::kernels});
+  list.push_back({"avx2", has_avx2, avx2::kernels});
+#elif defined(__aarch64__)
+  list.push_back({"neon", true, neon::kernels});
+#endif
+  list.push_back({"scalar", true, scalar::kernels});
+  return list;
+}
+
+}  // namespace
+
+const KernelTable* cpu_table(std::string_view name) {
+  for (const Entry& entry : entries()) {
+    if (entry.name == name && entry.is_supported) return &entry.kernels();
+  }
+  return nullptr;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Entry& entry : entries()) {
+    if (entry.is_supported) names.emplace_back(entry.name);
+  }
+  return names;
+}
+
+std::string best_isa() { return available_isas().front(); }
+
+std::string cpu_name() {
+  std::string name = "unknown";
+  if (std::FILE* file = std::fopen("/proc/cpuinfo", "r")) {
+    char line[256];
+    char text[200];
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+      if (std::sscanf(line, "model name : %199[^\n]", text) == 1) {
+        name = text;
+        break;
+      }
+    }
+    std::fclose(file);
+  }
+  return name;
+}
+
+}  // namespace smalti
