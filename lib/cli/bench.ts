@@ -8,7 +8,12 @@ import { arrayFor, Buffer, type TensorData } from "../runtime/buffer.js";
 import { sizeOf } from "../ir/shape.js";
 import { conv2d, groupNorm, nearestCodes } from "../trace/functions.js";
 import { trace, type Trace } from "../trace/trace.js";
-import { applyCommonOptions, realNumber, withCommonOptions, type CommonOptions } from "./options.js";
+import {
+  applyCommonOptions,
+  realNumber,
+  withCommonOptions,
+  type CommonOptions,
+} from "./options.js";
 import { progress, result } from "./terminal.js";
 
 interface BenchOptions extends CommonOptions {
@@ -26,14 +31,22 @@ const zeros = { kind: "zeros" } as const;
 const matmulWorkload = (M: number, N: number, K: number): Workload => ({
   name: `matmul ${M}x${N}x${K}`,
   build: (t) =>
-    t.output("y", t.input("x", { shape: [M, K] }).matmul(t.parameter({ name: "w", shape: [K, N], init: zeros }))),
+    t.output(
+      "y",
+      t
+        .input("x", { shape: [M, K] })
+        .matmul(t.parameter({ name: "w", shape: [K, N], init: zeros })),
+    ),
 });
 
 const convWorkload = (B: number, size: number, C: number): Workload => ({
   name: `conv 3x3 ${C}->${C} @${size}x${size} batch ${B}`,
   build: (t) => {
     const w = t.parameter({ name: "w", shape: [3, 3, C, C], init: zeros });
-    t.output("y", conv2d(t.input("x", { shape: [B, size, size, C] }), w, { padding: [1, 1, 1, 1] }));
+    t.output(
+      "y",
+      conv2d(t.input("x", { shape: [B, size, size, C] }), w, { padding: [1, 1, 1, 1] }),
+    );
   },
 });
 
@@ -50,7 +63,12 @@ const normWorkload: Workload = {
 const codesWorkload = (N: number, K: number, D: number): Workload => ({
   name: `nearest codes ${N} x ${K} x ${D}`,
   build: (t) =>
-    t.output("i", nearestCodes(t.input("z", { shape: [N, D] }), t.input("e", { shape: [K, D] }), { metric: "euclidean" })),
+    t.output(
+      "i",
+      nearestCodes(t.input("z", { shape: [N, D] }), t.input("e", { shape: [K, D] }), {
+        metric: "euclidean",
+      }),
+    ),
 });
 
 const workloads: Workload[] = [
@@ -83,15 +101,24 @@ function fill(data: TensorData): TensorData {
 
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 
-async function measure({ name, build }: Workload, seconds: number, peak: number): Promise<Measurement> {
+async function measure(
+  { name, build }: Workload,
+  seconds: number,
+  peak: number,
+): Promise<Measurement> {
   const graph: Graph = trace(build);
   using program = await compile(graph);
   const values = (wanted: boolean) =>
     program.graph.inputs
       .filter(({ role }) => (role === "input") === wanted)
       .map(({ name: key, value }) => ({ key, ...program.graph.values[value]! }));
-  const weights = values(false).map(({ key, dtype, shape }) => [key, Buffer.fromArray(fill(arrayFor(dtype, sizeOf(shape))), dtype, shape] as const); // prettier-ignore
-  const inputs = values(true).map(({ key, dtype, shape }) => [key, fill(arrayFor(dtype, sizeOf(shape)))] as const);
+  const weights = values(false).map(({ key, dtype, shape }): [string, Buffer] => [
+    key,
+    Buffer.fromArray(fill(arrayFor(dtype, sizeOf(shape))), dtype, shape),
+  ]);
+  const inputs = values(true).map(
+    ({ key, dtype, shape }) => [key, fill(arrayFor(dtype, sizeOf(shape)))] as const,
+  );
   using session = await program.bind(Object.fromEntries(weights));
   const times: number[] = [];
   const end = performance.now() + seconds * 1000;
@@ -102,7 +129,14 @@ async function measure({ name, build }: Workload, seconds: number, peak: number)
   const medianMs = median(times);
   const gflops = program.plan().flops / medianMs / 1e6;
   weights.forEach(([, buffer]) => buffer.dispose());
-  return { workload: name, medianMs, minMs: Math.min(...times), maxMs: Math.max(...times), gflops, shareOfPeak: gflops / peak };
+  return {
+    workload: name,
+    medianMs,
+    minMs: Math.min(...times),
+    maxMs: Math.max(...times),
+    gflops,
+    shareOfPeak: gflops / peak,
+  };
 }
 
 export const bench = withCommonOptions(new Command("bench"))
