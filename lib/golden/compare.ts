@@ -1,4 +1,5 @@
-// Comparison of computed values with golden ones: element by element within atol + rtol |expected|; integers are equal.
+// Comparison of computed values with golden ones: element by element within atol + rtol |expected|;
+// integers are equal.
 import type { IoEntry, Values } from "./case.js";
 
 export interface Difference {

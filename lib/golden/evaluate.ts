@@ -21,7 +21,10 @@ export interface Given {
 
 export type Evaluate = (build: Build, given: Given) => Promise<Record<string, Values>>;
 
-/** Computes the outputs of a case, in the case's names and layouts, from its config, inputs and weights. */
+/**
+ * Computes the outputs of a case, in the case's names and layouts, from its config, inputs and
+ * weights.
+ */
 export type GoldenRunner = (
   golden: GoldenCase,
   evaluate: Evaluate,

@@ -1,4 +1,5 @@
-// Gradients that a case asks for: entries `<prefix><name>` of its io, where name is an input or a foreign parameter.
+// Gradients that a case asks for: entries `<prefix><name>` of its io, where name is an input or a
+// foreign parameter.
 import { gradients } from "../autodiff/differentiate.js";
 import type { ParamSpec } from "../ir/param.js";
 import type { Tensor } from "../trace/tensor.js";

@@ -91,7 +91,10 @@ function isWanted(name: string, filter: string): boolean {
   return new RegExp(`^${escaped.join(".*")}$`).test(name);
 }
 
-/** Runs every golden case below `folder` that a runner knows; the others are skipped and their kinds listed. */
+/**
+ * Runs every golden case below `folder` that a runner knows; the others are skipped and their kinds
+ * listed.
+ */
 export async function runParity(
   folder: string,
   options: ParityOptions = {},

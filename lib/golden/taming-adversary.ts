@@ -81,7 +81,8 @@ function discriminatorResults(
   const stored = model.state(t);
   const evaluated = model.forward(real, { mode: "eval", state: stored });
   const first = model.forward(real, { mode: isActNorm ? "initialise" : "train", state: stored });
-  // From here on ActNorm's values are constants: gradients stop at them, as they are set without one.
+  // From here on ActNorm's values are constants: gradients stop at them, as they are set without
+  // one.
   const afterReal = isActNorm ? detach(first.state) : first.state;
   const onReal = isActNorm ? model.forward(real, { mode: "train", state: afterReal }) : first;
   const onFake = model.forward(fake, { mode: "train", state: afterReal });

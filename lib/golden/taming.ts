@@ -65,7 +65,10 @@ function indexMargin(latents: Tensor, codebook: Tensor): Tensor {
   return column(1).sub(column(0));
 }
 
-/** Taps of a trace by the names a case asks for; the reference's norms have no activation of their own. */
+/**
+ * Taps of a trace by the names a case asks for; the reference's norms have no activation of their
+ * own.
+ */
 function taps(golden: GoldenCase, t: Trace): Tensors {
   const names = namesAfter(golden, "tap.").filter((name) => t.recorded.has(name));
   return Object.fromEntries(

@@ -1,4 +1,5 @@
-// Golden kind torch_ops: primitive operations with gradients, to find a fault before looking for it inside a network.
+// Golden kind torch_ops: primitive operations with gradients, to find a fault before looking for it
+// inside a network.
 import { gradients } from "../autodiff/differentiate.js";
 import { unitLength } from "../models/vector-quantizer.js";
 import { logAddExp } from "../processes/discrete.js";

@@ -1,4 +1,5 @@
-// Golden kind torch_optim: Adam, AdamW, SGD, clipping by the global norm and weight averaging, some updates in a row.
+// Golden kind torch_optim: Adam, AdamW, SGD, clipping by the global norm and weight averaging, some
+// updates in a row.
 import { adamw, sgd } from "../optim/adamw.js";
 import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
 import { ema, warmEmaDecay } from "../optim/ema.js";

@@ -1,5 +1,6 @@
-// Golden kinds vqd_schedule and vqd_diffusion_math: schedule arrays, marginals, posterior, losses and truncation of
-// VQ-Diffusion, without a network. Log-probabilities are (B, classes, L) in the cases and (B, N, classes) here.
+// Golden kinds vqd_schedule and vqd_diffusion_math: schedule arrays, marginals, posterior, losses
+// and truncation of VQ-Diffusion, without a network. Log-probabilities are (B, classes, L) in the
+// cases and (B, N, classes) here.
 import { gradients } from "../autodiff/differentiate.js";
 import {
   drawTokens,

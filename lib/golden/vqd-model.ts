@@ -1,4 +1,5 @@
-// Golden kinds vqd_*_transformer: forward, taps, gradients and training loss of the VQ-Diffusion transformer.
+// Golden kinds vqd_*_transformer: forward, taps, gradients and training loss of the VQ-Diffusion
+// transformer.
 import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
 import { vqTransformer } from "../models/vq-transformer.js";
 import type { VqTransformer, VqTransformerInput } from "../models/vq-transformer.js";

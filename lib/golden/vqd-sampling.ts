@@ -1,4 +1,5 @@
-// Golden kinds vqd_sampling and vqd_prior_sample: whole chains with given uniform draws, and one call of the purity prior.
+// Golden kinds vqd_sampling and vqd_prior_sample: whole chains with given uniform draws, and one
+// call of the purity prior.
 import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
 import { vqTransformer } from "../models/vq-transformer.js";
 import type { VqTransformer } from "../models/vq-transformer.js";
@@ -38,7 +39,10 @@ interface SamplingConfig {
   batch: number;
 }
 
-/** The released code asks for class 1000 as the empty condition; every index from the class count on is the null class. */
+/**
+ * The released code asks for class 1000 as the empty condition; every index from the class count on
+ * is the null class.
+ */
 const unconditional = (x: Tensors, config: SamplingConfig): Tensors => {
   if (x["uncond_emb"]) return { condition: x["uncond_emb"] };
   const labels = x["labels"]!;

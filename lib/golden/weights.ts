@@ -1,4 +1,5 @@
-// Foreign state dicts in our names and layouts, and gradients of our parameters back in the foreign ones.
+// Foreign state dicts in our names and layouts, and gradients of our parameters back in the foreign
+// ones.
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { fromLayout, mapKey, shapeInLayout, toLayout } from "../nn/key-map.js";

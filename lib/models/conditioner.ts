@@ -1,5 +1,6 @@
-// Condition of a text-to-token model: encoded words, one token for each attribute (a style, a category), and a learned
-// null condition for classifier-free guidance. Source of the learned null: Tang et al. 2022, arXiv:2205.16007, section 3.1.
+// Condition of a text-to-token model: encoded words, one token for each attribute (a style, a
+// category), and a learned null condition for classifier-free guidance. Source of the learned null:
+// Tang et al. 2022, arXiv:2205.16007, section 3.1.
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { embedding } from "../nn/embedding.js";
@@ -41,7 +42,10 @@ export interface Conditioner {
   forward(input: ConditionInput): Condition;
 }
 
-export function conditioner(config: ConditionerConfig, scope: ParamScope = new ParamScope()): Conditioner {
+export function conditioner(
+  config: ConditionerConfig,
+  scope: ParamScope = new ParamScope(),
+): Conditioner {
   checkOptions("conditioner", config, ["text", "attributes"]);
   const { width, length: words } = config.text;
   const encoder = textEncoder(config.text, scope.child("text"));
@@ -55,7 +59,8 @@ export function conditioner(config: ConditionerConfig, scope: ParamScope = new P
   const attributeTokens = (input: ConditionInput, B: number): Tensor[] =>
     attributes.map(([name], i) => {
       const value = input.attributes?.[name];
-      if (!value) throw new DiffusionError("option", `conditioner: expected attribute ${name}, got none`);
+      if (!value)
+        throw new DiffusionError("option", `conditioner: expected attribute ${name}, got none`);
       return tables[i]!(value).reshape([B, 1, width]);
     });
 

@@ -1,5 +1,6 @@
-// PatchGAN discriminator: strided convolutions to a map of logits, one for each patch. Topology and names of
-// CompVis/taming-transformers taming/modules/discriminator/model.py. Source: Isola et al. 2017, arXiv:1611.07004.
+// PatchGAN discriminator: strided convolutions to a map of logits, one for each patch. Topology and
+// names of CompVis/taming-transformers taming/modules/discriminator/model.py. Source: Isola et al.
+// 2017, arXiv:1611.07004.
 import type { ParamSpec } from "../ir/param.js";
 import { conv2d } from "../nn/conv.js";
 import { normal, ones, zeros } from "../nn/init.js";
@@ -19,10 +20,15 @@ export interface PatchDiscriminatorConfig {
   norm?: "batch" | "act";
 }
 
-/** "train" uses and updates the statistics of the batch; "eval" the stored ones; "initialise" sets ActNorm from the batch. */
+/**
+ * "train" uses and updates the statistics of the batch; "eval" the stored ones; "initialise" sets
+ * ActNorm from the batch.
+ */
 export type DiscriminatorMode = "train" | "eval" | "initialise";
 
-/** Running state by name, handed in and out explicitly: a discriminator is called twice in a step. */
+/**
+ * Running state by name, handed in and out explicitly: a discriminator is called twice in a step.
+ */
 export type NormState = Readonly<Record<string, Tensor>>;
 
 export interface PatchDiscriminator {
@@ -32,7 +38,10 @@ export interface PatchDiscriminator {
   /** State read from the trace's state inputs. */
   state(trace: Trace): NormState;
   /** Image (B, H, W, 3) -> logits (B, h, w, 1) and the state after the call. */
-  forward(image: Tensor, options: { mode: DiscriminatorMode; state: NormState }): { logits: Tensor; state: NormState };
+  forward(
+    image: Tensor,
+    options: { mode: DiscriminatorMode; state: NormState },
+  ): { logits: Tensor; state: NormState };
 }
 
 const kSlope = 0.2;
@@ -51,7 +60,9 @@ function channelMoments(x: Tensor): { mean: Tensor; variance: Tensor; count: num
   return { mean, variance: flat.sub(mean).square().mean([0]), count: x.size / C };
 }
 
-/** Ioffe and Szegedy 2015, arXiv:1502.03167; the running variance is the unbiased one, momentum 0.1. */
+/**
+ * Ioffe and Szegedy 2015, arXiv:1502.03167; the running variance is the unbiased one, momentum 0.1.
+ */
 function batchNorm(scope: ParamScope, channels: number): StatefulLayer {
   const gamma = scope.param("weight", [channels], normal(0.02, 1));
   const beta = scope.param("bias", [channels], zeros);
@@ -65,7 +76,8 @@ function batchNorm(scope: ParamScope, channels: number): StatefulLayer {
     const batch = mode === "eval" ? undefined : channelMoments(x);
     if (batch) {
       const unbiased = batch.variance.mul(batch.count / Math.max(1, batch.count - 1));
-      const blend = (old: Tensor, fresh: Tensor): Tensor => old.mul(1 - kMomentum).add(fresh.mul(kMomentum));
+      const blend = (old: Tensor, fresh: Tensor): Tensor =>
+        old.mul(1 - kMomentum).add(fresh.mul(kMomentum));
       state[runningMean.name] = blend(stored.mean, batch.mean);
       state[runningVar.name] = blend(stored.variance, unbiased);
     }
@@ -78,8 +90,9 @@ function batchNorm(scope: ParamScope, channels: number): StatefulLayer {
 }
 
 /**
- * y = scale (x + loc), set so that the first batch has zero mean and unit deviation. Kingma and Dhariwal 2018,
- * arXiv:1807.03039, section 3.1. "initialise" puts the new loc and scale into the state under the parameters' names.
+ * y = scale (x + loc), set so that the first batch has zero mean and unit deviation. Kingma and
+ * Dhariwal 2018, arXiv:1807.03039, section 3.1. "initialise" puts the new loc and scale into the
+ * state under the parameters' names.
  */
 function actNorm(scope: ParamScope, channels: number): StatefulLayer {
   const loc = scope.param("loc", [channels], zeros);
@@ -92,7 +105,9 @@ function actNorm(scope: ParamScope, channels: number): StatefulLayer {
       state[loc.name] = mean.neg();
       state[scale.name] = deviation.add(kActNormEps).reciprocal();
     }
-    const y = x.add(state[loc.name] ?? t.parameter(loc)).mul(state[scale.name] ?? t.parameter(scale));
+    const y = x
+      .add(state[loc.name] ?? t.parameter(loc))
+      .mul(state[scale.name] ?? t.parameter(scale));
     t.record(scope.path, y);
     return y;
   };
@@ -105,8 +120,15 @@ export function patchDiscriminator(
   const { imageChannels = 3, channels = 64, layers = 3, norm = "batch" } = config;
   const main = scope.child("main");
   const stages: StatefulLayer[] = [];
-  // Module numbers of the reference's sequence: a convolution, then (convolution, norm, activation) a layer.
-  const convolution = (index: number, from: number, to: number, stride: number, bias: boolean): void => {
+  // Module numbers of the reference's sequence: a convolution, then (convolution, norm, activation)
+  // a layer.
+  const convolution = (
+    index: number,
+    from: number,
+    to: number,
+    stride: number,
+    bias: boolean,
+  ): void => {
     const layer = conv2d(main.child(index), {
       in: from,
       out: to,
@@ -128,7 +150,11 @@ export function patchDiscriminator(
     const next = channels * Math.min(2 ** layer, kMaxWidening);
     const first = 3 * layer - 1;
     convolution(first, width, next, layer < layers ? 2 : 1, norm === "act");
-    stages.push(norm === "batch" ? batchNorm(main.child(first + 1), next) : actNorm(main.child(first + 1), next));
+    stages.push(
+      norm === "batch"
+        ? batchNorm(main.child(first + 1), next)
+        : actNorm(main.child(first + 1), next),
+    );
     stages.push(activation);
     width = next;
   }
@@ -139,7 +165,10 @@ export function patchDiscriminator(
     config,
     parameters: scope.specs(),
     states,
-    state: (t) => Object.fromEntries(states.map((spec) => [spec.name, t.state(spec.name, { shape: spec.shape })])),
+    state: (t) =>
+      Object.fromEntries(
+        states.map((spec) => [spec.name, t.state(spec.name, { shape: spec.shape })]),
+      ),
     forward(image, { mode, state }) {
       const next = { ...state };
       const logits = stages.reduce((x, stage) => stage(x, mode, next), image);

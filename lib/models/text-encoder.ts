@@ -1,5 +1,6 @@
-// A small transformer encoder over word tokens, trained together with the image model that reads its output.
-// Pre-norm blocks of Vaswani et al. 2017, arXiv:1706.03762, in the arrangement of Xiong et al. 2020, arXiv:2002.04745.
+// A small transformer encoder over word tokens, trained together with the image model that reads
+// its output. Pre-norm blocks of Vaswani et al. 2017, arXiv:1706.03762, in the arrangement of Xiong
+// et al. 2020, arXiv:2002.04745.
 import { checkOptions } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { attention } from "../nn/attention.js";
@@ -30,7 +31,10 @@ export interface TextEncoder {
   readonly parameters: readonly ParamSpec[];
   /** Token ids i32 (B, length) -> (B, length, width). */
   forward(ids: Tensor): Tensor;
-  /** Additive mask (B, 1, 1, length) that hides the padding, except the first token so that no row is empty. */
+  /**
+   * Additive mask (B, 1, 1, length) that hides the padding, except the first token so that no row
+   * is empty.
+   */
   mask(ids: Tensor): Tensor;
 }
 
@@ -45,8 +49,16 @@ function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: TextEncoderCon
   const norm1 = layerNorm(scope.child("norm1"), { width });
   const mix = attention(scope.child("attn"), { width, heads, ...weights });
   const norm2 = layerNorm(scope.child("norm2"), { width });
-  const up = linear(scope.child("mlp").child("up"), { in: width, out: width * mlpRatio, ...weights });
-  const down = linear(scope.child("mlp").child("down"), { in: width * mlpRatio, out: width, ...weights });
+  const up = linear(scope.child("mlp").child("up"), {
+    in: width,
+    out: width * mlpRatio,
+    ...weights,
+  });
+  const down = linear(scope.child("mlp").child("down"), {
+    in: width * mlpRatio,
+    out: width,
+    ...weights,
+  });
   return (x, mask) => {
     const h = x.add(mix(norm1(x), undefined, mask));
     const y = h.add(down(gelu(up(norm2(h)))));
@@ -55,12 +67,25 @@ function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: TextEncoderCon
   };
 }
 
-export function textEncoder(config: TextEncoderConfig, scope: ParamScope = new ParamScope()): TextEncoder {
-  checkOptions("textEncoder", config, ["vocabulary", "length", "width", "layers", "heads", "mlpRatio", "padToken"]);
+export function textEncoder(
+  config: TextEncoderConfig,
+  scope: ParamScope = new ParamScope(),
+): TextEncoder {
+  checkOptions("textEncoder", config, [
+    "vocabulary",
+    "length",
+    "width",
+    "layers",
+    "heads",
+    "mlpRatio",
+    "padToken",
+  ]);
   const { vocabulary, length, width, layers, padToken = 0 } = config;
   const words = embedding(scope.child("words"), { count: vocabulary, width });
   const positions = scope.child("positions").param("weight", [length, width], normal(0.02));
-  const blocks = Array.from({ length: layers }, (_, i) => block(scope.child("blocks").child(i), config));
+  const blocks = Array.from({ length: layers }, (_, i) =>
+    block(scope.child("blocks").child(i), config),
+  );
   const norm = layerNorm(scope.child("norm"), { width });
 
   const mask = (ids: Tensor): Tensor => {

@@ -1,4 +1,5 @@
-// The two networks of a text-to-image model on tokens, on one tree of names: "conditioner.*" and "transformer.*".
+// The two networks of a text-to-image model on tokens, on one tree of names: "conditioner.*" and
+// "transformer.*".
 import type { ParamSpec } from "../ir/param.js";
 import { ParamScope } from "../nn/module.js";
 import { conditioner, type Conditioner, type ConditionerConfig } from "./conditioner.js";

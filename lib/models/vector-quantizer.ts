@@ -1,6 +1,7 @@
-// Vector quantisation of latents: nearest code, straight-through gradient, codebook losses, moving-average and cosine
-// variants, remapping to used codes. Sources: van den Oord et al. 2017, arXiv:1711.00937; CompVis/taming-transformers
-// taming/modules/vqvae/quantize.py; microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes).
+// Vector quantisation of latents: nearest code, straight-through gradient, codebook losses,
+// moving-average and cosine variants, remapping to used codes. Sources: van den Oord et al. 2017,
+// arXiv:1711.00937; CompVis/taming-transformers taming/modules/vqvae/quantize.py;
+// microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes).
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { normal, ones } from "../nn/init.js";
@@ -14,13 +15,19 @@ export interface VectorQuantizerConfig {
   codes: number;
   /** Width of a code. */
   width: number;
-  /** "gradient": the codebook is a parameter; "ema": state kept by moving averages. Default "gradient". */
+  /**
+   * "gradient": the codebook is a parameter; "ema": state kept by moving averages. Default
+   * "gradient".
+   */
   codebook?: "gradient" | "ema";
   /** "cosine" normalises latents and codes to unit length. Default "euclidean". */
   metric?: "euclidean" | "cosine";
   /** Weight in the codebook loss; default 0.25. */
   beta?: number;
-  /** Beta multiplies the codebook term instead of the commitment term, as all released models did. Default true. */
+  /**
+   * Beta multiplies the codebook term instead of the commitment term, as all released models did.
+   * Default true.
+   */
   legacyBeta?: boolean;
   /** Decay of the moving averages; default 0.99. */
   decay?: number;
@@ -55,7 +62,10 @@ export interface VectorQuantizer {
   indices(latents: Tensor): Tensor;
   /** Code vectors of token ids: (...) -> (..., D). */
   lookup(tokens: Tensor): Tensor;
-  /** New moving averages after a batch; only for codebook "ema". Keys are state names, for TrainStep updates. */
+  /**
+   * New moving averages after a batch; only for codebook "ema". Keys are state names, for TrainStep
+   * updates.
+   */
   updates(latents: Tensor, indices: Tensor): Record<string, Tensor>;
 }
 
@@ -73,10 +83,16 @@ const rows = (latents: Tensor): Tensor => {
 };
 
 /**
- * van den Oord et al. 2017, eq. 3 without the reconstruction: ||sg[z] - e||^2 + beta ||z - sg[e]||^2, means over all
- * elements. Differs: with `legacyBeta` beta stands at the first term, as in taming/modules/vqvae/quantize.py.
+ * van den Oord et al. 2017, eq. 3 without the reconstruction: ||sg[z] - e||^2 + beta ||z -
+ * sg[e]||^2, means over all elements. Differs: with `legacyBeta` beta stands at the first term, as
+ * in taming/modules/vqvae/quantize.py.
  */
-export function codebookLoss(latents: Tensor, codes: Tensor, beta: number, legacyBeta: boolean): Tensor {
+export function codebookLoss(
+  latents: Tensor,
+  codes: Tensor,
+  beta: number,
+  legacyBeta: boolean,
+): Tensor {
   const commitment = stopGradient(codes).sub(latents).square().mean();
   const codebook = codes.sub(stopGradient(latents)).square().mean();
   return legacyBeta ? commitment.add(codebook.mul(beta)) : codebook.add(commitment.mul(beta));
@@ -87,7 +103,8 @@ export const straightThrough = (latents: Tensor, codes: Tensor): Tensor =>
   latents.add(stopGradient(codes.sub(latents)));
 
 /**
- * Moving averages of a codebook: van den Oord et al. 2017, appendix A.1; counts smoothed as (N_k + eps) / (N + K eps) N.
+ * Moving averages of a codebook: van den Oord et al. 2017, appendix A.1; counts smoothed as (N_k +
+ * eps) / (N + K eps) N.
  */
 export function codebookAverages(
   state: CodebookState,
@@ -105,11 +122,17 @@ export function codebookAverages(
   const counts = average(state.counts, hits);
   const sums = average(state.sums, added);
   const total = counts.sum();
-  const smoothed = counts.add(eps).div(total.add(K * eps)).mul(total);
+  const smoothed = counts
+    .add(eps)
+    .div(total.add(K * eps))
+    .mul(total);
   return { codebook: sums.div(smoothed.reshape([K, 1])), counts, sums };
 }
 
-/** exp(-sum p ln(p + 1e-10)) of how often each code is used: K when all are used alike, 1 when one is. */
+/**
+ * exp(-sum p ln(p + 1e-10)) of how often each code is used: K when all are used alike, 1 when one
+ * is.
+ */
 export function perplexity(indices: Tensor, codes: number): Tensor {
   const flat = indices.reshape([indices.size]);
   const ones = indices.trace.constant(1).broadcastTo([flat.size]);
@@ -122,11 +145,20 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
   const { beta = 0.25, legacyBeta = true } = config;
   const isEma = kind === "ema";
   const place = scope.child("embedding");
-  const init = metric === "cosine" || isEma ? normal(1) : ({ kind: "uniform", low: -1 / K, high: 1 / K } as const);
-  const codebook = isEma ? place.state("weight", [K, D], init) : place.param("weight", [K, D], init);
-  // Counts begin at one: with the reference's zeros the first update throws every unused code far away.
+  const init =
+    metric === "cosine" || isEma
+      ? normal(1)
+      : ({ kind: "uniform", low: -1 / K, high: 1 / K } as const);
+  const codebook = isEma
+    ? place.state("weight", [K, D], init)
+    : place.param("weight", [K, D], init);
+  // Counts begin at one: with the reference's zeros the first update throws every unused code far
+  // away.
   const averages = isEma
-    ? { counts: place.state("cluster_size", [K], ones), sums: place.state("embed_avg", [K, D], init) }
+    ? {
+        counts: place.state("cluster_size", [K], ones),
+        sums: place.state("embed_avg", [K, D], init),
+      }
     : undefined;
 
   const stored = (t: Trace): Tensor =>
@@ -157,14 +189,25 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
     },
     updates(latents, indices) {
       if (!averages) {
-        throw new DiffusionError("option", `vectorQuantizer: expected codebook "ema" to update averages, got "${kind}"`);
+        throw new DiffusionError(
+          "option",
+          `vectorQuantizer: expected codebook "ema" to update averages, got "${kind}"`,
+        );
       }
       const t = latents.trace;
       const read = (spec: ParamSpec): Tensor => t.state(spec.name, { shape: spec.shape });
-      const state = { codebook: read(codebook), counts: read(averages.counts), sums: read(averages.sums) };
+      const state = {
+        codebook: read(codebook),
+        counts: read(averages.counts),
+        sums: read(averages.sums),
+      };
       const z = metric === "cosine" ? unitLength(latents) : latents;
       const next = codebookAverages(state, z, indices, config);
-      return { [codebook.name]: next.codebook, [averages.counts.name]: next.counts, [averages.sums.name]: next.sums };
+      return {
+        [codebook.name]: next.codebook,
+        [averages.counts.name]: next.counts,
+        [averages.sums.name]: next.sums,
+      };
     },
   };
 }
@@ -173,8 +216,9 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
 export type UnknownIndex = "random" | "extra" | number;
 
 /**
- * Full code ids <-> positions in a list of used codes (VectorQuantizer2.remap_to_used of taming-transformers).
- * "extra" gives unknown codes the id `used.length`; "random" draws from `random`.
+ * Full code ids <-> positions in a list of used codes (VectorQuantizer2.remap_to_used of
+ * taming-transformers). "extra" gives unknown codes the id `used.length`; "random" draws from
+ * `random`.
  */
 export interface CodeRemap {
   /** Tokens of the compact vocabulary. */
@@ -183,7 +227,10 @@ export interface CodeRemap {
   toFull(compact: Int32Array): Int32Array;
 }
 
-export function codeRemap(used: readonly number[] | Int32Array, unknown: UnknownIndex = "random"): CodeRemap {
+export function codeRemap(
+  used: readonly number[] | Int32Array,
+  unknown: UnknownIndex = "random",
+): CodeRemap {
   const position = new Map<number, number>();
   used.forEach((code: number, i: number) => {
     if (!position.has(code)) position.set(code, i);
@@ -195,14 +242,15 @@ export function codeRemap(used: readonly number[] | Int32Array, unknown: Unknown
   const unknownId = typeof unknown === "number" ? () => unknown : fallback[unknown];
   return {
     count: used.length + (unknown === "extra" ? 1 : 0),
-    toUsed: (full, random = Math.random) => full.map((code) => position.get(code) ?? unknownId(random)),
+    toUsed: (full, random = Math.random) =>
+      full.map((code) => position.get(code) ?? unknownId(random)),
     toFull: (compact) => compact.map((id) => used[id < used.length ? id : 0]!),
   };
 }
 
 /**
- * The reduction file of microsoft/VQ-Diffusion: a full -> compact vector with 0 for unused codes. Returns, for each
- * compact id, its first full code.
+ * The reduction file of microsoft/VQ-Diffusion: a full -> compact vector with 0 for unused codes.
+ * Returns, for each compact id, its first full code.
  */
 export function usedCodesOfReduction(reduction: ArrayLike<number>): Int32Array {
   const first = new Map<number, number>();
@@ -212,7 +260,10 @@ export function usedCodesOfReduction(reduction: ArrayLike<number>): Int32Array {
   const used = new Int32Array(first.size);
   for (const [compact, full] of first) {
     if (compact >= first.size) {
-      throw new DiffusionError("checkpoint", `reduction: expected compact ids 0 to ${first.size - 1}, got ${compact}`);
+      throw new DiffusionError(
+        "checkpoint",
+        `reduction: expected compact ids 0 to ${first.size - 1}, got ${compact}`,
+      );
     }
     used[compact] = full;
   }
@@ -235,8 +286,8 @@ export interface DeadCodeReplacement {
 }
 
 /**
- * Replaces rarely used codes by latents of the current batch, and gives them the mean count so that they get time to be
- * used. Dhariwal et al. 2020, arXiv:2005.00341, section 3.2 (random restarts).
+ * Replaces rarely used codes by latents of the current batch, and gives them the mean count so that
+ * they get time to be used. Dhariwal et al. 2020, arXiv:2005.00341, section 3.2 (random restarts).
  */
 export function replaceDeadCodes(
   codebook: Float32Array,

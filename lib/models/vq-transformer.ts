@@ -1,6 +1,7 @@
-// Transformer of VQ-Diffusion: corrupted tokens, timestep and a condition (text tokens, a class or nothing) -> logits of
-// the clean tokens. Topology and parameter names of microsoft/VQ-Diffusion image_synthesis/modeling/transformers/
-// transformer_utils.py. Source: Gu et al. 2021, arXiv:2111.14822, section 4.2.
+// Transformer of VQ-Diffusion: corrupted tokens, timestep and a condition (text tokens, a class or
+// nothing) -> logits of the clean tokens. Topology and parameter names of microsoft/VQ-Diffusion
+// image_synthesis/modeling/transformers/ transformer_utils.py. Source: Gu et al. 2021,
+// arXiv:2111.14822, section 4.2.
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { adaptiveNorm } from "../nn/adaln.js";
@@ -27,8 +28,9 @@ export interface VqTransformerConfig {
   /** Rows and columns of tokens. */
   grid: readonly [number, number];
   /**
-   * Rows and columns of the position tables, when they differ from the grid: the released class models have 32 x 32
-   * positions for 16 x 16 tokens and read the first 256 of the flattened grid. Default `grid`.
+   * Rows and columns of the position tables, when they differ from the grid: the released class
+   * models have 32 x 32 positions for 16 x 16 tokens and read the first 256 of the flattened grid.
+   * Default `grid`.
    */
   positions?: readonly [number, number];
   /** Names in checkpoints: a table with ".weight" or a bare parameter. Default "embedding". */
@@ -88,7 +90,9 @@ const optionNames: (keyof VqTransformerConfig)[] = [
   "condition",
 ];
 
-/** The reference initialises linear and embedding weights with this deviation and biases with zero. */
+/**
+ * The reference initialises linear and embedding weights with this deviation and biases with zero.
+ */
 const weights = { weightInit: normal(0.02), biasInit: zeros };
 
 /** Largest position of the sinusoidal time features. */
@@ -132,7 +136,12 @@ function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidt
   const norm1 = timeNorm(scope.child("ln1"), config);
   const mixSelf = attention(scope.child("attn1"), { width, heads, ...weights });
   const norm2 = timeNorm(scope.child("ln1_1"), config);
-  const mixText = attention(scope.child("attn2"), { width, heads, contextWidth: conditionWidth, ...weights });
+  const mixText = attention(scope.child("attn2"), {
+    width,
+    heads,
+    contextWidth: conditionWidth,
+    ...weights,
+  });
   const norm3 = layerNorm(scope.child("ln2"), { width });
   const project = mlp(scope.child("mlp"), config);
   return (x, { times, condition, conditionMask }, features) => {
@@ -150,7 +159,12 @@ function plainBlock(scope: ParamScope, config: VqTransformerConfig): Block {
   const place = scope.child("ln2");
   const classNorm =
     condition?.kind === "class"
-      ? adaptiveNorm(place, { width, count: condition.classes, norm: condition.norm ?? "layer", meanRow: true })
+      ? adaptiveNorm(place, {
+          width,
+          count: condition.classes,
+          norm: condition.norm ?? "layer",
+          meanRow: true,
+        })
       : undefined;
   const plainNorm = classNorm ? undefined : layerNorm(place, { width });
   const project = mlp(scope.child("mlp"), config);
@@ -196,7 +210,10 @@ function checkConfig(config: VqTransformerConfig): void {
   checkOptions("vqTransformer", config, optionNames);
   const { width, heads, grid, positions = grid } = config;
   if (width % heads !== 0) {
-    throw new DiffusionError("option", `vqTransformer: expected width divisible by heads, got ${width} and ${heads}`);
+    throw new DiffusionError(
+      "option",
+      `vqTransformer: expected width divisible by heads, got ${width} and ${heads}`,
+    );
   }
   if (positions[0] * positions[1] < grid[0] * grid[1]) {
     throw new DiffusionError(
@@ -206,20 +223,30 @@ function checkConfig(config: VqTransformerConfig): void {
   }
 }
 
-function checkInput(config: VqTransformerConfig, { tokens, condition, labels }: VqTransformerInput): void {
+function checkInput(
+  config: VqTransformerConfig,
+  { tokens, condition, labels }: VqTransformerInput,
+): void {
   const N = config.grid[0] * config.grid[1];
   if (tokens.rank !== 2 || tokens.shape[1] !== N) {
-    throw new DiffusionError("shape", `vqTransformer: expected tokens (B, ${N}), got (${tokens.shape.join(", ")})`);
+    throw new DiffusionError(
+      "shape",
+      `vqTransformer: expected tokens (B, ${N}), got (${tokens.shape.join(", ")})`,
+    );
   }
   const kind = config.condition?.kind;
   if (kind === "text" && !condition) {
     throw new DiffusionError("option", "vqTransformer: expected condition tokens, got none");
   }
-  if (kind === "class" && !labels) throw new DiffusionError("option", "vqTransformer: expected labels, got none");
+  if (kind === "class" && !labels)
+    throw new DiffusionError("option", "vqTransformer: expected labels, got none");
 }
 
 /** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
-export function vqTransformer(config: VqTransformerConfig, scope: ParamScope = new ParamScope()): VqTransformer {
+export function vqTransformer(
+  config: VqTransformerConfig,
+  scope: ParamScope = new ParamScope(),
+): VqTransformer {
   checkConfig(config);
   const { codes, width, layers, timesteps = 100, timeFeatures = "learned" } = config;
   const embed = contentEmbedding(scope.child("content_emb"), config);

@@ -1,10 +1,19 @@
-// VQGAN checkpoints: names of CompVis/taming-transformers are ours, only layouts differ; diffusers (huggingface/diffusers
-// VQModel, old and new attention names) is renamed. `levels` is the number of resolutions.
+// VQGAN checkpoints: names of CompVis/taming-transformers are ours, only layouts differ; diffusers
+// (huggingface/diffusers VQModel, old and new attention names) is renamed. `levels` is the number
+// of resolutions.
 import type { KeyMap, KeyRule } from "../nn/key-map.js";
 
 const layouts: KeyRule[] = [
-  { from: /^((?:encoder|decoder)\.(?:.*\.)?(?:conv|conv1|conv2|conv_in|conv_out)\.weight)$/, to: "$1", layout: "conv" },
-  { from: /^((?:encoder|decoder)\..*\.(?:nin_shortcut|q|k|v|proj_out)\.weight)$/, to: "$1", layout: "pointwise" },
+  {
+    from: /^((?:encoder|decoder)\.(?:.*\.)?(?:conv|conv1|conv2|conv_in|conv_out)\.weight)$/,
+    to: "$1",
+    layout: "conv",
+  },
+  {
+    from: /^((?:encoder|decoder)\..*\.(?:nin_shortcut|q|k|v|proj_out)\.weight)$/,
+    to: "$1",
+    layout: "pointwise",
+  },
   { from: /^((?:post_)?quant_conv\.weight)$/, to: "$1", layout: "pointwise" },
 ];
 
@@ -20,7 +29,9 @@ export const tamingVqganKeys: KeyMap = {
   ],
 };
 
-/** taming-transformers NLayerDiscriminator, with or without the "discriminator." of a loss module. */
+/**
+ * taming-transformers NLayerDiscriminator, with or without the "discriminator." of a loss module.
+ */
 export const tamingDiscriminatorKeys: KeyMap = {
   drop: [/num_batches_tracked$/, /\.initialized$/],
   rules: [

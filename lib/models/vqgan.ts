@@ -1,5 +1,6 @@
 // VQGAN: convolutional encoder and decoder around a codebook. Topology and parameter names of
-// CompVis/taming-transformers taming/modules/diffusionmodules/model.py. Source: Esser et al. 2021, arXiv:2012.09841.
+// CompVis/taming-transformers taming/modules/diffusionmodules/model.py. Source: Esser et al. 2021,
+// arXiv:2012.09841.
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { mapAttention } from "../nn/attention.js";
@@ -14,7 +15,9 @@ import { vectorQuantizer } from "./vector-quantizer.js";
 import type { VectorQuantizer, VectorQuantizerConfig } from "./vector-quantizer.js";
 
 export interface VqganConfig {
-  /** Side of the training images: decides, with attentionResolutions, which levels have attention. */
+  /**
+   * Side of the training images: decides, with attentionResolutions, which levels have attention.
+   */
   resolution: number;
   /** Channels of a picture; default 3. */
   imageChannels?: number;
@@ -77,11 +80,24 @@ function levelsOf(config: VqganConfig): Level[] {
   }));
 }
 
-const chain = (layers: readonly Layer[]): Layer => (x) => layers.reduce((h, layer) => layer(h), x);
+const chain =
+  (layers: readonly Layer[]): Layer =>
+  (x) =>
+    layers.reduce((h, layer) => layer(h), x);
 
 /** Residual block followed by attention where the level has it. */
-function stage(scope: ParamScope, index: number, from: number, level: Level, groups: number): Layer {
-  const block = resnetBlock(scope.child("block").child(index), { in: from, out: level.channels, groups });
+function stage(
+  scope: ParamScope,
+  index: number,
+  from: number,
+  level: Level,
+  groups: number,
+): Layer {
+  const block = resnetBlock(scope.child("block").child(index), {
+    in: from,
+    out: level.channels,
+    groups,
+  });
   if (!level.hasAttention) return (x) => block(x);
   const mix = mapAttention(scope.child("attn").child(index), { channels: level.channels, groups });
   return (x) => mix(block(x));
@@ -89,13 +105,22 @@ function stage(scope: ParamScope, index: number, from: number, level: Level, gro
 
 function middle(scope: ParamScope, channels: number, groups: number, hasAttention: boolean): Layer {
   const first = resnetBlock(scope.child("block_1"), { in: channels, out: channels, groups });
-  const mix = hasAttention ? mapAttention(scope.child("attn_1"), { channels, groups }) : (x: Tensor) => x;
+  const mix = hasAttention
+    ? mapAttention(scope.child("attn_1"), { channels, groups })
+    : (x: Tensor) => x;
   const second = resnetBlock(scope.child("block_2"), { in: channels, out: channels, groups });
   return (x) => second(mix(first(x)));
 }
 
 function encoder(scope: ParamScope, config: VqganConfig): Layer {
-  const { imageChannels = 3, channels, residualBlocks, groups = 32, latentChannels, middleAttention = true } = config;
+  const {
+    imageChannels = 3,
+    channels,
+    residualBlocks,
+    groups = 32,
+    latentChannels,
+    middleAttention = true,
+  } = config;
   const levels = levelsOf(config);
   const layers = [conv2d(scope.child("conv_in"), { in: imageChannels, out: channels })];
   let width = channels;
@@ -115,7 +140,13 @@ function encoder(scope: ParamScope, config: VqganConfig): Layer {
 
 /** Levels run from the coarsest; `up.0` is the finest, as in the reference. */
 function decoder(scope: ParamScope, config: VqganConfig): Layer {
-  const { imageChannels = 3, residualBlocks, groups = 32, latentChannels, middleAttention = true } = config;
+  const {
+    imageChannels = 3,
+    residualBlocks,
+    groups = 32,
+    latentChannels,
+    middleAttention = true,
+  } = config;
   const levels = levelsOf(config);
   let width = levels.at(-1)!.channels;
   const layers = [conv2d(scope.child("conv_in"), { in: latentChannels, out: width })];
@@ -138,7 +169,10 @@ function checkConfig(config: VqganConfig): void {
   const groups = config.groups ?? 32;
   for (const width of [config.channels, ...levelsOf(config).map(({ channels }) => channels)]) {
     if (width % groups === 0) continue;
-    throw new DiffusionError("option", `vqgan: expected channel counts divisible by ${groups} groups, got ${width}`);
+    throw new DiffusionError(
+      "option",
+      `vqgan: expected channel counts divisible by ${groups} groups, got ${width}`,
+    );
   }
 }
 
@@ -172,7 +206,10 @@ export function vqgan(config: VqganConfig, scope: ParamScope = new ParamScope())
       const [B, N] = tokens.shape as [number, number];
       const [h, w] = grid ?? [Math.sqrt(N), Math.sqrt(N)];
       if (h * w !== N) {
-        throw new DiffusionError("shape", `vqgan: expected ${N} tokens to fill a grid, got ${h} x ${w}; pass grid`);
+        throw new DiffusionError(
+          "shape",
+          `vqgan: expected ${N} tokens to fill a grid, got ${h} x ${w}; pass grid`,
+        );
       }
       return decode(quantizer.lookup(tokens).reshape([B, h, w, width]));
     },

@@ -1,5 +1,6 @@
-// Normalisation whose scale and shift come from an index (timestep or class). The scale-shift table of all indices
-// depends on the weights only, so a compiled program computes it once and each run gathers a row a sample.
+// Normalisation whose scale and shift come from an index (timestep or class). The scale-shift table
+// of all indices depends on the weights only, so a compiled program computes it once and each run
+// gathers a row a sample.
 import { concat, groupNorm, layerNorm, matmul, silu } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
@@ -14,9 +15,15 @@ export interface AdaptiveNormOptions {
   count: number;
   /** Statistics over the features of a token, or over the tokens of a feature. Default "layer". */
   norm?: AdaptiveNormKind;
-  /** "learned": a table of its own. "given": the (count, width) features are passed at the call. Default "learned". */
+  /**
+   * "learned": a table of its own. "given": the (count, width) features are passed at the call.
+   * Default "learned".
+   */
   features?: "learned" | "given";
-  /** Index `count` selects the mean of the learned table: the null class of a model without one. Default false. */
+  /**
+   * Index `count` selects the mean of the learned table: the null class of a model without one.
+   * Default false.
+   */
   meanRow?: boolean;
   /** Default 1e-5. */
   eps?: number;
@@ -33,8 +40,9 @@ function instanceNorm(x: Tensor, eps: number): Tensor {
 }
 
 /**
- * Gu et al. 2021, arXiv:2111.14822, eq. 12 (AdaLN): norm(x) (1 + scale) + shift, [scale | shift] = W silu(E[index]) + b;
- * the order and the mean row are those of microsoft/VQ-Diffusion transformer_utils.py.
+ * Gu et al. 2021, arXiv:2111.14822, eq. 12 (AdaLN): norm(x) (1 + scale) + shift, [scale | shift] =
+ * W silu(E[index]) + b; the order and the mean row are those of microsoft/VQ-Diffusion
+ * transformer_utils.py.
  */
 export function adaptiveNorm(scope: ParamScope, options: AdaptiveNormOptions): AdaptiveNorm {
   const {

@@ -25,7 +25,10 @@ export type AttentionLayer = (x: Tensor, context?: Tensor, mask?: Tensor) => Ten
 
 const defaultNames = { query: "query", key: "key", value: "value", out: "proj" };
 
-/** Separate q, k, v and output projections, scale 1 / sqrt(head width); self-attention without a context. */
+/**
+ * Separate q, k, v and output projections, scale 1 / sqrt(head width); self-attention without a
+ * context.
+ */
 export function attention(scope: ParamScope, options: AttentionOptions): AttentionLayer {
   const {
     width,
@@ -62,7 +65,10 @@ export function attention(scope: ParamScope, options: AttentionOptions): Attenti
   };
 }
 
-/** Single-head attention over the pixels of a map with its norm and residual, as in the taming family. */
+/**
+ * Single-head attention over the pixels of a map with its norm and residual, as in the taming
+ * family.
+ */
 export function mapAttention(
   scope: ParamScope,
   { channels, groups }: { channels: number; groups: number },

@@ -30,7 +30,10 @@ export function embedding(
 /** Features of a scalar time, width even: (position of the i-th pair) -> sin half and cos half. */
 export interface SinusoidOptions {
   width: number;
-  /** Exponent of frequency i is i / divisor: half - 1 (VQ-Diffusion, VQGAN) or half (ADM, DiT). Default half. */
+  /**
+   * Exponent of frequency i is i / divisor: half - 1 (VQ-Diffusion, VQGAN) or half (ADM, DiT).
+   * Default half.
+   */
   divisor?: number;
   /** Default "cos" (ADM, DiT). */
   first?: "sin" | "cos";
@@ -38,7 +41,10 @@ export interface SinusoidOptions {
   period?: number;
 }
 
-/** Sinusoids of fixed positions in float64, one row a position. Vaswani et al. 2017, arXiv:1706.03762, section 3.5. */
+/**
+ * Sinusoids of fixed positions in float64, one row a position. Vaswani et al. 2017,
+ * arXiv:1706.03762, section 3.5.
+ */
 export function sinusoidRows(positions: readonly number[], options: SinusoidOptions): number[] {
   const { width, first = "cos", period = 10000 } = options;
   const half = width / 2;

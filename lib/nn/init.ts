@@ -39,8 +39,8 @@ export const ones: Init = { kind: "ones" };
 export const normal = (std: number, mean = 0): Init => ({ kind: "normal", std, mean });
 
 /**
- * PyTorch's default for linear and convolution layers: uniform within 1 / sqrt(fan in) (He et al. 2015, arXiv:1502.01852,
- * with a = sqrt 5).
+ * PyTorch's default for linear and convolution layers: uniform within 1 / sqrt(fan in) (He et al.
+ * 2015, arXiv:1502.01852, with a = sqrt 5).
  */
 export const fanInUniform = (fanIn: number): Init => ({
   kind: "uniform",

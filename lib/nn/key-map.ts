@@ -1,4 +1,5 @@
-// Foreign checkpoint names -> our parameter names, as data: ordered rules of renaming and layout. First match wins.
+// Foreign checkpoint names -> our parameter names, as data: ordered rules of renaming and layout.
+// First match wins.
 
 /** How a foreign tensor becomes ours. */
 export type Layout =
@@ -34,7 +35,10 @@ export interface KeyMatch {
   layout: Layout;
 }
 
-/** Our name and layout of a foreign tensor; "drop" when it is left out on purpose, undefined when no rule knows it. */
+/**
+ * Our name and layout of a foreign tensor; "drop" when it is left out on purpose, undefined when no
+ * rule knows it.
+ */
 export function mapKey(
   map: KeyMap,
   foreign: string,

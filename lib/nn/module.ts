@@ -1,5 +1,5 @@
-// Named parameters: a scope hands out specs by dotted path and remembers them in order of creation. Layers are closures
-// on a scope; nothing here holds values.
+// Named parameters: a scope hands out specs by dotted path and remembers them in order of creation.
+// Layers are closures on a scope; nothing here holds values.
 import { DiffusionError } from "../errors.js";
 import type { Init, ParamSpec } from "../ir/param.js";
 import type { Shape } from "../ir/shape.js";

@@ -19,7 +19,10 @@ export interface GroupNormOptions {
   activation?: "none" | "silu";
 }
 
-/** Wu and He 2018, arXiv:1803.08494. The tap is the output before the activation; it costs nothing when nobody reads it. */
+/**
+ * Wu and He 2018, arXiv:1803.08494. The tap is the output before the activation; it costs nothing
+ * when nobody reads it.
+ */
 export function groupNorm(scope: ParamScope, options: GroupNormOptions): Layer {
   const { channels, groups = 32, eps = 1e-6, activation = "none" } = options;
   const gamma = scope.param("weight", [channels], ones);

@@ -1,5 +1,6 @@
-// Random numbers on the host: Philox 4x32-10 streams keyed by a seed and a name, so a draw depends on neither the other
-// streams nor their order. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+// Random numbers on the host: Philox 4x32-10 streams keyed by a seed and a name, so a draw depends
+// on neither the other streams nor their order. Source: Salmon et al. 2011, "Parallel random
+// numbers: as easy as 1, 2, 3".
 
 type Block = [number, number, number, number];
 

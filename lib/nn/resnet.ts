@@ -16,7 +16,10 @@ export interface ResnetBlockOptions {
   timeWidth?: number;
 }
 
-/** norm, silu, 3x3, norm, silu, 3x3, plus a 1x1 shortcut when the channels change. He et al. 2016, arXiv:1603.05027. */
+/**
+ * norm, silu, 3x3, norm, silu, 3x3, plus a 1x1 shortcut when the channels change. He et al. 2016,
+ * arXiv:1603.05027.
+ */
 export function resnetBlock(
   scope: ParamScope,
   options: ResnetBlockOptions,

@@ -24,8 +24,8 @@ export interface AdamWOptions {
 }
 
 /**
- * Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2: theta <- theta (1 - lr wd) - lr mhat / (sqrt(vhat) + eps).
- * Differs: the decay is scaled by the learning rate, as in PyTorch.
+ * Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2: theta <- theta (1 - lr wd) - lr mhat /
+ * (sqrt(vhat) + eps). Differs: the decay is scaled by the learning rate, as in PyTorch.
  */
 export function adamw(
   { param, grad, m, v }: AdamState,

@@ -7,14 +7,20 @@ export const constant =
   () =>
     lr;
 
-/** Linear from `from` (default 0) to the first value of `then` during `updates`, then `then` on its own count. */
+/**
+ * Linear from `from` (default 0) to the first value of `then` during `updates`, then `then` on its
+ * own count.
+ */
 export const warmup = (updates: number, then: LearningRate, from = 0): LearningRate => {
   const target = then(0);
   return (update) =>
     update < updates ? from + ((target - from) * (update + 1)) / updates : then(update - updates);
 };
 
-/** Half a cosine from `peak` to `floor` over `updates`. Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5. */
+/**
+ * Half a cosine from `peak` to `floor` over `updates`. Loshchilov and Hutter 2017,
+ * arXiv:1608.03983, eq. 5.
+ */
 export const cosine =
   (peak: number, updates: number, floor = 0): LearningRate =>
   (update) => {

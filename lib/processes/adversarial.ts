@@ -1,5 +1,5 @@
-// Losses of adversarial autoencoder training. Source: Esser et al. 2021, arXiv:2012.09841, section 3.1, and
-// CompVis/taming-transformers taming/modules/losses/vqperceptual.py.
+// Losses of adversarial autoencoder training. Source: Esser et al. 2021, arXiv:2012.09841, section
+// 3.1, and CompVis/taming-transformers taming/modules/losses/vqperceptual.py.
 import { relu, softplus, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 
@@ -33,8 +33,9 @@ export interface AdaptiveWeightOptions {
 }
 
 /**
- * Esser et al. 2021, eq. 7: lambda = |grad L_rec| / (|grad L_gan| + eps), gradients with respect to the decoder's last
- * layer, times a fixed weight. It is a constant of the step: no gradient flows through it.
+ * Esser et al. 2021, eq. 7: lambda = |grad L_rec| / (|grad L_gan| + eps), gradients with respect to
+ * the decoder's last layer, times a fixed weight. It is a constant of the step: no gradient flows
+ * through it.
  */
 export function adaptiveWeight(
   reconstructionGradient: Tensor,

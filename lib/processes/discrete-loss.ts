@@ -1,6 +1,7 @@
-// Training loss of mask-and-replace diffusion: variational and auxiliary terms, their weights, and importance sampling of
-// the timestep. Source: Gu et al. 2021, arXiv:2111.14822, eq. 9-10; importance sampling of Nichol and Dhariwal 2021,
-// arXiv:2102.09672, section 3.3, as in microsoft/VQ-Diffusion diffusion_transformer.py.
+// Training loss of mask-and-replace diffusion: variational and auxiliary terms, their weights, and
+// importance sampling of the timestep. Source: Gu et al. 2021, arXiv:2111.14822, eq. 9-10;
+// importance sampling of Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.3, as in
+// microsoft/VQ-Diffusion diffusion_transformer.py.
 import { DiffusionError } from "../errors.js";
 import { equal, maskReplaceLoss, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -8,7 +9,10 @@ import { klDivergence, logCoefficients, logOneHot, posterior, predictStart } fro
 
 export interface LossOptions {
   timesteps: number;
-  /** Weight of the auxiliary term; 5e-4 for the released text models, 1e-3 for the others. Default 5e-4. */
+  /**
+   * Weight of the auxiliary term; 5e-4 for the released text models, 1e-3 for the others. Default
+   * 5e-4.
+   */
   auxiliaryWeight?: number;
   /** The auxiliary weight falls from 2 at t = 0 towards 1; default true. */
   adaptiveAuxiliary?: boolean;
@@ -20,8 +24,8 @@ export interface LossOptions {
 export const lossWeightNames = ["kl", "nll", "masked", "visible"] as const;
 
 /**
- * Rows (B, 4): weights of the two terms, divided by the probability of having drawn t, and weights of masked and visible
- * positions, which do not act at t = 0.
+ * Rows (B, 4): weights of the two terms, divided by the probability of having drawn t, and weights
+ * of masked and visible positions, which do not act at t = 0.
  */
 export function lossWeightTable(
   times: readonly number[],
@@ -75,13 +79,19 @@ function combine(kl: Tensor, nll: Tensor, { xt, logits, weights }: LossInputs): 
   return { loss: perSample.sum().div(B * N), perSample, klPerSample };
 }
 
-/** Loss by the fused operation; `coeffs` is a coefficient table (B, 9) with s = t - 1. At t = 0 both terms are -log p(x0). */
+/**
+ * Loss by the fused operation; `coeffs` is a coefficient table (B, 9) with s = t - 1. At t = 0 both
+ * terms are -log p(x0).
+ */
 export function discreteLoss(inputs: LossInputs & { coeffs: Tensor }): LossParts {
   const { kl, nll } = maskReplaceLoss(inputs.logits, inputs.x0, inputs.xt, inputs.coeffs);
   return combine(kl, nll, inputs);
 }
 
-/** The same with the reference's log-space arrays; `logTable` is a log coefficient table (B, 12), `times` i32 (B). */
+/**
+ * The same with the reference's log-space arrays; `logTable` is a log coefficient table (B, 12),
+ * `times` i32 (B).
+ */
 export function referenceLoss(
   inputs: LossInputs & { logTable: Tensor; times: Tensor },
 ): LossParts & { kl: Tensor } {
@@ -104,7 +114,10 @@ export function referenceLoss(
   return { ...parts, kl };
 }
 
-/** How the timestep of training is drawn: running squares of the loss and the number of draws, one entry a timestep. */
+/**
+ * How the timestep of training is drawn: running squares of the loss and the number of draws, one
+ * entry a timestep.
+ */
 export interface ImportanceState {
   readonly history: Float64Array;
   readonly counts: Float64Array;
@@ -144,8 +157,8 @@ export function drawTimesteps(
 }
 
 /**
- * State after a batch: history[t] <- 0.1 kl^2 + 0.9 history[t]. Of several samples with one t the last in the batch
- * counts (the reference leaves this to the device).
+ * State after a batch: history[t] <- 0.1 kl^2 + 0.9 history[t]. Of several samples with one t the
+ * last in the batch counts (the reference leaves this to the device).
  */
 export function updateImportance(
   state: ImportanceState,

@@ -1,7 +1,8 @@
-// Mask-and-replace diffusion on tensors of log-probabilities (B, N, K + 1), last class = mask: forward marginals,
-// posterior, truncation, guidance. The numerics are those of microsoft/VQ-Diffusion diffusion_transformer.py, so that
-// released models behave alike; the fused operations of the library compute the same without these arrays.
-// Source: Gu et al. 2021, arXiv:2111.14822; Tang et al. 2022, arXiv:2205.16007.
+// Mask-and-replace diffusion on tensors of log-probabilities (B, N, K + 1), last class = mask:
+// forward marginals, posterior, truncation, guidance. The numerics are those of
+// microsoft/VQ-Diffusion diffusion_transformer.py, so that released models behave alike; the fused
+// operations of the library compute the same without these arrays. Source: Gu et al. 2021,
+// arXiv:2111.14822; Tang et al. 2022, arXiv:2205.16007.
 import {
   argMax,
   concat,
@@ -24,7 +25,10 @@ const kLogZero = Math.log(kProbabilityFloor);
 /** Stands for log 0, since -Infinity is no good operand. */
 const kMinusInfinity = -1e30;
 
-/** Columns of the log coefficient table: one step (t given s), cumulative at t, cumulative at s; keep, replace, mask, not masked. */
+/**
+ * Columns of the log coefficient table: one step (t given s), cumulative at t, cumulative at s;
+ * keep, replace, mask, not masked.
+ */
 const kColumns = 12;
 
 /** Log coefficients of the pair (t, s) in float64, 12 columns. */
@@ -109,7 +113,10 @@ const appendMask = (real: Tensor, value: number): Tensor => {
   return concat([real, real.trace.constant(value).broadcastTo([B, N, 1])], 2);
 };
 
-/** Gu et al. 2021, eq. 8: log of the distribution after rates (keep, replace, mask) act on log-probabilities. */
+/**
+ * Gu et al. 2021, eq. 8: log of the distribution after rates (keep, replace, mask) act on
+ * log-probabilities.
+ */
 export function transition(logP: Tensor, rates: LogRates): Tensor {
   const { real, mask } = splitMask(logP);
   return concat(
@@ -126,13 +133,13 @@ export const predictStart = (logits: Tensor): Tensor =>
   appendMask(logSoftmax(logits), kLogFloor).clamp(kLogFloor, 0);
 
 /**
- * Gu et al. 2021, eq. 5 and 11: log p(x_s | x_t) = log sum_{x0} q(x_s | x_t, x0) p(x0 | x_t), for log p(x0) (B, N, K+1) and
- * tokens x_t (B, N). The steps and the clamp to [-70, 0] are those of q_posterior in microsoft/VQ-Diffusion; with the
- * coefficients of any pair s < t it is the strided posterior as well.
+ * Gu et al. 2021, eq. 5 and 11: log p(x_s | x_t) = log sum_{x0} q(x_s | x_t, x0) p(x0 | x_t), for
+ * log p(x0) (B, N, K+1) and tokens x_t (B, N). The steps and the clamp to [-70, 0] are those of
+ * q_posterior in microsoft/VQ-Diffusion; with the coefficients of any pair s < t it is the strided
+ * posterior as well.
  */
 export function posterior(logX0: Tensor, xt: Tensor, { step, now, to }: LogCoefficients): Tensor {
   const [B, N, classes] = logX0.shape as [number, number, number];
-  const t = logX0.trace;
   const logXt = logOneHot(xt, classes);
   const isMasked = equal(xt, classes - 1).reshape([B, N, 1]);
   // log q(x_t | x0 = k) for real k, and log q(x_t | x_s = k) for every k
@@ -147,7 +154,10 @@ export function posterior(logX0: Tensor, xt: Tensor, { step, now, to }: LogCoeff
   return transition(ratio.sub(total), to).add(stepLikelihood).add(total).clamp(kLogFloor, 0);
 }
 
-/** Keeps, in each row, the most probable classes while the mass before them is below `rate`; the others become -70. */
+/**
+ * Keeps, in each row, the most probable classes while the mass before them is below `rate`; the
+ * others become -70.
+ */
 export function truncate(logP: Tensor, rate: number): Tensor {
   if (rate >= 1) return logP;
   const [B, N, classes] = logP.shape as [number, number, number];
@@ -175,8 +185,9 @@ export function keepBest(logP: Tensor, count: number): Tensor {
 }
 
 /**
- * Classifier-free guidance, Tang et al. 2022, eq. 9 with the code's scale (1 = off): log p = log p_u + s (log p_c - log p_u),
- * normalised over the real classes, clamped, the mask class back at -70.
+ * Classifier-free guidance, Tang et al. 2022, eq. 9 with the code's scale (1 = off): log p = log
+ * p_u + s (log p_c - log p_u), normalised over the real classes, clamped, the mask class back at
+ * -70.
  */
 export function guide(conditional: Tensor, unconditional: Tensor, scale: number): Tensor {
   const c = splitMask(conditional).real;

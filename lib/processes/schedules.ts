@@ -1,5 +1,6 @@
-// Mask-and-replace schedules in float64: cumulative and per-step probabilities, the log buffers of checkpoints, and the
-// coefficients of a pair of levels. Source: Gu et al. 2021, arXiv:2111.14822; defaults of microsoft/VQ-Diffusion.
+// Mask-and-replace schedules in float64: cumulative and per-step probabilities, the log buffers of
+// checkpoints, and the coefficients of a pair of levels. Source: Gu et al. 2021, arXiv:2111.14822;
+// defaults of microsoft/VQ-Diffusion.
 import { DiffusionError, checkOptions } from "../errors.js";
 
 export type MaskReplacePreset = "released" | "paper90";
@@ -40,8 +41,9 @@ export interface MaskReplaceSchedule {
 }
 
 /**
- * "released": what the published checkpoints hold; K bbar = 1e-6 at every level, so it is mask-only in practice.
- * "paper90": the schedule of the paper's text, mask rate 0.9 and replacement 0.1 at the end.
+ * "released": what the published checkpoints hold; K bbar = 1e-6 at every level, so it is mask-only
+ * in practice. "paper90": the schedule of the paper's text, mask rate 0.9 and replacement 0.1 at
+ * the end.
  */
 export const maskReplacePresets: Readonly<Record<MaskReplacePreset, MaskReplaceEndpoints>> = {
   released: { abarFirst: 0.99999, abarLast: 9e-6, cbarFirst: 9e-6, cbarLast: 0.99999 },
@@ -95,8 +97,9 @@ const withClean = (values: Float64Array, clean: number): Float64Array =>
   Float64Array.of(...values, clean);
 
 /**
- * Gu et al. 2021, arXiv:2111.14822, section 4.1: abar_t = prod a_i, cbar_t = 1 - prod (1 - c_i), bbar_t = (1 - abar_t -
- * cbar_t) / K. Differs: built from the cumulative arrays, as microsoft/VQ-Diffusion diffusion_transformer.py does.
+ * Gu et al. 2021, arXiv:2111.14822, section 4.1: abar_t = prod a_i, cbar_t = 1 - prod (1 - c_i),
+ * bbar_t = (1 - abar_t - cbar_t) / K. Differs: built from the cumulative arrays, as
+ * microsoft/VQ-Diffusion diffusion_transformer.py does.
  */
 export function maskReplaceSchedule(options: MaskReplaceOptions): MaskReplaceSchedule {
   checkOptions("maskReplaceSchedule", options, [
@@ -182,10 +185,15 @@ export type PairCoefficients = [
 ];
 
 /**
- * Coefficients of the pair (t, s), -1 <= s < t: a_{t|s} = abar_t / abar_s, c_{t|s} = 1 - (1 - cbar_t) / (1 - cbar_s),
- * b_{t|s} = (1 - a_{t|s} - c_{t|s}) / K. With s = t - 1 these are the per-step probabilities.
+ * Coefficients of the pair (t, s), -1 <= s < t: a_{t|s} = abar_t / abar_s, c_{t|s} = 1 - (1 -
+ * cbar_t) / (1 - cbar_s), b_{t|s} = (1 - a_{t|s} - c_{t|s}) / K. With s = t - 1 these are the
+ * per-step probabilities.
  */
-export function pairCoefficients(schedule: MaskReplaceSchedule, t: number, s: number): PairCoefficients {
+export function pairCoefficients(
+  schedule: MaskReplaceSchedule,
+  t: number,
+  s: number,
+): PairCoefficients {
   if (s >= t)
     throw new DiffusionError("option", `schedule: expected s < t, got t = ${t} and s = ${s}`);
   const now = cumulativeAt(schedule, t);
@@ -218,8 +226,8 @@ export type LogBufferName =
   | "log_1_min_cumprod_ct";
 
 /**
- * The log arrays that microsoft checkpoints carry as buffers, in float64. The cumulative ones have T + 1 entries and
- * hold -Infinity where the probability is zero.
+ * The log arrays that microsoft checkpoints carry as buffers, in float64. The cumulative ones have
+ * T + 1 entries and hold -Infinity where the probability is zero.
  */
 export function logBuffers(schedule: MaskReplaceSchedule): Record<LogBufferName, Float64Array> {
   const log = (values: Float64Array): Float64Array => values.map(Math.log);
@@ -237,7 +245,10 @@ export function logBuffers(schedule: MaskReplaceSchedule): Record<LogBufferName,
   };
 }
 
-/** Schedule stored in a checkpoint: the cumulative log buffers decide, since they replace the computed ones on load. */
+/**
+ * Schedule stored in a checkpoint: the cumulative log buffers decide, since they replace the
+ * computed ones on load.
+ */
 export function scheduleFromLogBuffers(
   buffers: { log_cumprod_at: ArrayLike<number>; log_cumprod_ct: ArrayLike<number> },
   codes: number,
@@ -249,7 +260,9 @@ export function scheduleFromLogBuffers(
   return maskReplaceSchedule({ codes, cumulative: { abar, cbar } });
 }
 
-/** Largest difference of the stored log buffers to those of a schedule; infinite entries must match. */
+/**
+ * Largest difference of the stored log buffers to those of a schedule; infinite entries must match.
+ */
 export function logBufferDifference(
   schedule: MaskReplaceSchedule,
   stored: Partial<Record<LogBufferName, ArrayLike<number>>>,

@@ -1,5 +1,6 @@
-// Reverse chain of mask-and-replace: the whole step (network, guidance, posterior, draw) is one graph, and the loop feeds
-// it coefficients. Source: Gu et al. 2021, arXiv:2111.14822, algorithms 2 and 3; Tang et al. 2022, arXiv:2205.16007.
+// Reverse chain of mask-and-replace: the whole step (network, guidance, posterior, draw) is one
+// graph, and the loop feeds it coefficients. Source: Gu et al. 2021, arXiv:2111.14822, algorithms 2
+// and 3; Tang et al. 2022, arXiv:2205.16007.
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import { uniformStream } from "../nn/random.js";
@@ -17,7 +18,10 @@ import type { Trace } from "../trace/trace.js";
 import type { PlannedStep, SampleLoopOptions, SamplingStep } from "./sampler.js";
 import { sampleLoop } from "./sampler.js";
 
-/** A step of the chain; the released fast form evaluates the posterior at a lower level than the network's. */
+/**
+ * A step of the chain; the released fast form evaluates the posterior at a lower level than the
+ * network's.
+ */
 export interface DiscreteStep extends PlannedStep {
   /** Upper level of the posterior; `t` except in the released fast form. */
   posteriorT: number;
@@ -28,7 +32,10 @@ export interface DiscretePlanOptions {
   steps?: number;
   /** The levels themselves, falling. */
   levels?: readonly number[];
-  /** "exact": the posterior of the pair of levels; "released": the fast form of the published code. Default "exact". */
+  /**
+   * "exact": the posterior of the pair of levels; "released": the fast form of the published code.
+   * Default "exact".
+   */
   stride?: "exact" | "released";
   /** First level; default T - 1. Lower starts from given tokens (image to image). */
   start?: number;
@@ -60,7 +67,8 @@ function checkLevels(levels: readonly number[], timesteps: number): void {
 }
 
 /**
- * Steps of the reverse chain. Exact: p(x_s | x_t) with s the next level, Gu et al. 2021, eq. 13, for any list of levels.
+ * Steps of the reverse chain. Exact: p(x_s | x_t) with s the next level, Gu et al. 2021, eq. 13,
+ * for any list of levels.
  */
 export function discretePlan(
   schedule: MaskReplaceSchedule,
@@ -81,8 +89,9 @@ export function discretePlan(
 }
 
 /**
- * Fast form of microsoft/VQ-Diffusion (sample_fast), for parity: levels T-1, T-2-skip, …, 0; while t > skip the one-step
- * posterior of level t - skip is used for an x_t of level t, so too many tokens stay masked until the last call.
+ * Fast form of microsoft/VQ-Diffusion (sample_fast), for parity: levels T-1, T-2-skip, …, 0; while
+ * t > skip the one-step posterior of level t - skip is used for an x_t of level t, so too many
+ * tokens stay masked until the last call.
  */
 export function releasedFastPlan(schedule: MaskReplaceSchedule, skip: number): DiscreteStep[] {
   const levels: number[] = [];
@@ -94,7 +103,10 @@ export function releasedFastPlan(schedule: MaskReplaceSchedule, skip: number): D
   });
 }
 
-/** Tokens that corruption to level t leaves of x0, drawn on the host; sample b depends on (seed, firstSample + b) only. */
+/**
+ * Tokens that corruption to level t leaves of x0, drawn on the host; sample b depends on (seed,
+ * firstSample + b) only.
+ */
 export function corruptTokens(
   schedule: MaskReplaceSchedule,
   x0: Int32Array,
@@ -127,7 +139,10 @@ export function startTokens(
   return corruptTokens(schedule, masked, schedule.timesteps - 1, draw);
 }
 
-/** What a denoiser reads; with guidance the rows are the conditional samples followed by the unconditional ones. */
+/**
+ * What a denoiser reads; with guidance the rows are the conditional samples followed by the
+ * unconditional ones.
+ */
 export interface DenoiserInput {
   /** x_t, i32 (rows, N). */
   tokens: Tensor;
@@ -138,7 +153,10 @@ export interface DenoiserInput {
   guided: boolean;
 }
 
-/** Traced network: logits of p(x0 | x_t), (rows, N, K). It declares its own condition inputs on the trace. */
+/**
+ * Traced network: logits of p(x0 | x_t), (rows, N, K). It declares its own condition inputs on the
+ * trace.
+ */
 export type DiscreteDenoiser = (trace: Trace, input: DenoiserInput) => Tensor;
 
 export interface DiscreteStepGraphOptions {
@@ -157,7 +175,10 @@ const kDrawPurpose = 1;
 /** Columns of the settings table: guidance, temperature, truncation, top k. */
 const kSettings = 4;
 
-/** State inputs of every discrete step: tokens, timesteps, known tokens (-1 = free) and the random key. */
+/**
+ * State inputs of every discrete step: tokens, timesteps, known tokens (-1 = free) and the random
+ * key.
+ */
 export interface StepInputs {
   tokens: Tensor;
   times: Tensor;
@@ -173,7 +194,9 @@ export const declareStepInputs = (t: Trace, batch: number, tokens: number): Step
   key: t.input("key", { shape: [batch, 4], dtype: "i32" }),
 });
 
-/** Evaluates the denoiser, for both branches in one batch when guided: [conditional, unconditional]. */
+/**
+ * Evaluates the denoiser, for both branches in one batch when guided: [conditional, unconditional].
+ */
 export function denoiseBranches(
   t: Trace,
   { tokens, times }: Pick<StepInputs, "tokens" | "times">,
@@ -200,7 +223,10 @@ export function denoiseBranches(
 export const keepKnown = (drawn: Tensor, known: Tensor): Tensor =>
   where(known.less(0), drawn, known);
 
-/** One reverse step as a graph: outputs tokens, best (argmax of p(x0)) and confidence (its probability). */
+/**
+ * One reverse step as a graph: outputs tokens, best (argmax of p(x0)) and confidence (its
+ * probability).
+ */
 export const discreteStepGraph = (options: DiscreteStepGraphOptions): Graph =>
   trace((t) => {
     const { batch, tokens: N } = options;
@@ -219,7 +245,9 @@ export const discreteStepGraph = (options: DiscreteStepGraphOptions): Graph =>
 export interface DiscreteState {
   /** x_s, (B, N). */
   tokens: Int32Array;
-  /** Most probable clean tokens and their probability, for previews; absent before the first step. */
+  /**
+   * Most probable clean tokens and their probability, for previews; absent before the first step.
+   */
   best?: Int32Array;
   confidence?: Float32Array;
 }

@@ -1,6 +1,7 @@
-// High-quality sampling with the purity prior: a fixed number of masked positions is revealed at each call, chosen by how
-// sure the network is, and visible tokens stay until the last call. Source: Tang et al. 2022, arXiv:2205.16007, section
-// 3.2, and p_sample of microsoft/VQ-Diffusion diffusion_transformer.py.
+// High-quality sampling with the purity prior: a fixed number of masked positions is revealed at
+// each call, chosen by how sure the network is, and visible tokens stay until the last call.
+// Source: Tang et al. 2022, arXiv:2205.16007, section 3.2, and p_sample of microsoft/VQ-Diffusion
+// diffusion_transformer.py.
 import type { Graph } from "../ir/graph.js";
 import { coefficientTable, cumulativeAt } from "../processes/schedules.js";
 import { drawTokens, guide, predictStart, truncate } from "../processes/discrete.js";
@@ -27,13 +28,15 @@ import { sampleLoop } from "./sampler.js";
 import type { PlannedStep, SamplingStep } from "./sampler.js";
 
 export interface PurityStep extends PlannedStep {
-  /** Share of all positions that is revealed after this call; the last call redraws every position. */
+  /**
+   * Share of all positions that is revealed after this call; the last call redraws every position.
+   */
   revealed: number;
 }
 
 /**
- * Positions to reveal at level t: round(N cbar_t) - round(N cbar_s), which adds up to N for any N and T. Differs: the
- * reference has tables for N = 1024 only.
+ * Positions to reveal at level t: round(N cbar_t) - round(N cbar_s), which adds up to N for any N
+ * and T. Differs: the reference has tables for N = 1024 only.
  */
 export const revealCount = (
   schedule: MaskReplaceSchedule,
@@ -44,15 +47,19 @@ export const revealCount = (
   Math.round(tokens * cumulativeAt(schedule, t).cbar) -
   Math.round(tokens * cumulativeAt(schedule, s).cbar);
 
-/** Positions to reveal in the next call: at most `perCall`, and never leaving a single one for a call of its own. */
+/**
+ * Positions to reveal in the next call: at most `perCall`, and never leaving a single one for a
+ * call of its own.
+ */
 export function nextReveal(remaining: number, perCall: number): number {
   const count = Math.min(remaining, perCall);
   return remaining - count === 1 ? remaining : count;
 }
 
 /**
- * Calls of the chain: at each level above 0 as many as it takes to reveal its positions, then one full redraw at level 0.
- * `perCall` is the largest number of positions of one call; default all of a level.
+ * Calls of the chain: at each level above 0 as many as it takes to reveal its positions, then one
+ * full redraw at level 0. `perCall` is the largest number of positions of one call; default all of
+ * a level.
  */
 export function purityPlan(
   schedule: MaskReplaceSchedule,
@@ -76,12 +83,18 @@ export function purityPlan(
   return calls;
 }
 
-/** "uniform": any masked position alike (rule 1); "purity": by the largest probability of the position (rule 2). */
+/**
+ * "uniform": any masked position alike (rule 1); "purity": by the largest probability of the
+ * position (rule 2).
+ */
 export type PositionRule = "uniform" | "purity";
 
 const kScoreEps = 1e-10;
 
-/** Score of each position (B, N): 1, or max_j p(x0 = j) relative to the surest position of the sample. */
+/**
+ * Score of each position (B, N): 1, or max_j p(x0 = j) relative to the surest position of the
+ * sample.
+ */
 export function positionScores(logX0: Tensor, rule: PositionRule): Tensor {
   const [B, N] = logX0.shape as [number, number, number];
   if (rule === "uniform") return logX0.trace.constant(1).broadcastTo([B, N]);
@@ -104,8 +117,8 @@ export function sharpen(logX0: Tensor, scores: Tensor, priorWeight: number): Ten
 }
 
 /**
- * Which positions to reveal: `counts` (B) draws without replacement with the given weights, by Gumbel top-k (Kool et al.
- * 2019, arXiv:1903.06059). Positions of weight zero are never taken.
+ * Which positions to reveal: `counts` (B) draws without replacement with the given weights, by
+ * Gumbel top-k (Kool et al. 2019, arXiv:1903.06059). Positions of weight zero are never taken.
  */
 export function choosePositions(weights: Tensor, counts: Tensor, uniform: Tensor): Tensor {
   const [B, N] = weights.shape as [number, number];
@@ -173,7 +186,10 @@ function maskedCounts(tokens: Int32Array, batch: number, codes: number): number[
   );
 }
 
-/** The chain of purity calls with `reveal`, and the final redraw with `redraw` (a discreteStepGraph program). */
+/**
+ * The chain of purity calls with `reveal`, and the final redraw with `redraw` (a discreteStepGraph
+ * program).
+ */
 export function samplePurity(
   reveal: RunStep,
   redraw: RunStep,

@@ -1,5 +1,5 @@
-// What a sampler is: plan() gives the coefficients of every step as numbers, step() is traced once on tensors, and this
-// loop runs the compiled step. Nothing here knows a model or a process.
+// What a sampler is: plan() gives the coefficients of every step as numbers, step() is traced once
+// on tensors, and this loop runs the compiled step. Nothing here knows a model or a process.
 import { DiffusionError } from "../errors.js";
 
 /** One step of a plan: from level t to level s. */

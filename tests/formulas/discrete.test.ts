@@ -1,4 +1,5 @@
-// Posterior, truncation, guidance and loss of mask-and-replace against printed tables, explicit matrices and each other.
+// Posterior, truncation, guidance and loss of mask-and-replace against printed tables, explicit
+// matrices and each other.
 import { describe, expect, it } from "vitest";
 import { gradients } from "../../lib/autodiff/differentiate.js";
 import {
@@ -93,7 +94,9 @@ const expectNear = (
   actual.forEach((value, i) => expect(Math.abs(value - expected[i]!)).toBeLessThan(error));
 };
 
-/** Bayes' rule with explicit matrices, in float64: P(x_s) = sum over x0 of q(x_s | x_t, x0) p(x0). */
+/**
+ * Bayes' rule with explicit matrices, in float64: P(x_s) = sum over x0 of q(x_s | x_t, x0) p(x0).
+ */
 function bayes(schedule: MaskReplaceSchedule, t: number, s: number, xt: number): number[] {
   const K = schedule.codes;
   const [, bbarT, cbarT, abarS, bbarS, cbarS, a, b, c] = pairCoefficients(schedule, t, s);

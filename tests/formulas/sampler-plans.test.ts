@@ -1,4 +1,5 @@
-// Plans of the discrete samplers as numbers: levels, counts of revealed positions, masked fractions.
+// Plans of the discrete samplers as numbers: levels, counts of revealed positions, masked
+// fractions.
 import { describe, expect, it } from "vitest";
 import { maskReplaceSchedule } from "../../lib/processes/schedules.js";
 import {
@@ -13,7 +14,10 @@ import { nextReveal, purityPlan, revealCount } from "../../lib/samplers/purity.j
 
 const schedule = maskReplaceSchedule({ codes: 64 });
 
-/** Expected masked share before the last call: the posterior keeps a mask with cbar_s / cbar_t, whatever p(x0) is. */
+/**
+ * Expected masked share before the last call: the posterior keeps a mask with cbar_s / cbar_t,
+ * whatever p(x0) is.
+ */
 function maskedBeforeLast(plan: readonly DiscreteStep[]): number {
   return plan.slice(0, -1).reduce((masked, { posteriorT, s }) => {
     const cbar = (t: number): number => (t < 0 ? 0 : schedule.cbar[t]!);

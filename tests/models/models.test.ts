@@ -3,7 +3,11 @@ import { describe, expect, it } from "vitest";
 import { vqTransformer } from "../../lib/models/vq-transformer.js";
 import type { VqTransformerConfig } from "../../lib/models/vq-transformer.js";
 import { textToToken } from "../../lib/models/text-to-token.js";
-import { codeRemap, replaceDeadCodes, usedCodesOfReduction } from "../../lib/models/vector-quantizer.js";
+import {
+  codeRemap,
+  replaceDeadCodes,
+  usedCodesOfReduction,
+} from "../../lib/models/vector-quantizer.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import type { VqganConfig } from "../../lib/models/vqgan.js";
 import { initialValue, initialValues } from "../../lib/nn/init.js";
@@ -63,7 +67,9 @@ describe("VQGAN graph", () => {
 
   it("refuses what cannot be", () => {
     expect(() => vqgan({ ...tiny, groups: 5 })).toThrow(/divisible by 5 groups, got 8/);
-    expect(() => vqgan({ ...tiny, chanels: 3 } as unknown as VqganConfig)).toThrow(/did you mean "channels"/);
+    expect(() => vqgan({ ...tiny, chanels: 3 } as unknown as VqganConfig)).toThrow(
+      /did you mean "channels"/,
+    );
     trace((t) => {
       const model = vqgan(tiny);
       const tokens = t.input("tokens", { shape: [1, 12], dtype: "i32" });
@@ -84,7 +90,9 @@ describe("VQ-Diffusion transformer graph", () => {
       const classes = { ...transformer, condition: { kind: "class", classes: 3 } } as const;
       expect(() => vqTransformer(classes).forward(input)).toThrow(/expected labels/);
       const wide = t.input("wide", { shape: [2, 17], dtype: "i32" });
-      expect(() => vqTransformer(transformer).forward({ ...input, tokens: wide })).toThrow(/tokens \(B, 16\)/);
+      expect(() => vqTransformer(transformer).forward({ ...input, tokens: wide })).toThrow(
+        /tokens \(B, 16\)/,
+      );
       t.output("tokens", input.tokens.add(1));
     });
     expect(() => vqTransformer({ ...transformer, heads: 3 })).toThrow(/divisible by heads/);
@@ -93,7 +101,9 @@ describe("VQ-Diffusion transformer graph", () => {
   it("maps both checkpoint dialects onto every parameter", () => {
     const names = vqTransformer(transformer).parameters.map(({ name }) => name);
     const ours = new Set(names);
-    const microsoft = names.map((name) => mapKey(microsoftVqTransformerKeys, `transformer.transformer.${name}`, [1]));
+    const microsoft = names.map((name) =>
+      mapKey(microsoftVqTransformerKeys, `transformer.transformer.${name}`, [1]),
+    );
     expect(new Set(microsoft.map((match) => (match as { name: string }).name))).toEqual(ours);
     const diffusers = diffusersNames(names);
     const mapped = diffusers.map((name) => mapKey(diffusersVqTransformerKeys, name, [1]));
@@ -158,7 +168,11 @@ describe("text-to-token model", () => {
 
 describe("parameters", () => {
   it("draws a value from the seed and the name alone", () => {
-    const spec = { name: "a.b", shape: [64, 64], init: { kind: "normal", std: 0.5, mean: 1 } } as const;
+    const spec = {
+      name: "a.b",
+      shape: [64, 64],
+      init: { kind: "normal", std: 0.5, mean: 1 },
+    } as const;
     const alone = initialValue(spec, 9);
     const among = initialValues([{ ...spec, name: "a.a" }, spec], 9);
     expect(among.get("a.b")).toEqual(alone);
@@ -172,7 +186,9 @@ describe("parameters", () => {
   it("refuses a name twice", () => {
     const scope = new ParamScope();
     scope.child("x").param("weight", [1], { kind: "zeros" });
-    expect(() => scope.child("x").param("weight", [1], { kind: "zeros" })).toThrow(/x\.weight again/);
+    expect(() => scope.child("x").param("weight", [1], { kind: "zeros" })).toThrow(
+      /x\.weight again/,
+    );
   });
 
   it("moves foreign layouts and back", () => {
@@ -203,7 +219,9 @@ describe("codes", () => {
   it("restarts dead codes from latents", () => {
     const codebook = new Float32Array(8).fill(1);
     const latents = Float32Array.of(5, 6);
-    const result = replaceDeadCodes(codebook, Float32Array.of(10, 0, 8, 6), latents, { random: () => 0 });
+    const result = replaceDeadCodes(codebook, Float32Array.of(10, 0, 8, 6), latents, {
+      random: () => 0,
+    });
     expect(result.replaced).toEqual([1]);
     expect([...result.codebook.subarray(2, 4)]).toEqual([5, 6]);
     expect(result.counts[1]).toBe(6);

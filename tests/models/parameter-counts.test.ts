@@ -8,16 +8,39 @@ import type { VqganConfig } from "../../lib/models/vqgan.js";
 import { parameterCount } from "../../lib/nn/module.js";
 
 const text = { kind: "text", width: 512 } as const;
-const onGrid16 = { grid: [16, 16], positions: [32, 32], heads: 16, width: 512, mlp: "conv" } as const;
+const onGrid16 = {
+  grid: [16, 16],
+  positions: [32, 32],
+  heads: 16,
+  width: 512,
+  mlp: "conv",
+} as const;
 
 const transformers: [string, VqTransformerConfig, number][] = [
   [
     "S",
-    { codes: 2887, grid: [32, 32], width: 192, layers: 18, heads: 16, mlp: "conv", mlpRatio: 2, condition: text },
+    {
+      codes: 2887,
+      grid: [32, 32],
+      width: 192,
+      layers: 18,
+      heads: 16,
+      mlp: "conv",
+      mlpRatio: 2,
+      condition: text,
+    },
     35_936_647,
   ],
-  ["B", { codes: 2887, grid: [32, 32], width: 1024, layers: 19, heads: 16, condition: text }, 388_780_871],
-  ["L", { codes: 4096, grid: [32, 32], width: 1408, layers: 36, heads: 16, condition: text }, 1_359_274_624],
+  [
+    "B",
+    { codes: 2887, grid: [32, 32], width: 1024, layers: 19, heads: 16, condition: text },
+    388_780_871,
+  ],
+  [
+    "L",
+    { codes: 4096, grid: [32, 32], width: 1408, layers: 36, heads: 16, condition: text },
+    1_359_274_624,
+  ],
   [
     "ImageNet",
     { ...onGrid16, codes: 974, layers: 24, condition: { kind: "class", classes: 1000 } },
@@ -43,7 +66,9 @@ describe("VQ-Diffusion transformers", () => {
   ])("%s per block", (name, count) => {
     const config = transformers.find(([found]) => found === name)![1];
     const { parameters } = vqTransformer(config);
-    expect(parameterCount(parameters.filter((spec) => spec.name.startsWith("blocks.0.")))).toBe(count);
+    expect(parameterCount(parameters.filter((spec) => spec.name.startsWith("blocks.0.")))).toBe(
+      count,
+    );
   });
 });
 
