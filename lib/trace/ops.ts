@@ -208,12 +208,33 @@ export const conv2d = (
   { upsample = 1, ...options }: ConvOptions & { upsample?: number } = {},
 ): Tensor => single("conv2d", [x, w], { ...convAttrs(options), upsample });
 
-/** Gradient of conv2d with respect to x of size `inputSize`. */
-export const conv2dGradInput = (
+/** dy with stride - 1 zeros after each pixel, cut or filled to (H, W): the gradient then has stride 1. */
+function dilate(dy: Tensor, [SH, SW]: readonly [number, number], H: number, W: number): Tensor {
+  const [B, OH, OW, O] = dy.shape as [number, number, number, number];
+  const apart = pad(
+    dy.reshape([B, OH, 1, OW, 1, O]),
+    [0, 0, 0, 0, 0, 0],
+    [0, 0, SH - 1, 0, SW - 1, 0],
+  );
+  return apart.reshape([B, OH * SH, OW * SW, O]).slice([0, 0, 0, 0], [B, H, W, O]);
+}
+
+/** Gradient of conv2d with respect to x of size `inputSize`. Kernels have one stride for both axes. */
+export function conv2dGradInput(
   dy: Tensor,
   w: Tensor,
   { inputSize, ...options }: ConvOptions & { inputSize: readonly [number, number] },
-): Tensor => single("conv2dGradInput", [dy, w], { ...convAttrs(options), inputSize });
+): Tensor {
+  const { stride, padding, groups } = convAttrs(options);
+  const attrs = { padding, groups, inputSize: [...inputSize] };
+  const kernel = w.shape.slice(0, 2) as [number, number];
+  if (stride[0] === stride[1] || dy.rank !== 4 || w.rank !== 4) {
+    return single("conv2dGradInput", [dy, w], { ...attrs, stride });
+  }
+  const H = inputSize[0] + padding[0] + padding[1] - kernel[0] + 1;
+  const W = inputSize[1] + padding[2] + padding[3] - kernel[1] + 1;
+  return single("conv2dGradInput", [dilate(dy, stride, H, W), w], { ...attrs, stride: [1, 1] });
+}
 
 /** Gradient of conv2d with respect to w of size `kernel`. */
 export const conv2dGradWeight = (

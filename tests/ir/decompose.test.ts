@@ -8,7 +8,7 @@ import { decomposeAll, lower } from "../../lib/trace/lower.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
 import { trace } from "../../lib/trace/trace.js";
 import type { Trace } from "../../lib/trace/trace.js";
-import { evaluate } from "./evaluate.js";
+import { interpret } from "../ops/interpreter.js";
 
 const wave = (count: number, phase = 0): number[] =>
   Array.from({ length: count }, (_, i) => Math.sin(1.7 * i + phase));
@@ -21,7 +21,7 @@ function run(
   const plain = decomposeAll(graph);
   verify(graph);
   verify(plain);
-  return evaluate(plain, feeds);
+  return interpret(plain, feeds);
 }
 
 const expectClose = (got: readonly number[], want: readonly number[], tolerance = 1e-9): void => {

@@ -1,11 +1,11 @@
-// Composite functions and the tracing API: what they compute, by the float64 interpreter, and what they refuse.
+// Composite functions and the tracing API: what they compute, by the interpreter in doubles, and what they refuse.
 import { describe, expect, it } from "vitest";
 import { printGraph } from "../../lib/ir/print.js";
 import { verify } from "../../lib/ir/verify.js";
 import * as f from "../../lib/trace/functions.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
 import { GraphTrace, trace } from "../../lib/trace/trace.js";
-import { evaluate } from "./evaluate.js";
+import { interpret } from "../ops/interpreter.js";
 
 const count = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
@@ -22,7 +22,7 @@ function apply(
     t.output("y", y);
   });
   verify(graph);
-  return { shape: result, data: evaluate(graph, { x }).y! };
+  return { shape: result, data: interpret(graph, { x }).y! };
 }
 
 const expectClose = (got: readonly number[], want: readonly number[]): void => {
@@ -122,6 +122,19 @@ describe("composites", () => {
     expect(
       apply([-5], [1, 1, 1, 1], (x) => f.maxPool2d(x, { kernel: 3, stride: 2, padding: 1 })).data,
     ).toEqual([-5]);
+  });
+});
+
+describe("conv2dGradInput", () => {
+  it("with unequal strides equals the op, which has no kernel", () => {
+    const options = { stride: [2, 1], padding: [1, 0, 2, 1], inputSize: [8, 6] } as const;
+    const gradient = (viaOp: boolean): number[] =>
+      apply(count(84).map(Math.sin), [1, 4, 7, 3], (dy) => {
+        const w = dy.trace.constant(count(108).map(Math.cos), [3, 3, 4, 3]);
+        if (!viaOp) return f.conv2dGradInput(dy, w, options);
+        return dy.trace.append("conv2dGradInput", [dy, w], { ...options, groups: 1 })[0]!;
+      }).data;
+    expectClose(gradient(false), gradient(true));
   });
 });
 
