@@ -1,6 +1,8 @@
 // Reverse-mode differentiation: walks a trace's graph back from y and appends gradient nodes to the same trace.
 // Its output is an ordinary part of the graph, so it can be differentiated again.
 import { DiffusionError, formatShape } from "../errors.js";
+import { realTypes } from "../ir/dtype.js";
+import type { DType } from "../ir/dtype.js";
 import type { Node } from "../ir/graph.js";
 import { decompose } from "../trace/decompose.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -42,6 +44,10 @@ function checkUpstream(y: Tensor, upstream: Tensor): void {
     `gradients: expected upstream of shape ${formatShape(y.shape)}, got ${formatShape(upstream.shape)}`,
   );
 }
+
+/** Whole numbers and truth values are steps: nothing flows through them. */
+const carriesGradient = (dtype: DType): boolean =>
+  realTypes.includes(dtype) || dtype === "f16" || dtype === "bf16";
 
 /**
  * Nodes are visited from the newest to the oldest, so every consumer is done before its producer. A decomposition
@@ -106,8 +112,9 @@ class ReverseWalk {
   private isDependent(id: number): boolean {
     const { values, nodes } = this.trace.graph;
     for (let next = this.dependent.length; next <= id; next++) {
-      const { inputs } = nodes[values[next]!.node]!;
-      this.dependent.push(this.wrt.has(next) || inputs.some((input) => this.dependent[input]));
+      const { node, dtype } = values[next]!;
+      const varies = nodes[node]!.inputs.some((input) => this.dependent[input]);
+      this.dependent.push(this.wrt.has(next) || (varies && carriesGradient(dtype)));
     }
     return this.dependent[id]!;
   }

@@ -1,4 +1,5 @@
 // Gradients of the pointwise ops. Where a derivative jumps (abs, relu, clamp, maximum) one of the two sides is taken.
+import { realTypes } from "../ir/dtype.js";
 import type { Attrs } from "../ir/graph.js";
 import { erf, less, sign, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -59,6 +60,12 @@ function swishSlope(x: Tensor, k: number): Tensor {
   return s.mul(x.mul(k).mul(s.neg().add(1)).add(1));
 }
 
+/** Gradients of stored 16-bit values are f32: no arithmetic takes 16 bits. */
+const cast: Rule = (context) => {
+  const { dtype } = context.inputs[0]!;
+  return [onlyUpstream(context).cast(realTypes.includes(dtype) ? dtype : "f32")];
+};
+
 const unaryRules: RuleTable = {
   neg: unary((g) => g.neg()),
   abs: unary((g, x) => g.mul(sign(x))),
@@ -90,7 +97,7 @@ const unaryRules: RuleTable = {
   ),
   leakyRelu: unary((g, x, _, { slope }) => where(x.lessEqual(0), g.mul(slope as number), g)),
   clamp: unary((g, x, y) => gate(x.equal(y), g)),
-  cast: (context) => [onlyUpstream(context).cast(context.inputs[0]!.dtype)],
+  cast,
 };
 
 const binaryRules: RuleTable = {

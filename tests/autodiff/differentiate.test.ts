@@ -37,6 +37,20 @@ describe("gradients", () => {
     expect(g).toEqual([1, 2, 3]);
   });
 
+  it("does not flow through whole numbers", async () => {
+    const [g] = await valuesAt123((x) => gradients(x.cast("i32").cast("f32").mul(x).sum(), [x]));
+    expect(g).toEqual([1, 2, 3]);
+  });
+
+  it("flows through 16-bit storage", async () => {
+    const [g] = await valuesAt123((x) => {
+      const stored = x.cast("bf16");
+      const twice = stored.reshape([3, 1]).reshape([3]);
+      return gradients(stored.cast("f32").square().add(twice.cast("f32")).sum(), [x]);
+    });
+    expect(g).toEqual([3, 5, 7]);
+  });
+
   it("counts a path through another tensor that was asked for", async () => {
     const [gx, gy] = await valuesAt123((x) => {
       const y = x.square();
