@@ -23,7 +23,9 @@ Napi::Array strings_to_js(Napi::Env env, const std::vector<std::string>& strings
   return array;
 }
 
-Napi::Value kernels(const Napi::CallbackInfo& info) { return strings_to_js(info.Env(), compilable_ops()); }
+Napi::Value kernels(const Napi::CallbackInfo& info) {
+  return strings_to_js(info.Env(), compilable_ops());
+}
 
 Napi::Value describe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -42,11 +44,13 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
 
 void configure(const Napi::CallbackInfo& info) {
   guarded(info.Env(), [&] {
-    const Napi::Value threads = info[0].IsObject() ? info[0].As<Napi::Object>().Get("threads") : info.Env().Undefined();
+    const Napi::Value threads =
+        info[0].IsObject() ? info[0].As<Napi::Object>().Get("threads") : info.Env().Undefined();
     if (threads.IsUndefined()) return;
     const double count = threads.IsNumber() ? threads.As<Napi::Number>().DoubleValue() : 0;
     if (!(count >= 1 && count <= kMaxThreads)) {
-      throw Error(ErrorCode::option, "configure: expected threads from 1 to 1024, got another value");
+      throw Error(ErrorCode::option,
+                  "configure: expected threads from 1 to 1024, got another value");
     }
     set_threads(static_cast<int>(count));
   });
@@ -83,5 +87,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
 }  // namespace
 }  // namespace smalti
 
-static Napi::Object Init(Napi::Env env, Napi::Object exports) { return smalti::initialise(env, exports); }
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  return smalti::initialise(env, exports);
+}
 NODE_API_MODULE(smalti, Init)

@@ -1,5 +1,5 @@
-// Jobs from JavaScript to the engine and back. When the environment ends, its jobs are aborted and waited for, so that
-// nothing touches memory of a finished thread.
+// Jobs from JavaScript to the engine and back. When the environment ends, its jobs are aborted and
+// waited for, so that nothing touches memory of a finished thread.
 #include "bindings/addon_data.h"
 
 #include "bindings/errors.h"
@@ -36,8 +36,10 @@ void Job::abandon() {
 
 AddonData::AddonData(Napi::Env env) {
   napi_value name = Napi::String::New(env, "smalti");
-  const napi_status status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, settle, &done_);
-  if (status != napi_ok) throw Napi::Error::New(env, "smalti: expected a thread-safe function, got none");
+  const napi_status status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, settle, &done_);
+  if (status != napi_ok)
+    throw Napi::Error::New(env, "smalti: expected a thread-safe function, got none");
   napi_unref_threadsafe_function(env, done_);
   // Hooks run in reverse order: this one before the function above is closed.
   napi_add_env_cleanup_hook(env, clean_up, this);

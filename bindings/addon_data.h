@@ -1,5 +1,5 @@
-// What one JavaScript environment (the main thread or a worker) holds: class constructors, jobs on their way, and the
-// function that brings results back to its thread.
+// What one JavaScript environment (the main thread or a worker) holds: class constructors, jobs on
+// their way, and the function that brings results back to its thread.
 #pragma once
 
 #include <napi.h>

@@ -1,4 +1,5 @@
-// Reads and writes copy on the JavaScript thread; they are refused while a queued run may change, or read, the memory.
+// Reads and writes copy on the JavaScript thread; they are refused while a queued run may change,
+// or read, the memory.
 #include "bindings/buffer_wrap.h"
 
 #include <cstring>
@@ -12,21 +13,26 @@ namespace {
 
 void expect_range(const char* where, size_t offset, size_t bytes, size_t size) {
   if (offset <= size && bytes <= size - offset) return;
-  throw Error(ErrorCode::option, std::string(where) + ": expected a range within " + std::to_string(size) + " bytes, got " +
-                                     std::to_string(bytes) + " from " + std::to_string(offset));
+  throw Error(ErrorCode::option, std::string(where) + ": expected a range within " +
+                                     std::to_string(size) + " bytes, got " + std::to_string(bytes) +
+                                     " from " + std::to_string(offset));
 }
 
 void expect_idle(const char* where, int runs) {
   if (runs == 0) return;
-  throw Error(ErrorCode::option, std::string(where) + ": expected an idle buffer, got one in use by a run; await the run first");
+  throw Error(ErrorCode::option,
+              std::string(where) +
+                  ": expected an idle buffer, got one in use by a run; await the run first");
 }
 
 }  // namespace
 
 Napi::Function BufferWrap::define(Napi::Env env) {
-  return DefineClass(env, "NativeBuffer",
-                     {InstanceAccessor<&BufferWrap::byte_length>("byteLength"), InstanceMethod<&BufferWrap::read>("read"),
-                      InstanceMethod<&BufferWrap::write>("write"), InstanceMethod<&BufferWrap::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeBuffer",
+      {InstanceAccessor<&BufferWrap::byte_length>("byteLength"),
+       InstanceMethod<&BufferWrap::read>("read"), InstanceMethod<&BufferWrap::write>("write"),
+       InstanceMethod<&BufferWrap::dispose>("dispose")});
 }
 
 BufferWrap::BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BufferWrap>(info) {
@@ -43,7 +49,9 @@ BufferWrap::~BufferWrap() {
 }
 
 const std::shared_ptr<Buffer>& BufferWrap::buffer(const char* where) const {
-  if (!buffer_) throw Error(ErrorCode::option, std::string(where) + ": expected a live buffer, got a disposed one");
+  if (!buffer_)
+    throw Error(ErrorCode::option,
+                std::string(where) + ": expected a live buffer, got a disposed one");
   return buffer_;
 }
 
@@ -55,9 +63,11 @@ Napi::Value BufferWrap::read(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Buffer& source = *buffer("read");
     expect_idle("read", source.updates.load());
-    const size_t offset = info.Length() > 0 && !info[0].IsUndefined() ? count_argument(info, 0, "read") : 0;
+    const size_t offset =
+        info.Length() > 0 && !info[0].IsUndefined() ? count_argument(info, 0, "read") : 0;
     const size_t rest = bytes_ - std::min(offset, bytes_);
-    const size_t bytes = info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "read") : rest;
+    const size_t bytes =
+        info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "read") : rest;
     expect_range("read", offset, bytes, bytes_);
     Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(info.Env(), bytes);
     if (bytes > 0) std::memcpy(copy.Data(), source.memory.data() + offset, bytes);
@@ -70,7 +80,8 @@ void BufferWrap::write(const Napi::CallbackInfo& info) {
     Buffer& target = *buffer("write");
     expect_idle("write", target.runs.load());
     const Span<uint8_t> bytes = bytes_argument(info, 0, "write");
-    const size_t offset = info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "write") : 0;
+    const size_t offset =
+        info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "write") : 0;
     expect_range("write", offset, bytes.size(), bytes_);
     if (!bytes.empty()) std::memcpy(target.memory.data() + offset, bytes.data(), bytes.size());
   });

@@ -1,4 +1,5 @@
-// Argument checks repeat what lib/runtime checks with better messages: here they only keep memory safe.
+// Argument checks repeat what lib/runtime checks with better messages: here they only keep memory
+// safe.
 #include "bindings/convert.h"
 
 #include <algorithm>
@@ -10,7 +11,8 @@ namespace smalti {
 namespace {
 
 [[noreturn]] void fail_argument(const char* where, const char* expected) {
-  throw Error(ErrorCode::option, std::string(where) + ": expected " + expected + ", got another value");
+  throw Error(ErrorCode::option,
+              std::string(where) + ": expected " + expected + ", got another value");
 }
 
 constexpr double kLargestCount = 9007199254740991.0;
@@ -44,21 +46,25 @@ Napi::Array array_argument(const Napi::CallbackInfo& info, size_t index, const c
   return info[index].As<Napi::Array>();
 }
 
-Napi::TypedArray tensor_at(Napi::Array list, uint32_t index, const std::string& name, const Spec& spec) {
+Napi::TypedArray tensor_at(Napi::Array list, uint32_t index, const std::string& name,
+                           const Spec& spec) {
   const Napi::Value value = list.Get(index);
   const bool is_array = value.IsTypedArray();
   const auto bytes = static_cast<int64_t>(is_array ? value.As<Napi::TypedArray>().ByteLength() : 0);
   if (!is_array || bytes != spec.bytes()) {
-    throw Error(ErrorCode::shape, "run: expected a typed array of " + std::to_string(spec.bytes()) + " bytes for " + name +
-                                      " " + format_spec(spec) + ", got " +
-                                      (is_array ? std::to_string(bytes) + " bytes" : "another value"));
+    throw Error(ErrorCode::shape,
+                "run: expected a typed array of " + std::to_string(spec.bytes()) + " bytes for " +
+                    name + " " + format_spec(spec) + ", got " +
+                    (is_array ? std::to_string(bytes) + " bytes" : "another value"));
   }
   return value.As<Napi::TypedArray>();
 }
 
 Napi::Object plan_to_js(Napi::Env env, const Program& program, int threads) {
   Napi::Object plan = Napi::Object::New(env);
-  const auto set = [&](const char* key, double value) { plan.Set(key, Napi::Number::New(env, value)); };
+  const auto set = [&](const char* key, double value) {
+    plan.Set(key, Napi::Number::New(env, value));
+  };
   set("arenaBytes", static_cast<double>(program.arena_bytes));
   set("weightBytes", static_cast<double>(program.persistent_bytes));
   set("scratchBytes", static_cast<double>(program.scratch_bytes * threads));
@@ -69,8 +75,9 @@ Napi::Object plan_to_js(Napi::Env env, const Program& program, int threads) {
   set("instructions", static_cast<double>(program.run.size()));
   std::vector<const PlannedBuffer*> sorted;
   for (const PlannedBuffer& buffer : program.planned) sorted.push_back(&buffer);
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const PlannedBuffer* a, const PlannedBuffer* b) { return a->bytes > b->bytes; });
+  std::stable_sort(
+      sorted.begin(), sorted.end(),
+      [](const PlannedBuffer* a, const PlannedBuffer* b) { return a->bytes > b->bytes; });
   Napi::Array buffers = Napi::Array::New(env, sorted.size());
   for (uint32_t i = 0; i < sorted.size(); ++i) {
     Napi::Object entry = Napi::Object::New(env);

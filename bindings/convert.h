@@ -20,7 +20,8 @@ Napi::Array array_argument(const Napi::CallbackInfo& info, size_t index, const c
 // Bytes of a typed array.
 Span<uint8_t> bytes_of(Napi::TypedArray array);
 // Element `index`, which must be a typed array of as many bytes as `spec` takes.
-Napi::TypedArray tensor_at(Napi::Array list, uint32_t index, const std::string& name, const Spec& spec);
+Napi::TypedArray tensor_at(Napi::Array list, uint32_t index, const std::string& name,
+                           const Spec& spec);
 
 Napi::Object plan_to_js(Napi::Env env, const Program& program, int threads);
 

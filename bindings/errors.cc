@@ -27,7 +27,8 @@ Napi::Value to_js_error(Napi::Env env, std::exception_ptr exception) {
   } catch (const std::bad_alloc&) {
     return make_error(env, "memory", "memory: expected enough for a small table, got none");
   } catch (const std::exception& error) {
-    return make_error(env, "internal", std::string("core: expected no failure, got ") + error.what());
+    return make_error(env, "internal",
+                      std::string("core: expected no failure, got ") + error.what());
   }
 }
 

@@ -1,5 +1,5 @@
-// Jobs for compile, bind and run, and the handles that start them. Inputs are copied here, when the call is made; outputs
-// are copied back when the promise is settled.
+// Jobs for compile, bind and run, and the handles that start them. Inputs are copied here, when the
+// call is made; outputs are copied back when the promise is settled.
 #include "bindings/program_wrap.h"
 
 #include <chrono>
@@ -21,9 +21,14 @@ namespace {
 
 class CompileJob final : public Job {
  public:
-  CompileJob(Napi::Env env, Graph graph, std::string isa) : Job(env), graph_(std::move(graph)), isa_(std::move(isa)) {}
-  void execute() override { program_ = std::make_shared<const Program>(compile(std::move(graph_), isa_)); }
-  Napi::Value result(Napi::Env env) override { return ProgramWrap::create(env, std::move(program_)); }
+  CompileJob(Napi::Env env, Graph graph, std::string isa)
+      : Job(env), graph_(std::move(graph)), isa_(std::move(isa)) {}
+  void execute() override {
+    program_ = std::make_shared<const Program>(compile(std::move(graph_), isa_));
+  }
+  Napi::Value result(Napi::Env env) override {
+    return ProgramWrap::create(env, std::move(program_));
+  }
   AbortFlag& abort() override { return abort_; }
 
  private:
@@ -35,12 +40,15 @@ class CompileJob final : public Job {
 
 class BindJob final : public Job {
  public:
-  BindJob(Napi::Env env, std::shared_ptr<const Program> program, std::vector<std::shared_ptr<Buffer>> buffers)
+  BindJob(Napi::Env env, std::shared_ptr<const Program> program,
+          std::vector<std::shared_ptr<Buffer>> buffers)
       : Job(env), program_(std::move(program)), buffers_(std::move(buffers)) {
     for (const std::shared_ptr<Buffer>& buffer : buffers_) ++buffer->runs;
   }
   void execute() override { session_ = std::make_shared<Session>(program_, buffers_, abort_); }
-  Napi::Value result(Napi::Env env) override { return SessionWrap::create(env, std::move(session_)); }
+  Napi::Value result(Napi::Env env) override {
+    return SessionWrap::create(env, std::move(session_));
+  }
   void finish() override {
     for (const std::shared_ptr<Buffer>& buffer : buffers_) --buffer->runs;
   }
@@ -55,7 +63,9 @@ class BindJob final : public Job {
 
 class RunJob final : public Job {
  public:
-  RunJob(Napi::Env env, std::shared_ptr<Session> session) : Job(env), session_(std::move(session)) { session_->begin_use(); }
+  RunJob(Napi::Env env, std::shared_ptr<Session> session) : Job(env), session_(std::move(session)) {
+    session_->begin_use();
+  }
 
   void copy_inputs(Napi::Array inputs) {
     const std::vector<InputSlot>& slots = session_->program().inputs;
@@ -72,7 +82,8 @@ class RunJob final : public Job {
     expect_length("outputs", outputs, slots.size());
     for (uint32_t i = 0; i < slots.size(); ++i) {
       tensor_at(outputs, i, slots[i].name, slots[i].spec);
-      data_.outputs.emplace_back(static_cast<size_t>(slots[i].spec.bytes()), "output " + slots[i].name);
+      data_.outputs.emplace_back(static_cast<size_t>(slots[i].spec.bytes()),
+                                 "output " + slots[i].name);
     }
     keep(outputs);
     outputs_index_ = kept().size() - 1;
@@ -81,23 +92,29 @@ class RunJob final : public Job {
   void set_flag(Napi::Value abort) {
     if (!abort.IsObject()) return;
     const Napi::Value flag = abort.As<Napi::Object>().Get("flag");
-    const bool is_word = flag.IsTypedArray() && flag.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array &&
+    const bool is_word = flag.IsTypedArray() &&
+                         flag.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array &&
                          flag.As<Napi::TypedArray>().ElementLength() == 1;
-    if (!is_word) throw Error(ErrorCode::option, "run: expected an abort flag Int32Array(1), got another value");
-    data_.abort.word = reinterpret_cast<const int32_t*>(bytes_of(flag.As<Napi::TypedArray>()).data());
+    if (!is_word)
+      throw Error(ErrorCode::option,
+                  "run: expected an abort flag Int32Array(1), got another value");
+    data_.abort.word =
+        reinterpret_cast<const int32_t*>(bytes_of(flag.As<Napi::TypedArray>()).data());
     keep(flag.As<Napi::Object>());
   }
 
   void execute() override {
     const auto start = std::chrono::steady_clock::now();
     session_->run(data_);
-    milliseconds_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    milliseconds_ =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 
   Napi::Value result(Napi::Env env) override {
     const std::vector<OutputSlot>& slots = session_->program().outputs;
     for (uint32_t i = 0; i < slots.size(); ++i) {
-      const Span<uint8_t> to = bytes_of(tensor_at(kept()[outputs_index_].Value().As<Napi::Array>(), i, slots[i].name, slots[i].spec));
+      const Span<uint8_t> to = bytes_of(tensor_at(kept()[outputs_index_].Value().As<Napi::Array>(),
+                                                  i, slots[i].name, slots[i].spec));
       std::memcpy(to.data(), data_.outputs[i].data(), to.size());
     }
     Napi::Object object = Napi::Object::New(env);
@@ -111,8 +128,8 @@ class RunJob final : public Job {
  private:
   static void expect_length(const char* what, Napi::Array list, size_t length) {
     if (list.Length() == length) return;
-    throw Error(ErrorCode::option, "run: expected " + std::to_string(length) + " " + what + ", got " +
-                                       std::to_string(list.Length()));
+    throw Error(ErrorCode::option, "run: expected " + std::to_string(length) + " " + what +
+                                       ", got " + std::to_string(list.Length()));
   }
 
   std::shared_ptr<Session> session_;
@@ -124,9 +141,11 @@ class RunJob final : public Job {
 }  // namespace
 
 Napi::Function ProgramWrap::define(Napi::Env env) {
-  return DefineClass(env, "NativeProgram",
-                     {InstanceMethod<&ProgramWrap::plan>("plan"), InstanceMethod<&ProgramWrap::print>("print"),
-                      InstanceMethod<&ProgramWrap::bind>("bind"), InstanceMethod<&ProgramWrap::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeProgram",
+      {InstanceMethod<&ProgramWrap::plan>("plan"), InstanceMethod<&ProgramWrap::print>("print"),
+       InstanceMethod<&ProgramWrap::bind>("bind"),
+       InstanceMethod<&ProgramWrap::dispose>("dispose")});
 }
 
 Napi::Object ProgramWrap::create(Napi::Env env, std::shared_ptr<const Program> program) {
@@ -136,16 +155,22 @@ Napi::Object ProgramWrap::create(Napi::Env env, std::shared_ptr<const Program> p
 }
 
 const std::shared_ptr<const Program>& ProgramWrap::program(const char* where) const {
-  if (!program_) throw Error(ErrorCode::option, std::string(where) + ": expected a live program, got a disposed one");
+  if (!program_)
+    throw Error(ErrorCode::option,
+                std::string(where) + ": expected a live program, got a disposed one");
   return program_;
 }
 
 Napi::Value ProgramWrap::plan(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value { return plan_to_js(info.Env(), *program("plan"), thread_pool()->threads()); });
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return plan_to_js(info.Env(), *program("plan"), thread_pool()->threads());
+  });
 }
 
 Napi::Value ProgramWrap::print(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value { return Napi::String::New(info.Env(), smalti::print(*program("print"))); });
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Napi::String::New(info.Env(), smalti::print(*program("print")));
+  });
 }
 
 Napi::Value ProgramWrap::bind(const Napi::CallbackInfo& info) {
@@ -156,18 +181,22 @@ Napi::Value ProgramWrap::bind(const Napi::CallbackInfo& info) {
     for (uint32_t i = 0; i < list.Length(); ++i) {
       const Napi::Value value = list.Get(i);
       const bool is_buffer = value.IsObject() && value.As<Napi::Object>().InstanceOf(buffer_class);
-      if (!is_buffer) throw Error(ErrorCode::option, "bind: expected an array of NativeBuffer, got another value");
+      if (!is_buffer)
+        throw Error(ErrorCode::option,
+                    "bind: expected an array of NativeBuffer, got another value");
       buffers.push_back(BufferWrap::Unwrap(value.As<Napi::Object>())->buffer("bind"));
     }
-    return AddonData::of(info.Env()).start(std::make_unique<BindJob>(info.Env(), program("bind"), std::move(buffers)));
+    return AddonData::of(info.Env())
+        .start(std::make_unique<BindJob>(info.Env(), program("bind"), std::move(buffers)));
   });
 }
 
 void ProgramWrap::dispose(const Napi::CallbackInfo&) { program_.reset(); }
 
 Napi::Function SessionWrap::define(Napi::Env env) {
-  return DefineClass(env, "NativeSession",
-                     {InstanceMethod<&SessionWrap::run>("run"), InstanceMethod<&SessionWrap::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeSession",
+      {InstanceMethod<&SessionWrap::run>("run"), InstanceMethod<&SessionWrap::dispose>("dispose")});
 }
 
 Napi::Object SessionWrap::create(Napi::Env env, std::shared_ptr<Session> session) {
@@ -178,7 +207,8 @@ Napi::Object SessionWrap::create(Napi::Env env, std::shared_ptr<Session> session
 
 Napi::Value SessionWrap::run(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    if (!session_) throw Error(ErrorCode::option, "run: expected a live session, got a disposed one");
+    if (!session_)
+      throw Error(ErrorCode::option, "run: expected a live session, got a disposed one");
     auto job = std::make_unique<RunJob>(info.Env(), session_);
     try {
       job->copy_inputs(array_argument(info, 0, "run"));
@@ -199,7 +229,8 @@ Napi::Value start_compile(const Napi::CallbackInfo& info) {
     const Span<uint8_t> bytes = bytes_argument(info, 0, "compile");
     const std::string isa = info[1].IsUndefined() ? "" : text_argument(info, 1, "compile");
     Graph graph = decode({bytes.data(), bytes.size()});
-    return AddonData::of(info.Env()).start(std::make_unique<CompileJob>(info.Env(), std::move(graph), isa));
+    return AddonData::of(info.Env())
+        .start(std::make_unique<CompileJob>(info.Env(), std::move(graph), isa));
   });
 }
 

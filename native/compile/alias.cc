@@ -1,5 +1,5 @@
-// Values that share memory: a reshape is its input; a slice of leading rows lies inside its input. Also marks what depends on
-// weights and constants only: the setup computes it once for a session.
+// Values that share memory: a reshape is its input; a slice of leading rows lies inside its input.
+// Also marks what depends on weights and constants only: the setup computes it once for a session.
 #include <algorithm>
 
 #include "native/compile/stages.h"
@@ -37,8 +37,9 @@ void mark_setup(Module& module) {
   for (const GraphInput& input : graph.inputs) mark(input.value, is_constant_role(input.role));
   for (const Node& node : graph.nodes) {
     if (node.op == "input") continue;
-    const bool is_setup = std::all_of(node.inputs.begin(), node.inputs.end(),
-                                      [&](int value) { return module.is_setup[static_cast<size_t>(value)]; });
+    const bool is_setup = std::all_of(node.inputs.begin(), node.inputs.end(), [&](int value) {
+      return module.is_setup[static_cast<size_t>(value)];
+    });
     for (const int output : node.outputs) mark(output, is_setup);
   }
 }
@@ -56,9 +57,12 @@ int Module::add_value(const Spec& spec) {
 void find_aliases(Module& module) {
   const Graph& graph = module.graph;
   module.aliases.clear();
-  for (size_t i = 0; i < graph.values.size(); ++i) module.aliases.push_back({static_cast<int>(i), 0});
+  for (size_t i = 0; i < graph.values.size(); ++i)
+    module.aliases.push_back({static_cast<int>(i), 0});
   for (const Node& node : graph.nodes) {
-    const int64_t offset = node.op == "reshape" ? 0 : node.op == "slice" ? contiguous_offset(graph, node) : -1;
+    const int64_t offset = node.op == "reshape" ? 0
+                           : node.op == "slice" ? contiguous_offset(graph, node)
+                                                : -1;
     if (offset < 0) continue;
     const Alias& source = module.aliases[static_cast<size_t>(node.inputs[0])];
     // A slice of a slice may be unaligned in all.

@@ -1,4 +1,5 @@
-// Step -> instructions: kernel, arguments, pointers to set, and counts of operations and bytes for the plan.
+// Step -> instructions: kernel, arguments, pointers to set, and counts of operations and bytes for
+// the plan.
 #include <algorithm>
 #include <cstring>
 
@@ -46,13 +47,18 @@ std::vector<Instruction> bind_step(Binder& b) {
   }
   if (b.node->op == "concat") return bind_concat(b);
   if (b.node->op == "pad") return bind_pad(b);
-  if (b.node->op == "constant") return {bind_fill(b, b.node->outputs[0], b.node->numbers("values")[0])};
+  if (is_spread_gradient(*b.node)) return bind_spread_gradient(b);
+  if (b.node->op == "constant")
+    return {bind_fill(b, b.node->outputs[0], b.node->numbers("values")[0])};
   const auto rule = rules().find(b.node->op);
-  if (rule == rules().end()) throw Error(ErrorCode::internal, "compile: expected an op with a kernel, got " + b.node->op);
+  if (rule == rules().end())
+    throw Error(ErrorCode::internal, "compile: expected an op with a kernel, got " + b.node->op);
   return {rule->second(b)};
 }
 
-double elements_of(const Module& module, int value) { return static_cast<double>(module.spec(value).shape.elements()); }
+double elements_of(const Module& module, int value) {
+  return static_cast<double>(module.spec(value).shape.elements());
+}
 
 // Multiplications and additions of a node; elementwise passes count one an operation and element.
 double count_flops(const Binder& b) {
@@ -65,7 +71,8 @@ double count_flops(const Binder& b) {
   const std::string& op = b.node->op;
   if (op == "matmul") {
     const MatmulShape s = matmul_shape(b.graph, *b.node);
-    return flops + 2.0 * static_cast<double>(s.batch) * static_cast<double>(s.M) * static_cast<double>(s.N) * static_cast<double>(s.K);
+    return flops + 2.0 * static_cast<double>(s.batch) * static_cast<double>(s.M) *
+                       static_cast<double>(s.N) * static_cast<double>(s.K);
   }
   if (op == "conv2d" || op == "conv2dGradInput") {
     const Shape& w = b.in_shape(1);
@@ -75,7 +82,8 @@ double count_flops(const Binder& b) {
   }
   if (op == "conv2dGradWeight") {
     const Shape& dw = b.out_shape();
-    return 2.0 * elements_of(b.module, b.node->inputs[1]) * static_cast<double>(dw[0] * dw[1] * dw[2]);
+    return 2.0 * elements_of(b.module, b.node->inputs[1]) *
+           static_cast<double>(dw[0] * dw[1] * dw[2]);
   }
   if (op == "attention" || op == "attentionGrad") {
     const Shape& q = b.in_shape(0);
@@ -83,9 +91,11 @@ double count_flops(const Binder& b) {
     const auto widths = static_cast<double>(q[3] + b.in_shape(2)[3]);
     return scores * widths * (op == "attention" ? 2.0 : 5.0);
   }
-  if (op == "nearestCodes") return 2.0 * elements_of(b.module, b.node->inputs[0]) * static_cast<double>(b.in_shape(1)[0]);
+  if (op == "nearestCodes")
+    return 2.0 * elements_of(b.module, b.node->inputs[0]) * static_cast<double>(b.in_shape(1)[0]);
   constexpr double kOperationsPerElement = 8;  // norms, softmax and the like
-  return kOperationsPerElement * elements_of(b.module, b.node->inputs.empty() ? b.node->outputs[0] : b.node->inputs[0]);
+  return kOperationsPerElement *
+         elements_of(b.module, b.node->inputs.empty() ? b.node->outputs[0] : b.node->inputs[0]);
 }
 
 double count_bytes(const Module& module, const Step& step) {
@@ -102,25 +112,28 @@ std::string describe_op(const Module& module, const Step& step) {
   if (step.kind == Step::Kind::node) text = module.node(step.node).op;
   if (step.group.empty()) return text;
   text += step.kind == Step::Kind::node ? "+(" : "pointwise(";
-  for (size_t i = 0; i < step.group.size(); ++i) text += (i > 0 ? " " : "") + module.node(step.group[i]).op;
+  for (size_t i = 0; i < step.group.size(); ++i)
+    text += (i > 0 ? " " : "") + module.node(step.group[i]).op;
   return text + ")";
 }
 
 std::string space_text(const Place& place) {
   static const char* const names[] = {"arena", "input", "buffer", "persistent", "constant"};
-  return std::string(names[static_cast<int>(place.space)]) + (place.space == Space::input || place.space == Space::buffer
-                                                                  ? std::to_string(place.slot)
-                                                                  : "") +
+  return std::string(names[static_cast<int>(place.space)]) +
+         (place.space == Space::input || place.space == Space::buffer ? std::to_string(place.slot)
+                                                                      : "") +
          "+" + std::to_string(place.offset);
 }
 
 std::string describe(const Binder& b) {
   std::string text;
   for (const int value : b.step.outputs) {
-    text += (text.empty() ? "" : ", ") + space_text(b.place(value)) + ":" + format_spec(b.module.spec(value));
+    text += (text.empty() ? "" : ", ") + space_text(b.place(value)) + ":" +
+            format_spec(b.module.spec(value));
   }
   text += " =";
-  for (const int value : b.step.inputs) text += " " + space_text(b.place(value)) + ":" + format_spec(b.module.spec(value));
+  for (const int value : b.step.inputs)
+    text += " " + space_text(b.place(value)) + ":" + format_spec(b.module.spec(value));
   return text;
 }
 
@@ -140,7 +153,8 @@ uint64_t encode_number(double value, Dtype dtype) {
     case Dtype::bf16:
       return float_to_bf16(static_cast<float>(value));
     case Dtype::i32:
-      return static_cast<uint32_t>(static_cast<int32_t>(std::max(-2147483648.0, std::min(2147483647.0, value))));
+      return static_cast<uint32_t>(
+          static_cast<int32_t>(std::max(-2147483648.0, std::min(2147483647.0, value))));
     case Dtype::u8:
       return static_cast<uint8_t>(std::max(0.0, std::min(255.0, value)));
     case Dtype::boolean:

@@ -36,7 +36,8 @@ void set_window(const Binder& b, Conv2dArgs& a) {
   a.dilation = 1;
 }
 
-// As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of a strided gradient.
+// As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of
+// a strided gradient.
 void turn_into_input_gradient(Conv2dArgs& a) {
   std::swap(a.C, a.O);
   a.dilation = a.stride_h;
@@ -45,7 +46,7 @@ void turn_into_input_gradient(Conv2dArgs& a) {
   a.pad_left = a.KW - 1 - a.pad_left;
 }
 
-Instruction bind_conv2d(Binder& b) {
+Conv2dArgs conv2d_args(const Binder& b) {
   Conv2dArgs a = {};
   const Shape& x = b.in_shape(0);
   const Shape& w = b.in_shape(1);
@@ -64,11 +65,20 @@ Instruction bind_conv2d(Binder& b) {
   if (b.node->op == "conv2dGradInput") turn_into_input_gradient(a);
   a.w_group_stride = packed_group_elements(a.KH * a.KW * a.C, a.O, b.step.table->panel_columns);
   a.dtype = b.dtype();
-  b.fix(a.x, b.input(0));
+  return a;
+}
+
+Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
+  b.fix(a.x, x);
   b.fix(a.w, b.input(1));
   b.fix(a.y, b.output(0));
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   return b.finish(a, *b.step.table, &KernelTable::conv2d);
+}
+
+Instruction bind_conv2d(Binder& b) {
+  Conv2dArgs a = conv2d_args(b);
+  return finish_conv2d(b, a, b.input(0));
 }
 
 Instruction bind_conv2d_grad_weight(Binder& b) {
@@ -97,7 +107,8 @@ Instruction bind_conv2d_grad_weight(Binder& b) {
   b.fix(a.x, b.input(0));
   b.fix(a.dy, b.input(1));
   b.fix(a.dw, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::conv2d_grad_weight, b.is_f32()), &KernelTable::conv2d_grad_weight);
+  return b.finish(a, pick(b.module, &KernelTable::conv2d_grad_weight, b.is_f32()),
+                  &KernelTable::conv2d_grad_weight);
 }
 
 template <class Args>
@@ -119,7 +130,8 @@ Instruction bind_group_norm(Binder& b) {
   b.fix(a.gamma, b.input(1));
   b.fix(a.beta, b.input(2));
   b.fix(a.y, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::group_norm, b.is_f32()), &KernelTable::group_norm);
+  return b.finish(a, pick(b.module, &KernelTable::group_norm, b.is_f32()),
+                  &KernelTable::group_norm);
 }
 
 Instruction bind_group_norm_grad(Binder& b) {
@@ -133,12 +145,15 @@ Instruction bind_group_norm_grad(Binder& b) {
   b.fix(a.dgamma, b.output(1));
   b.fix(a.dbeta, b.output(2));
   b.fix(a.partial, b.place(b.step.temps[0]));
-  return b.finish(a, pick(b.module, &KernelTable::group_norm_grad, b.is_f32()), &KernelTable::group_norm_grad);
+  return b.finish(a, pick(b.module, &KernelTable::group_norm_grad, b.is_f32()),
+                  &KernelTable::group_norm_grad);
 }
 
 NormAffine norm_affine(const Node& node) {
   const std::string& affine = node.text("affine");
-  return affine == "none" ? NormAffine::none : affine == "shared" ? NormAffine::shared : NormAffine::modulate;
+  return affine == "none"     ? NormAffine::none
+         : affine == "shared" ? NormAffine::shared
+                              : NormAffine::modulate;
 }
 
 template <class Args>
@@ -161,7 +176,8 @@ Instruction bind_layer_norm(Binder& b) {
     b.fix(a.shift, b.input(2));
   }
   b.fix(a.y, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::layer_norm, b.is_f32()), &KernelTable::layer_norm);
+  return b.finish(a, pick(b.module, &KernelTable::layer_norm, b.is_f32()),
+                  &KernelTable::layer_norm);
 }
 
 Instruction bind_layer_norm_grad(Binder& b) {
@@ -177,7 +193,8 @@ Instruction bind_layer_norm_grad(Binder& b) {
     b.fix(a.dshift, b.output(2));
     b.fix(a.partial, b.place(b.step.temps[0]));
   }
-  return b.finish(a, pick(b.module, &KernelTable::layer_norm_grad, b.is_f32()), &KernelTable::layer_norm_grad);
+  return b.finish(a, pick(b.module, &KernelTable::layer_norm_grad, b.is_f32()),
+                  &KernelTable::layer_norm_grad);
 }
 
 Instruction bind_softmax(Binder& b) {
@@ -200,7 +217,8 @@ Instruction bind_softmax_grad(Binder& b) {
   b.fix(a.y, b.input(0));
   b.fix(a.dy, b.input(1));
   b.fix(a.dx, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::softmax_grad, b.is_f32()), &KernelTable::softmax_grad);
+  return b.finish(a, pick(b.module, &KernelTable::softmax_grad, b.is_f32()),
+                  &KernelTable::softmax_grad);
 }
 
 template <class Args>
@@ -245,7 +263,8 @@ Instruction bind_attention_grad(Binder& b) {
   b.fix(a.dq, b.output(0));
   b.fix(a.dk, b.output(1));
   b.fix(a.dv, b.output(2));
-  return b.finish(a, pick(b.module, &KernelTable::attention_grad, b.is_f32()), &KernelTable::attention_grad);
+  return b.finish(a, pick(b.module, &KernelTable::attention_grad, b.is_f32()),
+                  &KernelTable::attention_grad);
 }
 
 Instruction bind_nearest_codes(Binder& b) {
@@ -258,7 +277,8 @@ Instruction bind_nearest_codes(Binder& b) {
   b.fix(a.latents, b.input(0));
   b.fix(a.codebook, b.input(1));
   b.fix(a.indices, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::nearest_codes, b.is_f32()), &KernelTable::nearest_codes);
+  return b.finish(a, pick(b.module, &KernelTable::nearest_codes, b.is_f32()),
+                  &KernelTable::nearest_codes);
 }
 
 Instruction bind_mask_replace_forward(Binder& b) {
@@ -271,7 +291,8 @@ Instruction bind_mask_replace_forward(Binder& b) {
   b.fix(a.coeffs, b.input(1));
   b.fix(a.uniform, b.input(2));
   b.fix(a.xt, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_forward, b.is_f32(1)), &KernelTable::mask_replace_forward);
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_forward, b.is_f32(1)),
+                  &KernelTable::mask_replace_forward);
 }
 
 template <class Args>
@@ -295,7 +316,8 @@ Instruction bind_mask_replace_step(Binder& b) {
   b.fix(a.tokens, b.output(0));
   b.fix(a.best, b.output(1));
   b.fix(a.confidence, b.output(2));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_step, b.is_f32()), &KernelTable::mask_replace_step);
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_step, b.is_f32()),
+                  &KernelTable::mask_replace_step);
 }
 
 Instruction bind_mask_replace_loss(Binder& b) {
@@ -307,7 +329,8 @@ Instruction bind_mask_replace_loss(Binder& b) {
   b.fix(a.coeffs, b.input(3));
   b.fix(a.kl, b.output(0));
   b.fix(a.nll, b.output(1));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss, b.is_f32()), &KernelTable::mask_replace_loss);
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss, b.is_f32()),
+                  &KernelTable::mask_replace_loss);
 }
 
 Instruction bind_mask_replace_loss_grad(Binder& b) {
@@ -320,10 +343,23 @@ Instruction bind_mask_replace_loss_grad(Binder& b) {
   b.fix(a.dkl, b.input(4));
   b.fix(a.dnll, b.input(5));
   b.fix(a.dlogits, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss_grad, b.is_f32()), &KernelTable::mask_replace_loss_grad);
+  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss_grad, b.is_f32()),
+                  &KernelTable::mask_replace_loss_grad);
 }
 
 }  // namespace
+
+std::vector<Instruction> bind_spread_gradient(Binder& b) {
+  const int spread = b.step.temps.back();
+  const Shape shape = spread_shape(b.graph, *b.node);
+  std::vector<Instruction> instructions{bind_fill(b, spread, 0), bind_spread(b, spread, shape)};
+  Conv2dArgs a = conv2d_args(b);
+  a.H = shape[1];
+  a.W = shape[2];
+  a.dilation = 1;
+  instructions.push_back(finish_conv2d(b, a, b.place(spread)));
+  return instructions;
+}
 
 void add_network_binds(BindTable& table) {
   table["matmul"] = bind_matmul;

@@ -56,7 +56,8 @@ CopyArgs copy_to_output(const Binder& b) {
   return a;
 }
 
-Instruction bind_reshape(Binder& b) {  // only a slice or reshape that could not share memory comes here
+Instruction bind_reshape(
+    Binder& b) {  // only a slice or reshape that could not share memory comes here
   CopyArgs a = copy_to_output(b);
   dense_strides(b.out_shape(), a.src_strides);
   return finish_copy(b, a, b.input(0), b.output(0));
@@ -127,7 +128,8 @@ Instruction bind_arg_reduce(Binder& b) {
   a.dtype = b.dtype();
   b.fix(a.src, b.input(0));
   b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::arg_reduce, b.is_f32()), &KernelTable::arg_reduce);
+  return b.finish(a, pick(b.module, &KernelTable::arg_reduce, b.is_f32()),
+                  &KernelTable::arg_reduce);
 }
 
 Instruction bind_cumulative_sum(Binder& b) {
@@ -138,7 +140,8 @@ Instruction bind_cumulative_sum(Binder& b) {
   a.dtype = b.dtype();
   b.fix(a.src, b.input(0));
   b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::cumulative_sum, b.is_f32()), &KernelTable::cumulative_sum);
+  return b.finish(a, pick(b.module, &KernelTable::cumulative_sum, b.is_f32()),
+                  &KernelTable::cumulative_sum);
 }
 
 Instruction bind_top_k(Binder& b) {
@@ -193,7 +196,8 @@ Instruction bind_scatter_add(Binder& b) {
   b.fix(a.values, b.input(0));
   b.fix(a.indices, b.input(1));
   b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::scatter_add, b.is_f32()), &KernelTable::scatter_add);
+  return b.finish(a, pick(b.module, &KernelTable::scatter_add, b.is_f32()),
+                  &KernelTable::scatter_add);
 }
 
 Instruction bind_gather_last(Binder& b) {
@@ -227,7 +231,8 @@ Instruction bind_random(Binder& b) {
   a.dtype = b.graph.out(*b.node).dtype;
   b.fix(a.key, b.input(0));
   b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::random, a.dtype == Dtype::f32), &KernelTable::random);
+  return b.finish(a, pick(b.module, &KernelTable::random, a.dtype == Dtype::f32),
+                  &KernelTable::random);
 }
 
 }  // namespace
@@ -271,6 +276,22 @@ Instruction bind_copy(Binder& b, int from, int to) {
   return finish_copy(b, a, b.place(from), b.place(to));
 }
 
+// Copies the node's first input (B, OH, OW, O) into every stride-th pixel of `value`, which has
+// `shape`.
+Instruction bind_spread(Binder& b, int value, const Shape& shape) {
+  CopyArgs a = {};
+  const Shape& from = b.in_shape(0);
+  a.rank = 4;
+  std::copy(from.dims, from.dims + 4, a.shape);
+  dense_strides(from, a.src_strides);
+  dense_strides(shape, a.dst_strides);
+  const std::vector<int64_t> stride = b.node->integers("stride");
+  a.dst_strides[1] *= stride[0];
+  a.dst_strides[2] *= stride[1];
+  a.element_bytes = element_bytes(b.graph.in(*b.node, 0));
+  return finish_copy(b, a, b.input(0), b.place(value));
+}
+
 Instruction bind_fill(Binder& b, int value, double number) {
   FillArgs a = {};
   const Spec& spec = b.module.spec(value);
@@ -282,7 +303,8 @@ Instruction bind_fill(Binder& b, int value, double number) {
 }
 
 void add_tensor_binds(BindTable& table) {
-  for (const char* op : {"sum", "mean", "max", "min", "prod", "sumSquares"}) table[op] = bind_reduce;
+  for (const char* op : {"sum", "mean", "max", "min", "prod", "sumSquares"})
+    table[op] = bind_reduce;
   table["argMax"] = bind_arg_reduce;
   table["argMin"] = bind_arg_reduce;
   table["cumulativeSum"] = bind_cumulative_sum;

@@ -1,4 +1,5 @@
-// What the bind functions share: the step's values with their places, and the erasure of argument types.
+// What the bind functions share: the step's values with their places, and the erasure of argument
+// types.
 #pragma once
 
 #include <cstring>
@@ -12,13 +13,18 @@ namespace smalti {
 
 template <class Args>
 void invoke_kernel(const void* kernel, const void* args, int phase, Range range, void* scratch) {
-  static_cast<const Kernel<Args>*>(kernel)->run(*static_cast<const Args*>(args), phase, range, scratch);
+  static_cast<const Kernel<Args>*>(kernel)->run(*static_cast<const Args*>(args), phase, range,
+                                                scratch);
 }
 
 class Binder {
  public:
   Binder(const Module& module, const MemoryPlan& memory, const Step& step)
-      : module(module), memory(memory), step(step), graph(module.graph), node(step.node >= 0 ? &module.node(step.node) : nullptr) {}
+      : module(module),
+        memory(memory),
+        step(step),
+        graph(module.graph),
+        node(step.node >= 0 ? &module.node(step.node) : nullptr) {}
 
   const Module& module;
   const MemoryPlan& memory;
@@ -34,10 +40,12 @@ class Binder {
   Dtype dtype(size_t i = 0) const { return graph.in(*node, i).dtype; }
   bool is_f32(size_t i = 0) const { return dtype(i) == Dtype::f32; }
 
-  // Fills the instruction with a copy of `args` for the kernel `entry` of `table`. Pointer fields were registered by `fix`.
+  // Fills the instruction with a copy of `args` for the kernel `entry` of `table`. Pointer fields
+  // were registered by `fix`.
   template <class Args>
   Instruction finish(const Args& args, const KernelTable& table, Kernel<Args> KernelTable::*entry) {
-    static_assert(std::is_trivially_copyable_v<Args> && alignof(Args) <= 8, "arguments are plain data");
+    static_assert(std::is_trivially_copyable_v<Args> && alignof(Args) <= 8,
+                  "arguments are plain data");
     const Kernel<Args>& kernel = table.*entry;
     Instruction instruction;
     instruction.invoke = invoke_kernel<Args>;
@@ -45,16 +53,19 @@ class Binder {
     instruction.backend = table.name;
     instruction.args.resize((sizeof(Args) + 7) / 8);
     std::memcpy(instruction.args.data(), &args, sizeof(Args));
-    for (int phase = 0; phase < kernel.phases; ++phase) instruction.items.push_back(kernel.items(args, phase));
+    for (int phase = 0; phase < kernel.phases; ++phase)
+      instruction.items.push_back(kernel.items(args, phase));
     if (kernel.scratch_bytes != nullptr) instruction.scratch_bytes = kernel.scratch_bytes(args);
     for (const Fix& fix : fixes_) {
-      const auto distance = static_cast<const char*>(fix.field) - reinterpret_cast<const char*>(&args);
+      const auto distance =
+          static_cast<const char*>(fix.field) - reinterpret_cast<const char*>(&args);
       instruction.fixes.push_back({static_cast<uint32_t>(distance), fix.place});
     }
     fixes_.clear();
     instruction.code = std::move(code_);
     if (code_field_ != nullptr) {
-      instruction.code_at = static_cast<const char*>(code_field_) - reinterpret_cast<const char*>(&args);
+      instruction.code_at =
+          static_cast<const char*>(code_field_) - reinterpret_cast<const char*>(&args);
     }
     return instruction;
   }
@@ -69,8 +80,10 @@ class Binder {
   void fix_pointwise(PointwiseArgs& args) {
     const PointwiseProgram& program = *step.pointwise;
     args = program.args;
-    for (size_t i = 0; i < program.inputs.size(); ++i) fix(args.inputs[i].data, place(program.inputs[i]));
-    for (size_t o = 0; o < program.outputs.size(); ++o) fix(args.outputs[o].data, place(program.outputs[o]));
+    for (size_t i = 0; i < program.inputs.size(); ++i)
+      fix(args.inputs[i].data, place(program.inputs[i]));
+    for (size_t o = 0; o < program.outputs.size(); ++o)
+      fix(args.outputs[o].data, place(program.outputs[o]));
     code_ = program.code;
     // Kernels may look at the program while counting items or scratch.
     args.code = code_.data();
@@ -95,6 +108,8 @@ void add_network_binds(BindTable& table);
 // Nodes that take several instructions.
 std::vector<Instruction> bind_concat(Binder& b);
 std::vector<Instruction> bind_pad(Binder& b);
+std::vector<Instruction> bind_spread_gradient(Binder& b);
+Instruction bind_spread(Binder& b, int value, const Shape& shape);
 Instruction bind_copy(Binder& b, int from, int to);
 Instruction bind_fill(Binder& b, int value, double number);
 

@@ -1,5 +1,5 @@
-// Graph -> smaller graph: nodes that change nothing are dropped, equal nodes merged, transposes and broadcasts folded into
-// their consumers, what nobody reads removed. Value ids stay.
+// Graph -> smaller graph: nodes that change nothing are dropped, equal nodes merged, transposes and
+// broadcasts folded into their consumers, what nobody reads removed. Value ids stay.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -23,7 +23,8 @@ class Canonicaliser {
       if (same >= 0) replacement_[static_cast<size_t>(node.outputs[0])] = same;
       if (same < 0) merge_equal(node);
     }
-    for (GraphOutput& output : graph_.outputs) output.value = replacement_[static_cast<size_t>(output.value)];
+    for (GraphOutput& output : graph_.outputs)
+      output.value = replacement_[static_cast<size_t>(output.value)];
     remove_dead();
     return std::move(graph_);
   }
@@ -52,7 +53,8 @@ class Canonicaliser {
   }
 
   bool is_identity(const Node& node) const {
-    static const char* const keep_when_same_shape[] = {"reshape", "slice", "pad", "broadcastTo", "cast", "concat"};
+    static const char* const keep_when_same_shape[] = {"reshape",     "slice", "pad",
+                                                       "broadcastTo", "cast",  "concat"};
     for (const char* op : keep_when_same_shape) {
       if (node.op == op) return node.op != "slice" || is_forward(node);
     }
@@ -77,7 +79,8 @@ class Canonicaliser {
     for (size_t k = commutes ? 0 : 1; k < 2; ++k) {
       const double* value = splat(node.inputs[k]);
       const int other = node.inputs[1 - k];
-      if (value == nullptr || *value != (is_sum ? 0 : 1) || graph_.spec(other) != graph_.out(node)) continue;
+      if (value == nullptr || *value != (is_sum ? 0 : 1) || graph_.spec(other) != graph_.out(node))
+        continue;
       return other;
     }
     return -1;
@@ -104,7 +107,8 @@ class Canonicaliser {
   bool is_repeated(int value) const {
     const Node* node = maker(value);
     if (node == nullptr) return false;
-    return node->op == "broadcastTo" || (node->op == "reshape" && is_splat(graph_, node->inputs[0]));
+    return node->op == "broadcastTo" ||
+           (node->op == "reshape" && is_splat(graph_, node->inputs[0]));
   }
 
   void fold_transpose(Node& node, size_t operand, const char* flag) {
@@ -154,7 +158,8 @@ class Canonicaliser {
     if (const auto* text = std::get_if<std::string>(&value)) return "\"" + *text + "\"";
     if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
     std::string key = "[";
-    for (const double number : std::get<std::vector<double>>(value)) key += number_key(number) + ",";
+    for (const double number : std::get<std::vector<double>>(value))
+      key += number_key(number) + ",";
     return key + "]";
   }
 
@@ -166,12 +171,16 @@ class Canonicaliser {
 
   void remove_dead() {
     std::vector<bool> is_read(graph_.values.size(), false);
-    for (const GraphOutput& output : graph_.outputs) is_read[static_cast<size_t>(output.value)] = true;
+    for (const GraphOutput& output : graph_.outputs)
+      is_read[static_cast<size_t>(output.value)] = true;
     std::vector<Node> kept;
     for (auto node = graph_.nodes.rbegin(); node != graph_.nodes.rend(); ++node) {
-      const bool is_needed = node->op == "input" || std::any_of(node->outputs.begin(), node->outputs.end(), [&](int output) {
-                               return is_read[static_cast<size_t>(output)] && replacement_[static_cast<size_t>(output)] == output;
-                             });
+      const bool is_needed =
+          node->op == "input" ||
+          std::any_of(node->outputs.begin(), node->outputs.end(), [&](int output) {
+            return is_read[static_cast<size_t>(output)] &&
+                   replacement_[static_cast<size_t>(output)] == output;
+          });
       if (!is_needed) continue;
       for (const int input : node->inputs) is_read[static_cast<size_t>(input)] = true;
       kept.push_back(std::move(*node));
@@ -180,7 +189,8 @@ class Canonicaliser {
     graph_.nodes = std::move(kept);
     for (Value& value : graph_.values) value.node = -1;
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-      for (const int output : graph_.nodes[i].outputs) graph_.values[static_cast<size_t>(output)].node = static_cast<int>(i);
+      for (const int output : graph_.nodes[i].outputs)
+        graph_.values[static_cast<size_t>(output)].node = static_cast<int>(i);
     }
   }
 

@@ -14,7 +14,8 @@ const KernelTable* choose_table(const std::string& isa) {
   if (table != nullptr) return table;
   std::string names;
   for (const std::string& name : available_isas()) names += name + ", ";
-  throw Error(ErrorCode::device, "compile: expected isa " + names + "or ref on this machine, got " + isa);
+  throw Error(ErrorCode::device,
+              "compile: expected isa " + names + "or ref on this machine, got " + isa);
 }
 
 void fill_interface(const Module& module, const MemoryPlan& memory, Program& program) {
@@ -24,17 +25,20 @@ void fill_interface(const Module& module, const MemoryPlan& memory, Program& pro
   }
   for (const GraphOutput& output : module.graph.outputs) {
     if (!output.updates) {
-      program.outputs.push_back({output.name, module.spec(output.value), memory.place_of(module, output.value)});
+      program.outputs.push_back(
+          {output.name, module.spec(output.value), memory.place_of(module, output.value)});
       continue;
     }
-    for (InputSlot& slot : program.buffers) slot.is_updated = slot.is_updated || slot.name == *output.updates;
+    for (InputSlot& slot : program.buffers)
+      slot.is_updated = slot.is_updated || slot.name == *output.updates;
   }
 }
 
 // Buffers that the run or its outputs point into.
 void mark_buffers(Program& program) {
   const auto mark = [&](const Place& place) {
-    if (place.space == Space::buffer) program.buffers[static_cast<size_t>(place.slot)].is_used_by_run = true;
+    if (place.space == Space::buffer)
+      program.buffers[static_cast<size_t>(place.slot)].is_used_by_run = true;
   };
   for (const Instruction& instruction : program.run) {
     for (const PointerFix& fix : instruction.fixes) mark(fix.place);
@@ -42,7 +46,8 @@ void mark_buffers(Program& program) {
   for (const OutputSlot& output : program.outputs) mark(output.place);
 }
 
-void bind_all(const Module& module, const MemoryPlan& memory, const std::vector<int>& steps, std::vector<Instruction>& into) {
+void bind_all(const Module& module, const MemoryPlan& memory, const std::vector<int>& steps,
+              std::vector<Instruction>& into) {
   for (const int step : steps) {
     for (Instruction& instruction : bind(module, memory, module.steps[static_cast<size_t>(step)])) {
       into.push_back(std::move(instruction));
@@ -110,7 +115,8 @@ std::vector<std::string> compilable_ops() {
 }
 
 std::string print(const Program& program) {
-  std::string text = "program " + program.isa + ", arena " + std::to_string(program.arena_bytes) + " bytes\nsetup\n";
+  std::string text = "program " + program.isa + ", arena " + std::to_string(program.arena_bytes) +
+                     " bytes\nsetup\n";
   print_list(program.setup, text);
   text += "run\n";
   print_list(program.run, text);
@@ -123,7 +129,8 @@ double estimate_ms(const Program& program, int threads) {
     const char* isa;
     double gigaflops;
   };
-  static constexpr Rate kRates[] = {{"avx512", 130}, {"avx2", 65}, {"neon", 40}, {"scalar", 10}, {"ref", 0.5}};
+  static constexpr Rate kRates[] = {
+      {"avx512", 130}, {"avx2", 65}, {"neon", 40}, {"scalar", 10}, {"ref", 0.5}};
   constexpr double kGigabytes = 10;
   double gigaflops = 1;
   for (const Rate& rate : kRates) {

@@ -1,5 +1,6 @@
-// Groups elementwise nodes of one iteration space into single passes, several outputs allowed, and hangs a group that reads a
-// fresh product onto that product as its epilogue. Walks consumers first: a node joins the group that reads it.
+// Groups elementwise nodes of one iteration space into single passes, several outputs allowed, and
+// hangs a group that reads a fresh product onto that product as its epilogue. Walks consumers
+// first: a node joins the group that reads it.
 #include <algorithm>
 #include <set>
 
@@ -24,7 +25,8 @@ class Fuser {
     is_returned_.assign(graph_.values.size(), false);
     group_of_.assign(nodes, -1);
     for (size_t i = 0; i < nodes; ++i) {
-      for (const int input : graph_.nodes[i].inputs) consumers_[index(input)].push_back(static_cast<int>(i));
+      for (const int input : graph_.nodes[i].inputs)
+        consumers_[index(input)].push_back(static_cast<int>(i));
     }
     for (const GraphOutput& output : graph_.outputs) is_returned_[index(output.value)] = true;
   }
@@ -62,7 +64,8 @@ class Fuser {
     const Group& b = group(into);
     if (a.shape != b.shape || a.is_exact != b.is_exact || a.is_setup != b.is_setup) return false;
     std::vector<int> nodes;
-    std::merge(a.nodes.begin(), a.nodes.end(), b.nodes.begin(), b.nodes.end(), std::back_inserter(nodes));
+    std::merge(a.nodes.begin(), a.nodes.end(), b.nodes.begin(), b.nodes.end(),
+               std::back_inserter(nodes));
     if (is_f64(a) != is_f64(b)) return false;
     if (!compile_pointwise(graph_, nodes, outputs_of(nodes), 0)) return false;
     if (makes_cycle(from, into)) return false;
@@ -75,7 +78,8 @@ class Fuser {
   bool is_f64(const Group& g) const {
     const Node& node = module_.node(g.nodes[0]);
     return graph_.out(node).dtype == Dtype::f64 ||
-           std::any_of(node.inputs.begin(), node.inputs.end(), [&](int v) { return graph_.spec(v).dtype == Dtype::f64; });
+           std::any_of(node.inputs.begin(), node.inputs.end(),
+                       [&](int v) { return graph_.spec(v).dtype == Dtype::f64; });
   }
 
   // Values of `nodes` that something else reads.
@@ -84,9 +88,10 @@ class Fuser {
     for (const int node : nodes) {
       const int value = module_.node(node).outputs[0];
       const std::vector<int>& users = consumers_[index(value)];
-      const bool leaves = is_returned_[index(value)] || std::any_of(users.begin(), users.end(), [&](int user) {
-                            return !std::binary_search(nodes.begin(), nodes.end(), user);
-                          });
+      const bool leaves =
+          is_returned_[index(value)] || std::any_of(users.begin(), users.end(), [&](int user) {
+            return !std::binary_search(nodes.begin(), nodes.end(), user);
+          });
       if (leaves) outputs.push_back(value);
     }
     return outputs;
@@ -96,7 +101,9 @@ class Fuser {
   bool makes_cycle(int from, int into) {
     visited_.assign(graph_.nodes.size(), false);
     std::vector<int> stack;
-    const auto is_member = [&](int node) { return group_of_[index(node)] == from || group_of_[index(node)] == into; };
+    const auto is_member = [&](int node) {
+      return group_of_[index(node)] == from || group_of_[index(node)] == into;
+    };
     const auto push_consumers = [&](int node) {
       for (const int output : module_.node(node).outputs) {
         for (const int user : consumers_[index(output)]) {
@@ -134,7 +141,8 @@ class Fuser {
     return false;
   }
 
-  // Pushes consumers not yet seen; members are pushed even if seen, since reaching one is the answer.
+  // Pushes consumers not yet seen; members are pushed even if seen, since reaching one is the
+  // answer.
   template <class IsMember>
   void push_member_consumers(int node, const IsMember& is_member, std::vector<int>& stack) {
     for (const int output : module_.node(node).outputs) {
@@ -170,7 +178,8 @@ class Fuser {
         current = node.inputs[0];
         continue;
       }
-      const bool is_product = node.op == "matmul" || node.op == "conv2d" || node.op == "conv2dGradInput";
+      const bool is_product =
+          node.op == "matmul" || node.op == "conv2d" || node.op == "conv2dGradInput";
       return is_product ? maker : -1;
     }
   }
@@ -241,8 +250,9 @@ class Fuser {
   // Elementwise programs hold the number itself.
   bool consumers_are_pointwise(int value) const {
     const std::vector<int>& users = consumers_[index(value)];
-    return !is_returned_[index(value)] &&
-           std::all_of(users.begin(), users.end(), [&](int user) { return group_of_[index(user)] >= 0; });
+    return !is_returned_[index(value)] && std::all_of(users.begin(), users.end(), [&](int user) {
+      return group_of_[index(user)] >= 0;
+    });
   }
 
   Module& module_;

@@ -1,5 +1,6 @@
-// Offsets of all tensors of a run in one arena, from their lifetimes: larger first, each in the tightest gap between the
-// tensors that live at the same time. An elementwise step may write over an input that ends with it.
+// Offsets of all tensors of a run in one arena, from their lifetimes: larger first, each in the
+// tightest gap between the tensors that live at the same time. An elementwise step may write over
+// an input that ends with it.
 #include <algorithm>
 #include <cstring>
 #include <set>
@@ -35,7 +36,8 @@ template <class Before>
 ArenaPlan place_in_order(const std::vector<Lifetime>& lifetimes, Before before) {
   std::vector<size_t> order(lifetimes.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return before(lifetimes[a], lifetimes[b]); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return before(lifetimes[a], lifetimes[b]); });
   ArenaPlan plan;
   plan.offsets.assign(lifetimes.size(), 0);
   std::vector<size_t> placed;
@@ -88,7 +90,8 @@ class Planner {
     place_persistent(kept);
     plan_.setup_arena_bytes = place_arena(order_.setup, {}).bytes;
     std::set<int> returned;
-    for (const GraphOutput& output : module_.graph.outputs) returned.insert(module_.root(output.value));
+    for (const GraphOutput& output : module_.graph.outputs)
+      returned.insert(module_.root(output.value));
     const ArenaPlan arena = place_arena(order_.run, returned);
     plan_.arena_bytes = arena.bytes;
     plan_.lower_bound_bytes = arena.lower_bound;
@@ -109,7 +112,8 @@ class Planner {
     int buffers = 0;
     for (const GraphInput& input : module_.graph.inputs) {
       const bool is_input = input.role == Role::input;
-      place(input.value, {is_input ? Space::input : Space::buffer, is_input ? inputs++ : buffers++, 0});
+      place(input.value,
+            {is_input ? Space::input : Space::buffer, is_input ? inputs++ : buffers++, 0});
     }
   }
 
@@ -204,15 +208,18 @@ class Planner {
     }
   }
 
-  bool share(const Step& s, int at_step, size_t k, size_t o, std::map<int, Lifetime>& lives, std::set<int>& used) {
+  bool share(const Step& s, int at_step, size_t k, size_t o, std::map<int, Lifetime>& lives,
+             std::set<int>& used) {
     const int output = s.pointwise->outputs[o];
     const int source_root = module_.root(s.pointwise->inputs[k]);
     const int source = merged(source_root);
     const auto from = lives.find(source);
     const auto to = lives.find(output);
-    if (from == lives.end() || to == lives.end() || from == to || used.count(source) > 0) return false;
+    if (from == lives.end() || to == lives.end() || from == to || used.count(source) > 0)
+      return false;
     if (from->second.last != at_step || from->second.bytes != to->second.bytes) return false;
-    if (module_.aliases[at(s.pointwise->inputs[k])].offset != 0 || !s.pointwise->can_share(k, o)) return false;
+    if (module_.aliases[at(s.pointwise->inputs[k])].offset != 0 || !s.pointwise->can_share(k, o))
+      return false;
     if (is_read_otherwise(s, source, s.pointwise->inputs[k], o)) return false;
     used.insert(source);
     used.insert(output);
@@ -255,7 +262,8 @@ class Planner {
     }
     const bool is_run = &steps == &order_.run;
     for (size_t i = 0; is_run && i < list.size(); ++i) {
-      plan_.planned.push_back({name_of(list[i].value), list[i].bytes, arena.offsets[i], list[i].first, list[i].last});
+      plan_.planned.push_back(
+          {name_of(list[i].value), list[i].bytes, arena.offsets[i], list[i].first, list[i].last});
     }
     return arena;
   }
@@ -278,10 +286,12 @@ class Planner {
 }  // namespace
 
 ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes) {
-  ArenaPlan by_size = place_in_order(lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
+  ArenaPlan by_size = place_in_order(
+      lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
   by_size.lower_bound = largest_live_set(lifetimes);
   if (by_size.bytes == by_size.lower_bound) return by_size;
-  ArenaPlan by_time = place_in_order(lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
+  ArenaPlan by_time = place_in_order(
+      lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
   by_time.lower_bound = by_size.lower_bound;
   return by_time.bytes < by_size.bytes ? by_time : by_size;
 }
@@ -293,6 +303,8 @@ Place MemoryPlan::place_of(const Module& module, int value) const {
   return place;
 }
 
-MemoryPlan plan_memory(const Module& module, const Schedule& order) { return Planner(module, order).run(); }
+MemoryPlan plan_memory(const Module& module, const Schedule& order) {
+  return Planner(module, order).run();
+}
 
 }  // namespace smalti

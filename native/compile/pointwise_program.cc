@@ -1,4 +1,5 @@
-// Elementwise nodes -> a program of the pointwise machine: order, registers, collapsed iteration space.
+// Elementwise nodes -> a program of the pointwise machine: order, registers, collapsed iteration
+// space.
 #include <algorithm>
 #include <map>
 
@@ -11,18 +12,50 @@ namespace {
 constexpr size_t kMaxCode = 120;
 
 const std::map<std::string, PwOp, std::less<>>& machine_ops() {
-  static const auto* const table = new std::map<std::string, PwOp, std::less<>>{
-      {"neg", PwOp::neg}, {"abs", PwOp::abs}, {"exp", PwOp::exp}, {"log", PwOp::log}, {"log1p", PwOp::log1p},
-      {"sqrt", PwOp::sqrt}, {"rsqrt", PwOp::rsqrt}, {"reciprocal", PwOp::reciprocal}, {"square", PwOp::square},
-      {"sin", PwOp::sin}, {"cos", PwOp::cos}, {"tanh", PwOp::tanh}, {"sigmoid", PwOp::sigmoid}, {"silu", PwOp::silu},
-      {"gelu", PwOp::gelu}, {"geluTanh", PwOp::gelu_tanh}, {"quickGelu", PwOp::quick_gelu}, {"relu", PwOp::relu},
-      {"softplus", PwOp::softplus}, {"erf", PwOp::erf}, {"floor", PwOp::floor}, {"ceil", PwOp::ceil},
-      {"round", PwOp::round}, {"sign", PwOp::sign}, {"isFinite", PwOp::is_finite}, {"logicalNot", PwOp::logical_not},
-      {"leakyRelu", PwOp::leaky_relu}, {"clamp", PwOp::clamp}, {"cast", PwOp::load}, {"add", PwOp::add},
-      {"sub", PwOp::sub}, {"mul", PwOp::mul}, {"div", PwOp::div}, {"pow", PwOp::pow}, {"maximum", PwOp::maximum},
-      {"minimum", PwOp::minimum}, {"mod", PwOp::mod}, {"equal", PwOp::equal}, {"less", PwOp::less},
-      {"lessEqual", PwOp::less_equal}, {"logicalAnd", PwOp::logical_and}, {"logicalOr", PwOp::logical_or},
-      {"where", PwOp::where}};
+  static const auto* const table =
+      new std::map<std::string, PwOp, std::less<>>{{"neg", PwOp::neg},
+                                                   {"abs", PwOp::abs},
+                                                   {"exp", PwOp::exp},
+                                                   {"log", PwOp::log},
+                                                   {"log1p", PwOp::log1p},
+                                                   {"sqrt", PwOp::sqrt},
+                                                   {"rsqrt", PwOp::rsqrt},
+                                                   {"reciprocal", PwOp::reciprocal},
+                                                   {"square", PwOp::square},
+                                                   {"sin", PwOp::sin},
+                                                   {"cos", PwOp::cos},
+                                                   {"tanh", PwOp::tanh},
+                                                   {"sigmoid", PwOp::sigmoid},
+                                                   {"silu", PwOp::silu},
+                                                   {"gelu", PwOp::gelu},
+                                                   {"geluTanh", PwOp::gelu_tanh},
+                                                   {"quickGelu", PwOp::quick_gelu},
+                                                   {"relu", PwOp::relu},
+                                                   {"softplus", PwOp::softplus},
+                                                   {"erf", PwOp::erf},
+                                                   {"floor", PwOp::floor},
+                                                   {"ceil", PwOp::ceil},
+                                                   {"round", PwOp::round},
+                                                   {"sign", PwOp::sign},
+                                                   {"isFinite", PwOp::is_finite},
+                                                   {"logicalNot", PwOp::logical_not},
+                                                   {"leakyRelu", PwOp::leaky_relu},
+                                                   {"clamp", PwOp::clamp},
+                                                   {"cast", PwOp::load},
+                                                   {"add", PwOp::add},
+                                                   {"sub", PwOp::sub},
+                                                   {"mul", PwOp::mul},
+                                                   {"div", PwOp::div},
+                                                   {"pow", PwOp::pow},
+                                                   {"maximum", PwOp::maximum},
+                                                   {"minimum", PwOp::minimum},
+                                                   {"mod", PwOp::mod},
+                                                   {"equal", PwOp::equal},
+                                                   {"less", PwOp::less},
+                                                   {"lessEqual", PwOp::less_equal},
+                                                   {"logicalAnd", PwOp::logical_and},
+                                                   {"logicalOr", PwOp::logical_or},
+                                                   {"where", PwOp::where}};
   return *table;
 }
 
@@ -43,7 +76,8 @@ class Emitter {
       : graph_(graph), nodes_(nodes), outputs_(outputs) {
     for (const int id : nodes) {
       for (const int input : graph.nodes[static_cast<size_t>(id)].inputs) ++uses_[input];
-      for (const int output : graph.nodes[static_cast<size_t>(id)].outputs) inside_.push_back(output);
+      for (const int output : graph.nodes[static_cast<size_t>(id)].outputs)
+        inside_.push_back(output);
     }
     std::sort(inside_.begin(), inside_.end());
   }
@@ -56,8 +90,12 @@ class Emitter {
   std::vector<int> inputs;
 
  private:
-  bool is_inside(int value) const { return std::binary_search(inside_.begin(), inside_.end(), value); }
-  bool is_output(int value) const { return std::find(outputs_.begin(), outputs_.end(), value) != outputs_.end(); }
+  bool is_inside(int value) const {
+    return std::binary_search(inside_.begin(), inside_.end(), value);
+  }
+  bool is_output(int value) const {
+    return std::find(outputs_.begin(), outputs_.end(), value) != outputs_.end();
+  }
 
   // Register of a value, loading it when it comes from outside.
   int reg(int value) {
@@ -67,7 +105,8 @@ class Emitter {
     op.dst = next_++;
     if (is_splat(graph_, value)) {
       op.op = PwOp::constant;
-      const Node& node = graph_.nodes[static_cast<size_t>(graph_.values[static_cast<size_t>(value)].node)];
+      const Node& node =
+          graph_.nodes[static_cast<size_t>(graph_.values[static_cast<size_t>(value)].node)];
       op.imm = node.numbers("values")[0];
     } else {
       op.index = static_cast<uint8_t>(std::min<size_t>(255, inputs.size()));
@@ -77,7 +116,8 @@ class Emitter {
     return registers_[value] = op.dst;
   }
 
-  void emit_op(PwOp op, const std::vector<int>& sources, int result, double imm = 0, double imm2 = 0) {
+  void emit_op(PwOp op, const std::vector<int>& sources, int result, double imm = 0,
+               double imm2 = 0) {
     VirtualOp v{op};
     for (const int source : sources) v.sources[v.source_count++] = source;
     v.dst = next_++;
@@ -90,7 +130,8 @@ class Emitter {
   // A product that only the sum `node` uses: a * b + c in one operation.
   const Node* single_product(int value) const {
     if (!is_inside(value) || is_output(value) || uses_.at(value) != 1) return nullptr;
-    const Node& maker = graph_.nodes[static_cast<size_t>(graph_.values[static_cast<size_t>(value)].node)];
+    const Node& maker =
+        graph_.nodes[static_cast<size_t>(graph_.values[static_cast<size_t>(value)].node)];
     return maker.op == "mul" ? &maker : nullptr;
   }
 
@@ -107,9 +148,12 @@ class Emitter {
     return false;
   }
 
-  // Whether the product's only use is a sum inside: its emission waits for that sum. At most one product a sum.
+  // Whether the product's only use is a sum inside: its emission waits for that sum. At most one
+  // product a sum.
   bool waits_for_sum(const Node& node) {
-    if (node.op != "mul" || graph_.out(node).dtype == Dtype::i32 || single_product(node.outputs[0]) == nullptr) return false;
+    if (node.op != "mul" || graph_.out(node).dtype == Dtype::i32 ||
+        single_product(node.outputs[0]) == nullptr)
+      return false;
     for (const int id : nodes_) {
       const Node& user = graph_.nodes[static_cast<size_t>(id)];
       if (user.op != "add" || graph_.out(user).shape != graph_.out(node).shape) continue;
@@ -150,7 +194,9 @@ class Emitter {
   void emit_arithmetic(const Node& node) {
     std::vector<int> sources;
     for (const int input : node.inputs) sources.push_back(reg(input));
-    const double imm = node.op == "leakyRelu" ? node.number("slope") : node.op == "clamp" ? node.number("min") : 0;
+    const double imm = node.op == "leakyRelu" ? node.number("slope")
+                       : node.op == "clamp"   ? node.number("min")
+                                              : 0;
     const double imm2 = node.op == "clamp" ? node.number("max") : 0;
     emit_op(machine_ops().find(node.op)->second, sources, node.outputs[0], imm, imm2);
     const bool may_leave_integers = node.op == "div" || node.op == "pow";
@@ -186,8 +232,8 @@ class Emitter {
   int next_ = 0;
 };
 
-// Virtual -> machine registers. When none is free, the loaded input (or constant) whose next use is farthest is forgotten and
-// loaded again later.
+// Virtual -> machine registers. When none is free, the loaded input (or constant) whose next use is
+// farthest is forgotten and loaded again later.
 class RegisterAllocator {
  public:
   explicit RegisterAllocator(const std::vector<VirtualOp>& ops) : ops_(ops) {
@@ -200,7 +246,8 @@ class RegisterAllocator {
 
   bool run() {
     for (size_t i = 0; i < ops_.size(); ++i) {
-      if (ops_[i].op == PwOp::load || ops_[i].op == PwOp::constant) continue;  // loaded at the first use
+      if (ops_[i].op == PwOp::load || ops_[i].op == PwOp::constant)
+        continue;  // loaded at the first use
       if (!place(i)) return false;
     }
     return code.size() <= kMaxCode;
@@ -229,8 +276,10 @@ class RegisterAllocator {
         if (std::find(pinned.begin(), pinned.end(), m) == pinned.end()) return m;
         continue;
       }
-      const bool may_go = is_reloadable(holder_[m]) && std::find(pinned.begin(), pinned.end(), m) == pinned.end();
-      if (may_go && (victim < 0 || next_use(holder_[m], at) > next_use(holder_[victim], at))) victim = m;
+      const bool may_go =
+          is_reloadable(holder_[m]) && std::find(pinned.begin(), pinned.end(), m) == pinned.end();
+      if (may_go && (victim < 0 || next_use(holder_[m], at) > next_use(holder_[victim], at)))
+        victim = m;
     }
     return victim;
   }
@@ -256,7 +305,8 @@ class RegisterAllocator {
         m = take(at, pinned);
         if (m < 0) return false;
         const VirtualOp& load = *definitions_.at(op.sources[k]);
-        code.push_back({load.op, static_cast<uint8_t>(m), 0, 0, 0, load.index, load.imm, load.imm2});
+        code.push_back(
+            {load.op, static_cast<uint8_t>(m), 0, 0, 0, load.index, load.imm, load.imm2});
         holder_[m] = op.sources[k];
         pinned.push_back(m);
       }
@@ -269,8 +319,11 @@ class RegisterAllocator {
       if (dst < 0) return false;
       holder_[dst] = op.dst;
     }
-    const auto source = [&](size_t k) { return static_cast<uint8_t>(k < sources.size() ? sources[k] : 0); };
-    code.push_back({op.op, static_cast<uint8_t>(dst), source(0), source(1), source(2), op.index, op.imm, op.imm2});
+    const auto source = [&](size_t k) {
+      return static_cast<uint8_t>(k < sources.size() ? sources[k] : 0);
+    };
+    code.push_back({op.op, static_cast<uint8_t>(dst), source(0), source(1), source(2), op.index,
+                    op.imm, op.imm2});
     return true;
   }
 
@@ -294,10 +347,12 @@ void broadcast_strides(const Shape& shape, const Shape& space, int64_t* strides)
 // Merges dimension d + 1 into d of space and strides.
 void merge_dimension(PointwiseArgs& args, int d) {
   args.shape[d] *= args.shape[d + 1];
-  for (int i = 0; i < args.input_count; ++i) args.inputs[i].strides[d] = args.inputs[i].strides[d + 1];
+  for (int i = 0; i < args.input_count; ++i)
+    args.inputs[i].strides[d] = args.inputs[i].strides[d + 1];
   for (int k = d + 1; k + 1 < args.rank; ++k) {
     args.shape[k] = args.shape[k + 1];
-    for (int i = 0; i < args.input_count; ++i) args.inputs[i].strides[k] = args.inputs[i].strides[k + 1];
+    for (int i = 0; i < args.input_count; ++i)
+      args.inputs[i].strides[k] = args.inputs[i].strides[k + 1];
   }
   --args.rank;
 }
@@ -313,7 +368,8 @@ bool can_merge(const PointwiseArgs& args, int d) {
 
 void merge(PointwiseArgs& args, int d) {
   if (args.shape[d + 1] == 1) {  // keep the strides of the other one
-    for (int i = 0; i < args.input_count; ++i) args.inputs[i].strides[d + 1] = args.inputs[i].strides[d];
+    for (int i = 0; i < args.input_count; ++i)
+      args.inputs[i].strides[d + 1] = args.inputs[i].strides[d];
   }
   merge_dimension(args, d);
 }
@@ -326,7 +382,8 @@ bool collapse(PointwiseArgs& args, int64_t columns) {
     for (int i = 0; i < args.input_count; ++i) args.inputs[i].strides[0] = 0;
   }
   if (columns > 0) {
-    while (args.rank >= 2 && args.shape[args.rank - 1] < columns && can_merge(args, args.rank - 2)) merge(args, args.rank - 2);
+    while (args.rank >= 2 && args.shape[args.rank - 1] < columns && can_merge(args, args.rank - 2))
+      merge(args, args.rank - 2);
     if (args.shape[args.rank - 1] != columns) return false;
   }
   for (int d = args.rank - (columns > 0 ? 3 : 2); d >= 0; --d) {
@@ -369,8 +426,10 @@ bool is_exact(const Graph& graph, const Node& node) {
 }
 
 std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std::vector<int>& nodes,
-                                                  const std::vector<int>& outputs, int64_t columns) {
-  if (outputs.size() > kPwOutputs || outputs.empty() || nodes.size() > kMaxCode) return std::nullopt;
+                                                  const std::vector<int>& outputs,
+                                                  int64_t columns) {
+  if (outputs.size() > kPwOutputs || outputs.empty() || nodes.size() > kMaxCode)
+    return std::nullopt;
   Emitter emitter(graph, nodes, outputs);
   const std::vector<VirtualOp> ops = emitter.emit();
   if (emitter.inputs.size() > kPwInputs) return std::nullopt;
@@ -396,7 +455,8 @@ std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std:
   for (const int id : nodes) {
     const Node& node = graph.nodes[static_cast<size_t>(id)];
     args.is_exact = args.is_exact || is_exact(graph, node);
-    for (const int value : node.inputs) args.is_f64 = args.is_f64 || graph.spec(value).dtype == Dtype::f64;
+    for (const int value : node.inputs)
+      args.is_f64 = args.is_f64 || graph.spec(value).dtype == Dtype::f64;
     args.is_f64 = args.is_f64 || graph.out(node).dtype == Dtype::f64;
   }
   if (!collapse(args, columns)) return std::nullopt;

@@ -1,5 +1,5 @@
-// What compiling a graph gives: immutable instructions and a memory plan. Everything that changes during a run lives in
-// the runtime's arena.
+// What compiling a graph gives: immutable instructions and a memory plan. Everything that changes
+// during a run lives in the runtime's arena.
 #pragma once
 
 #include <cstddef>
@@ -36,17 +36,18 @@ struct PointerFix {
 
 struct Instruction {
   // Runs work items of one phase of the kernel.
-  void (*invoke)(const void* kernel, const void* args, int phase, Range range, void* scratch) = nullptr;
+  void (*invoke)(const void* kernel, const void* args, int phase, Range range,
+                 void* scratch) = nullptr;
   const void* kernel = nullptr;  // Kernel<Args> of a table
   const char* backend = "";
   std::string op;
   std::string scope;
   std::vector<uint64_t> args;  // the struct, null pointers
   std::vector<PointerFix> fixes;
-  std::vector<PwInstr> code;             // of the pointwise program
-  int64_t code_at = -1;                  // byte offset of the pointer to `code`
-  std::vector<int64_t> items;            // by phase
-  int64_t scratch_bytes = 0;             // for each worker
+  std::vector<PwInstr> code;   // of the pointwise program
+  int64_t code_at = -1;        // byte offset of the pointer to `code`
+  std::vector<int64_t> items;  // by phase
+  int64_t scratch_bytes = 0;   // for each worker
   double flops = 0;
   double bytes = 0;
   std::string text;  // for people

@@ -1,5 +1,6 @@
-// Orders the steps: dependencies first, then lower peak memory. New values of states are written straight into the state's
-// buffer where that is safe (every other reader of the old value has run), else copied there at the end.
+// Orders the steps: dependencies first, then lower peak memory. New values of states are written
+// straight into the state's buffer where that is safe (every other reader of the old value has
+// run), else copied there at the end.
 #include <algorithm>
 #include <queue>
 #include <set>
@@ -95,14 +96,16 @@ class Scheduler {
     const auto o = static_cast<size_t>(output - s.pointwise->outputs.begin());
     for (size_t i = 0; i < s.pointwise->inputs.size(); ++i) {
       const Alias& alias = module_.aliases[at(s.pointwise->inputs[i])];
-      if (alias.root == state_root && (alias.offset != 0 || !s.pointwise->can_share(i, o))) return false;
+      if (alias.root == state_root && (alias.offset != 0 || !s.pointwise->can_share(i, o)))
+        return false;
     }
     if (s.kind == Step::Kind::pointwise) return true;
     // An epilogue: the product itself must not read the state.
     const Node& node = module_.node(s.node);
-    const bool is_read = std::any_of(node.inputs.begin(), node.inputs.end(),
-                                     [&](int input) { return module_.root(input) == state_root; }) ||
-                         module_.root(s.inputs[1]) == state_root;
+    const bool is_read =
+        std::any_of(node.inputs.begin(), node.inputs.end(),
+                    [&](int input) { return module_.root(input) == state_root; }) ||
+        module_.root(s.inputs[1]) == state_root;
     return !is_read;
   }
 
@@ -112,7 +115,9 @@ class Scheduler {
     const int writer = writer_[at(root)];
     const int state_root = module_.root(state);
     if (writer < 0 || step(writer).is_setup || in_buffers_.count(root) > 0) return false;
-    if (module_.aliases[at(value)].offset != 0 || module_.spec(root).bytes() != module_.spec(state).bytes()) return false;
+    if (module_.aliases[at(value)].offset != 0 ||
+        module_.spec(root).bytes() != module_.spec(state).bytes())
+      return false;
     std::set<int> others(readers_[at(state_root)].begin(), readers_[at(state_root)].end());
     if (others.erase(writer) > 0 && !can_overwrite(writer, state_root, root)) return false;
     if (!others.empty() && reaches(writer, others)) return false;
@@ -130,10 +135,12 @@ class Scheduler {
     std::set<int> updated;
     for (const GraphOutput& output : module_.graph.outputs) {
       if (!output.updates) continue;
-      const int state = std::find_if(module_.graph.inputs.begin(), module_.graph.inputs.end(), [&](const GraphInput& input) {
-                          return input.name == *output.updates;
-                        })->value;
-      if (module_.root(output.value) == state && module_.aliases[at(output.value)].offset == 0) continue;  // unchanged
+      const int state =
+          std::find_if(module_.graph.inputs.begin(), module_.graph.inputs.end(),
+                       [&](const GraphInput& input) { return input.name == *output.updates; })
+              ->value;
+      if (module_.root(output.value) == state && module_.aliases[at(output.value)].offset == 0)
+        continue;  // unchanged
       updates.push_back({state, output.value});
       updated.insert(state);
     }
@@ -150,7 +157,9 @@ class Scheduler {
     }
   }
 
-  bool is_in_arena(int root) const { return writer_[at(root)] >= 0 && in_buffers_.count(root) == 0; }
+  bool is_in_arena(int root) const {
+    return writer_[at(root)] >= 0 && in_buffers_.count(root) == 0;
+  }
 
   bool is_returned(int root) const { return returned_.count(root) > 0; }
 
@@ -234,7 +243,8 @@ class Scheduler {
       }
       highest = std::max(highest, live + temps);
       for (const int root : distinct_roots(step(id))) {
-        if (--left[at(root)] == 0 && is_in_arena(root) && !is_returned(root)) live -= module_.spec(root).bytes();
+        if (--left[at(root)] == 0 && is_in_arena(root) && !is_returned(root))
+          live -= module_.spec(root).bytes();
       }
     }
     return highest;

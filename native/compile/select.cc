@@ -1,4 +1,5 @@
-// Chooses the backend of products and adds what kernels need besides their operands: packed weights, scratch tensors.
+// Chooses the backend of products and adds what kernels need besides their operands: packed
+// weights, scratch tensors.
 #include <cstring>
 #include <map>
 #include <string>
@@ -24,7 +25,8 @@ PackArgs matmul_pack(const Graph& graph, const Node& node) {
   return pack;
 }
 
-// Weight (KH, KW, C, groups * O): columns are output channels, or input channels with flipped taps for the input's gradient.
+// Weight (KH, KW, C, groups * O): columns are output channels, or input channels with flipped taps
+// for the input's gradient.
 PackArgs conv_pack(const Graph& graph, const Node& node) {
   const Shape& w = graph.in(node, 1).shape;
   const int64_t groups = node.integer_or("groups", 1);
@@ -63,9 +65,13 @@ class Selector {
     const Node& node = module_.node(step.node);
     const bool is_f32 = module_.graph.out(node).dtype == Dtype::f32;
     if (node.op == "matmul") {
-      pack_operand(step, matmul_pack(module_.graph, node), &pick(module_, &KernelTable::matmul, is_f32));
+      pack_operand(step, matmul_pack(module_.graph, node),
+                   &pick(module_, &KernelTable::matmul, is_f32));
     } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
-      pack_operand(step, conv_pack(module_.graph, node), &pick(module_, &KernelTable::conv2d, is_f32));
+      pack_operand(step, conv_pack(module_.graph, node),
+                   &pick(module_, &KernelTable::conv2d, is_f32));
+      if (is_spread_gradient(node))
+        add_temp(step, module_.graph.out(node).dtype, spread_shape(module_.graph, node).elements());
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
@@ -73,7 +79,8 @@ class Selector {
       const Shape& x = module_.graph.in(node, 0).shape;
       const int64_t B = x.rank == 1 ? 1 : x[0];
       const int64_t rows = x.elements() / B / x.last();
-      add_temp(step, module_.graph.out(node).dtype, B * ((rows + kLayerNormBlock - 1) / kLayerNormBlock) * 2 * x.last());
+      add_temp(step, module_.graph.out(node).dtype,
+               B * ((rows + kLayerNormBlock - 1) / kLayerNormBlock) * 2 * x.last());
     }
   }
 
@@ -83,7 +90,9 @@ class Selector {
     return module_.add_value(spec);
   }
 
-  void add_temp(Step& step, Dtype dtype, int64_t elements) { step.temps.push_back(flat_value(dtype, elements)); }
+  void add_temp(Step& step, Dtype dtype, int64_t elements) {
+    step.temps.push_back(flat_value(dtype, elements));
+  }
 
   // Replaces input 1 by its packed form, made once for all who read it so.
   void pack_operand(Step& step, PackArgs pack, const KernelTable* table) {
@@ -97,7 +106,8 @@ class Selector {
       step.inputs[1] = found->second;
       return;
     }
-    const int64_t elements = pack.groups * packed_group_elements(pack.K, pack.N, step.table->panel_columns);
+    const int64_t elements =
+        pack.groups * packed_group_elements(pack.K, pack.N, step.table->panel_columns);
     const int packed = flat_value(pack.dtype, elements);
     const bool is_setup = module_.is_setup[static_cast<size_t>(source)];
     module_.is_setup[static_cast<size_t>(packed)] = is_setup;
@@ -139,6 +149,20 @@ MatmulShape matmul_shape(const Graph& graph, const Node& node) {
     s.batch = 1;
   }
   return s;
+}
+
+bool is_spread_gradient(const Node& node) {
+  if (node.op != "conv2dGradInput") return false;
+  const std::vector<int64_t> stride = node.integers("stride");
+  return stride[0] != stride[1];
+}
+
+Shape spread_shape(const Graph& graph, const Node& node) {
+  Shape shape = graph.in(node, 0).shape;
+  const std::vector<int64_t> stride = node.integers("stride");
+  shape[1] = (shape[1] - 1) * stride[0] + 1;
+  shape[2] = (shape[2] - 1) * stride[1] + 1;
+  return shape;
 }
 
 void select(Module& module) { Selector(module).run(); }

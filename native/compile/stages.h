@@ -1,4 +1,5 @@
-// The stages of compilation and what passes between them. Values keep their ids throughout; stages add synthetic ones.
+// The stages of compilation and what passes between them. Values keep their ids throughout; stages
+// add synthetic ones.
 #pragma once
 
 #include <map>
@@ -23,7 +24,8 @@ struct PointwiseProgram {
   bool can_share(size_t i, size_t o) const;
 };
 
-// One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a copy.
+// One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a
+// copy.
 struct Step {
   enum class Kind : uint8_t { node, pointwise, pack, copy };
   Kind kind = Kind::node;
@@ -31,7 +33,7 @@ struct Step {
   std::vector<int> group;   // elementwise nodes, ascending
   std::vector<int> inputs;  // values read
   std::vector<int> outputs;
-  std::vector<int> temps;   // values that live during the step only
+  std::vector<int> temps;  // values that live during the step only
   bool is_setup = false;
   std::optional<PointwiseProgram> pointwise;
   const KernelTable* table = nullptr;  // of packings and of products that read packed operands
@@ -70,8 +72,9 @@ void find_aliases(Module& module);
 bool is_pointwise(const std::string& op);
 // Whether the node needs integer arithmetic that f32 registers cannot do.
 bool is_exact(const Graph& graph, const Node& node);
-// Program of `nodes` (ascending) that stores `outputs`; nothing when it exceeds the machine's limits. With `columns` > 0 the
-// last dimension of the iteration space is kept at that size (epilogues).
+// Program of `nodes` (ascending) that stores `outputs`; nothing when it exceeds the machine's
+// limits. With `columns` > 0 the last dimension of the iteration space is kept at that size
+// (epilogues).
 std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std::vector<int>& nodes,
                                                   const std::vector<int>& outputs, int64_t columns);
 // A constant node with one value for all elements.
@@ -84,12 +87,13 @@ void fuse(Module& module);
 void select(Module& module);
 template <class Args>
 const KernelTable& pick(const Module& module, Kernel<Args> KernelTable::*entry, bool is_fast) {
-  return is_fast && module.isa != nullptr && (module.isa->*entry).run != nullptr ? *module.isa : *module.ref;
+  return is_fast && module.isa != nullptr && (module.isa->*entry).run != nullptr ? *module.isa
+                                                                                 : *module.ref;
 }
 
 // --- schedule.cc: order of the steps, and where states are written
 struct Schedule {
-  std::vector<int> setup;         // steps
+  std::vector<int> setup;  // steps
   std::vector<int> run;
   std::map<int, int> in_buffers;  // root value -> state value whose memory it writes
 };
@@ -133,5 +137,10 @@ struct MatmulShape {
   bool a_shared, b_shared, transpose_a, transpose_b;
 };
 MatmulShape matmul_shape(const Graph& graph, const Node& node);
+
+// The kernel spreads gradients by one stride for both axes. With two different ones the gradient is
+// spread into a temporary tensor (the step's last) first.
+bool is_spread_gradient(const Node& node);
+Shape spread_shape(const Graph& graph, const Node& node);
 
 }  // namespace smalti

@@ -1,4 +1,5 @@
-// Aligned allocation with accounting. Blocks of a huge page or more are mapped, so that freeing them returns the memory.
+// Aligned allocation with accounting. Blocks of a huge page or more are mapped, so that freeing
+// them returns the memory.
 #include "native/core/aligned_buffer.h"
 
 #include <sys/mman.h>
@@ -29,7 +30,8 @@ bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
 // Maps with slack so that the block starts on a huge page.
 void* map_block(size_t bytes) {
   const size_t length = round_up(bytes, kHugePage);
-  void* raw = mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* raw =
+      mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
   auto* start = static_cast<std::byte*>(raw);
   const size_t head = (kHugePage - reinterpret_cast<size_t>(start) % kHugePage) % kHugePage;
@@ -52,8 +54,11 @@ void* allocate(size_t bytes) {
   const MemoryInfo info = memory_info();
   const size_t limit = limit_bytes.load();
   std::string available = std::to_string(info.available_bytes) + " available";
-  if (limit > 0) available = "a limit of " + std::to_string(limit) + ", " + std::to_string(total_bytes.load()) + " in use";
-  throw Error(ErrorCode::memory, "memory: expected " + std::to_string(bytes) + " bytes for " + purpose + ", got " + available +
+  if (limit > 0)
+    available = "a limit of " + std::to_string(limit) + ", " + std::to_string(total_bytes.load()) +
+                " in use";
+  throw Error(ErrorCode::memory, "memory: expected " + std::to_string(bytes) + " bytes for " +
+                                     purpose + ", got " + available +
                                      "; use a smaller batch or image, or close other programs");
 }
 
@@ -65,7 +70,8 @@ AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose) : size_(b
   if (limit > 0 && total_bytes.load() + bytes > limit) fail_memory(bytes, purpose);
   // Far beyond what the machine has: refuse now instead of being killed when the pages are touched.
   const MemoryInfo info = memory_info();
-  if (is_mapped(bytes) && info.available_bytes > 0 && bytes > info.available_bytes) fail_memory(bytes, purpose);
+  if (is_mapped(bytes) && info.available_bytes > 0 && bytes > info.available_bytes)
+    fail_memory(bytes, purpose);
   data_ = static_cast<std::byte*>(allocate(bytes));
   if (data_ == nullptr) fail_memory(bytes, purpose);
   total_bytes.fetch_add(bytes);
@@ -98,13 +104,15 @@ MemoryInfo memory_info() {
   MemoryInfo info;
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page = sysconf(_SC_PAGESIZE);
-  if (pages > 0 && page > 0) info.physical_bytes = static_cast<size_t>(pages) * static_cast<size_t>(page);
+  if (pages > 0 && page > 0)
+    info.physical_bytes = static_cast<size_t>(pages) * static_cast<size_t>(page);
   info.available_bytes = info.physical_bytes;
   if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
     char line[128];
     unsigned long long kilobytes = 0;
     while (std::fgets(line, sizeof line, file) != nullptr) {
-      if (std::sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) info.available_bytes = static_cast<size_t>(kilobytes) * 1024;
+      if (std::sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+        info.available_bytes = static_cast<size_t>(kilobytes) * 1024;
     }
     std::fclose(file);
   }

@@ -1,5 +1,6 @@
-// Owning memory, 64-byte aligned, large blocks on huge pages where the system offers them. An allocation that fails, or
-// that passes the limit tests can set, throws Error(memory) with the numbers.
+// Owning memory, 64-byte aligned, large blocks on huge pages where the system offers them. An
+// allocation that fails, or that passes the limit tests can set, throws Error(memory) with the
+// numbers.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,5 @@
-// The one exception of the native side. Bindings turn it into a JS error with the same code (lib/errors.ts).
+// The one exception of the native side. Bindings turn it into a JS error with the same code
+// (lib/errors.ts).
 #pragma once
 
 #include <exception>

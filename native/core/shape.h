@@ -43,7 +43,9 @@ struct Spec {
   Shape shape;
 
   int64_t bytes() const { return shape.elements() * static_cast<int64_t>(dtype_bytes(dtype)); }
-  friend bool operator==(const Spec& a, const Spec& b) { return a.dtype == b.dtype && a.shape == b.shape; }
+  friend bool operator==(const Spec& a, const Spec& b) {
+    return a.dtype == b.dtype && a.shape == b.shape;
+  }
   friend bool operator!=(const Spec& a, const Spec& b) { return !(a == b); }
 };
 

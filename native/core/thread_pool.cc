@@ -1,5 +1,6 @@
-// Thread pool: a gate word holds the number of the job, whether it may be joined, and how many workers are inside. The
-// caller closes the gate when nothing is left to take and waits for those inside only, never for a sleeper to wake up.
+// Thread pool: a gate word holds the number of the job, whether it may be joined, and how many
+// workers are inside. The caller closes the gate when nothing is left to take and waits for those
+// inside only, never for a sleeper to wake up.
 #include "native/core/thread_pool.h"
 
 #include <algorithm>
@@ -60,8 +61,8 @@ int default_threads() {
     std::set<std::string> physical;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &allowed)) continue;
-      const std::string siblings =
-          read_line("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+      const std::string siblings = read_line("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
+                                             "/topology/thread_siblings_list");
       physical.insert(siblings.empty() ? std::to_string(cpu) : siblings);
     }
     if (!physical.empty()) cores = static_cast<int>(physical.size());
@@ -71,8 +72,10 @@ int default_threads() {
   return cores;
 }
 
-ThreadPool::ThreadPool(int threads) : shares_(new Share[static_cast<size_t>(std::max(1, threads))]) {
-  for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+ThreadPool::ThreadPool(int threads)
+    : shares_(new Share[static_cast<size_t>(std::max(1, threads))]) {
+  for (int worker = 1; worker < threads; ++worker)
+    workers_.emplace_back([this, worker] { work(worker); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -89,7 +92,8 @@ void ThreadPool::run_job(int64_t items, int64_t grain, Call call, void* context)
   grain = std::max<int64_t>(1, grain);
   const std::lock_guard<std::mutex> lock(job_mutex_);
   if (workers_.empty() || items <= grain) {
-    for (int64_t begin = 0; begin < items; begin += grain) call(context, begin, std::min(items, begin + grain), 0);
+    for (int64_t begin = 0; begin < items; begin += grain)
+      call(context, begin, std::min(items, begin + grain), 0);
     return;
   }
   call_ = call;

@@ -1,6 +1,7 @@
-// The process-wide threads that do arithmetic. The caller takes part; the others spin briefly after work and then sleep.
-// Items are split statically (a worker meets the same part of a tensor in consecutive layers); who finishes early takes
-// what others have left. What an item computes never depends on who runs it.
+// The process-wide threads that do arithmetic. The caller takes part; the others spin briefly after
+// work and then sleep. Items are split statically (a worker meets the same part of a tensor in
+// consecutive layers); who finishes early takes what others have left. What an item computes never
+// depends on who runs it.
 #pragma once
 
 #include <atomic>
@@ -22,14 +23,18 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls fn(begin, end, worker) until [0, items) is covered, in pieces of about `grain` items; returns when all is done.
-  // `worker` < threads() and no two concurrent calls share it. One parallel_for runs at a time; fn must not throw.
+  // Calls fn(begin, end, worker) until [0, items) is covered, in pieces of about `grain` items;
+  // returns when all is done. `worker` < threads() and no two concurrent calls share it. One
+  // parallel_for runs at a time; fn must not throw.
   template <class F>
   void parallel_for(int64_t items, int64_t grain, F&& fn) {
     using Fn = std::remove_reference_t<F>;
-    run_job(items, grain, [](void* context, int64_t begin, int64_t end, int worker) {
-      (*static_cast<Fn*>(context))(begin, end, worker);
-    }, const_cast<void*>(static_cast<const void*>(&fn)));
+    run_job(
+        items, grain,
+        [](void* context, int64_t begin, int64_t end, int worker) {
+          (*static_cast<Fn*>(context))(begin, end, worker);
+        },
+        const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
  private:

@@ -1,4 +1,5 @@
-// Detection of instruction sets. Asking for a table runs no code of its set: the tables are constants.
+// Detection of instruction sets. Asking for a table runs no code of its set: the tables are
+// constants.
 #include "native/cpu/isa.h"
 
 #include <cstdio>
@@ -33,10 +34,12 @@ std::vector<Entry> entries() {
   std::vector<Entry> list;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512vnni");
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("f16c");
+  const bool has_avx512 =
+      has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni");
   list.push_back({"avx512", has_avx512, avx512::kernels});
   list.push_back({"avx2", has_avx2, avx2::kernels});
 #elif defined(__aarch64__)

@@ -1,5 +1,6 @@
-// Bytes -> graph (the format is described in lib/ir/encode.ts). Every length, count, rank and id is checked against what is
-// left and what exists; memory is taken only in proportion to the bytes given.
+// Bytes -> graph (the format is described in lib/ir/encode.ts). Every length, count, rank and id is
+// checked against what is left and what exists; memory is taken only in proportion to the bytes
+// given.
 #include <cstring>
 
 #include "native/core/error.h"
@@ -49,8 +50,8 @@ class Reader {
   size_t left() const { return bytes_.size() - at_; }
 
   [[noreturn]] void fail(const char* what) const {
-    throw Error(ErrorCode::internal,
-                "decode: expected a valid " + std::string(what) + ", got damage near byte " + std::to_string(at_));
+    throw Error(ErrorCode::internal, "decode: expected a valid " + std::string(what) +
+                                         ", got damage near byte " + std::to_string(at_));
   }
 
  private:

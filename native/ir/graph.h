@@ -1,4 +1,5 @@
-// The graph on this side: the same arrays as lib/ir/graph.ts, plus the functions that make, check and print one.
+// The graph on this side: the same arrays as lib/ir/graph.ts, plus the functions that make, check
+// and print one.
 #pragma once
 
 #include <cstdint>
@@ -73,14 +74,17 @@ struct Graph {
   const Spec& out(const Node& node, size_t i = 0) const { return spec(node.outputs[i]); }
 };
 
-// Bytes of lib/ir/encode.ts -> graph. Trusts nothing: throws Error(internal) for anything malformed.
+// Bytes of lib/ir/encode.ts -> graph. Trusts nothing: throws Error(internal) for anything
+// malformed.
 Graph decode(Span<const uint8_t> bytes);
 
-// Order, arity, dtypes, shapes and attributes of every node, so that no kernel can be made to leave its tensors.
+// Order, arity, dtypes, shapes and attributes of every node, so that no kernel can be made to leave
+// its tensors.
 void verify(const Graph& graph);
 
 // What the op `op` makes from inputs of these specs; throws when it does not accept them.
-std::vector<Spec> infer(const Node& node, const std::vector<Spec>& inputs, const std::vector<Spec>& declared);
+std::vector<Spec> infer(const Node& node, const std::vector<Spec>& inputs,
+                        const std::vector<Spec>& declared);
 
 // Names of all ops that `infer` knows, sorted.
 std::vector<std::string> op_names();

@@ -22,14 +22,15 @@ struct InferCase {
   [[noreturn]] void fail(ErrorCode code, const std::string& expected) const;
   void expect(bool is_true, const std::string& expected) const;  // shape error
   void expect_arity(size_t least, size_t most) const;
-  void expect_real(size_t i) const;  // f32 or f64
+  void expect_real(size_t i) const;    // f32 or f64
   void expect_number(size_t i) const;  // f32, f64 or i32
   void expect_dtype(size_t i, Dtype dtype) const;
   void expect_rank(size_t i, int least, int most) const;
   void expect_spec(size_t i, const Spec& spec) const;
   // Integer attribute within bounds.
   int64_t bounded(std::string_view key, int64_t low, int64_t high) const;
-  std::vector<int64_t> bounded_list(std::string_view key, size_t length, int64_t low, int64_t high) const;
+  std::vector<int64_t> bounded_list(std::string_view key, size_t length, int64_t low,
+                                    int64_t high) const;
   Shape shape_attr() const;
 };
 

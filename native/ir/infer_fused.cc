@@ -37,7 +37,8 @@ void expect_group_norm(const InferCase& c, size_t inputs) {
   c.expect(channels % c.bounded("groups", 1, channels) == 0, "channels divisible by groups");
   c.node.number("eps");
   const std::string& activation = c.node.text("activation");
-  if (activation != "none" && activation != "silu") c.fail(ErrorCode::option, "activation none or silu");
+  if (activation != "none" && activation != "silu")
+    c.fail(ErrorCode::option, "activation none or silu");
 }
 
 Specs group_norm(const InferCase& c) {
@@ -114,11 +115,13 @@ AttentionSpecs attention_specs(const InferCase& c) {
   const Shape& q = c.in[0].shape;
   const Shape& k = c.in[1].shape;
   const Shape& v = c.in[2].shape;
-  const bool fits = k[0] == q[0] && v[0] == q[0] && v[1] == k[1] && k[2] == q[2] && v[2] == q[2] && k[3] == q[3];
+  const bool fits =
+      k[0] == q[0] && v[0] == q[0] && v[1] == k[1] && k[2] == q[2] && v[2] == q[2] && k[3] == q[3];
   c.expect(fits, "q (B, N, H, D), k (B, M, H, D), v (B, M, H, E)");
   c.node.number("scale");
   c.node.flag_or("causal", false);
-  return {{c.in[0].dtype, shape_of({q[0], q[1], q[2], v[3]})}, {c.in[0].dtype, shape_of({q[0], q[2], q[1]})}};
+  return {{c.in[0].dtype, shape_of({q[0], q[1], q[2], v[3]})},
+          {c.in[0].dtype, shape_of({q[0], q[2], q[1]})}};
 }
 
 Shape score_shape(const InferCase& c) {
@@ -151,7 +154,8 @@ Specs nearest_codes(const InferCase& c) {
   c.expect_rank(1, 2, 2);
   c.expect(c.in[0].shape[1] == c.in[1].shape[1], "latents and codes of equal width");
   const std::string& metric = c.node.text("metric");
-  if (metric != "euclidean" && metric != "cosine") c.fail(ErrorCode::option, "metric euclidean or cosine");
+  if (metric != "euclidean" && metric != "cosine")
+    c.fail(ErrorCode::option, "metric euclidean or cosine");
   return {{Dtype::i32, shape_of({c.in[0].shape[0]})}};
 }
 

@@ -28,7 +28,8 @@ Specs matmul(const InferCase& c) {
   c.expect(b[b.rank - (transpose_b ? 1 : 2)] == K, "equal inner dimensions");
   Spec result{c.in[0].dtype, a.rank >= b.rank ? a : b};
   if (a.rank > 2 && b.rank > 2) {
-    c.expect(a.rank == b.rank && std::equal(a.dims, a.dims + a.rank - 2, b.dims), "equal leading dimensions, or none in one");
+    c.expect(a.rank == b.rank && std::equal(a.dims, a.dims + a.rank - 2, b.dims),
+             "equal leading dimensions, or none in one");
   }
   result.shape[result.shape.rank - 2] = M;
   result.shape[result.shape.rank - 1] = N;
@@ -71,9 +72,11 @@ Specs conv2d(const InferCase& c) {
   const Shape& x = c.in[0].shape;
   const Shape& w = c.in[1].shape;
   const Window window = window_of(c);
-  const bool is_divided = x[3] % window.groups == 0 && w[3] % window.groups == 0 && w[2] == x[3] / window.groups;
+  const bool is_divided =
+      x[3] % window.groups == 0 && w[3] % window.groups == 0 && w[2] == x[3] / window.groups;
   c.expect(is_divided, "weight (KH, KW, C / groups, O) for input (B, H, W, C)");
-  return {{c.in[0].dtype, shape4(x[0], output_size(c, window, 0, x[1], w[0]), output_size(c, window, 1, x[2], w[1]), w[3])}};
+  return {{c.in[0].dtype, shape4(x[0], output_size(c, window, 0, x[1], w[0]),
+                                 output_size(c, window, 1, x[2], w[1]), w[3])}};
 }
 
 Specs conv2d_grad_input(const InferCase& c) {
@@ -85,10 +88,10 @@ Specs conv2d_grad_input(const InferCase& c) {
   const Window window = window_of(c);
   const auto size = c.bounded_list("inputSize", 2, 1, kMaxSize);
   c.expect(window.upsample == 1, "upsample 1");
-  c.expect(window.stride[0] == window.stride[1], "equal strides");
-  c.expect(dy[3] == w[3] && w[3] % window.groups == 0, "weight (KH, KW, C / groups, O) for gradient (B, OH, OW, O)");
-  const bool is_consistent =
-      output_size(c, window, 0, size[0], w[0]) == dy[1] && output_size(c, window, 1, size[1], w[1]) == dy[2];
+  c.expect(dy[3] == w[3] && w[3] % window.groups == 0,
+           "weight (KH, KW, C / groups, O) for gradient (B, OH, OW, O)");
+  const bool is_consistent = output_size(c, window, 0, size[0], w[0]) == dy[1] &&
+                             output_size(c, window, 1, size[1], w[1]) == dy[2];
   c.expect(is_consistent, "inputSize that convolves to the gradient's size");
   return {{c.in[0].dtype, shape4(dy[0], size[0], size[1], w[2] * window.groups)}};
 }
@@ -101,7 +104,8 @@ Specs conv2d_grad_weight(const InferCase& c) {
   const Shape& dy = c.in[1].shape;
   const Window window = window_of(c);
   const auto kernel = c.bounded_list("kernel", 2, 1, kMaxSize);
-  c.expect(x[0] == dy[0] && x[3] % window.groups == 0 && dy[3] % window.groups == 0, "equal batches, divisible channels");
+  c.expect(x[0] == dy[0] && x[3] % window.groups == 0 && dy[3] % window.groups == 0,
+           "equal batches, divisible channels");
   const bool is_consistent = output_size(c, window, 0, x[1], kernel[0]) == dy[1] &&
                              output_size(c, window, 1, x[2], kernel[1]) == dy[2];
   c.expect(is_consistent, "a kernel that convolves the input to the gradient's size");

@@ -91,12 +91,14 @@ Specs where(const InferCase& c) {
 }  // namespace
 
 void add_pointwise_rules(InferTable& table) {
-  for (const char* op : {"exp", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tanh", "sigmoid", "silu", "gelu",
-                         "geluTanh", "quickGelu", "relu", "softplus", "erf", "floor", "ceil", "round"}) {
+  for (const char* op : {"exp",  "log",      "log1p",   "sqrt",  "rsqrt", "reciprocal", "sin",
+                         "cos",  "tanh",     "sigmoid", "silu",  "gelu",  "geluTanh",   "quickGelu",
+                         "relu", "softplus", "erf",     "floor", "ceil",  "round"}) {
     table[op] = unary_real;
   }
   for (const char* op : {"neg", "abs", "sign", "square"}) table[op] = unary_number;
-  for (const char* op : {"add", "sub", "mul", "div", "pow", "maximum", "minimum", "mod"}) table[op] = binary;
+  for (const char* op : {"add", "sub", "mul", "div", "pow", "maximum", "minimum", "mod"})
+    table[op] = binary;
   for (const char* op : {"equal", "less", "lessEqual"}) table[op] = comparison;
   for (const char* op : {"logicalAnd", "logicalOr"}) table[op] = logical;
   table["leakyRelu"] = leaky_relu;

@@ -18,14 +18,16 @@ Specs constant(const InferCase& c) {
   c.expect_arity(0, 0);
   const Spec spec{parse_dtype(c.node.text("dtype")), c.shape_attr()};
   const size_t count = c.node.numbers("values").size();
-  c.expect(count == 1 || static_cast<int64_t>(count) == spec.shape.elements(), "one value or one for each element");
+  c.expect(count == 1 || static_cast<int64_t>(count) == spec.shape.elements(),
+           "one value or one for each element");
   return {spec};
 }
 
 Specs iota(const InferCase& c) {
   c.expect_arity(0, 0);
   const Spec spec{parse_dtype(c.node.text("dtype")), c.shape_attr()};
-  const bool is_number = spec.dtype == Dtype::f32 || spec.dtype == Dtype::f64 || spec.dtype == Dtype::i32;
+  const bool is_number =
+      spec.dtype == Dtype::f32 || spec.dtype == Dtype::f64 || spec.dtype == Dtype::i32;
   if (!is_number) c.fail(ErrorCode::dtype, "f32, f64 or i32");
   c.bounded("axis", 0, spec.shape.rank - 1);
   return {spec};
@@ -37,7 +39,8 @@ Specs reduce(const InferCase& c) {
   const Shape& shape = c.in[0].shape;
   const std::vector<int64_t> axes = c.node.integers("axes");
   for (size_t i = 0; i < axes.size(); ++i) {
-    c.expect(axes[i] >= 0 && axes[i] < shape.rank && (i == 0 || axes[i] == axes[i - 1] + 1), "a run of adjacent axes");
+    c.expect(axes[i] >= 0 && axes[i] < shape.rank && (i == 0 || axes[i] == axes[i - 1] + 1),
+             "a run of adjacent axes");
   }
   const bool keep = c.node.flag_or("keepDims", false);
   Spec result{c.in[0].dtype, {}};
@@ -91,7 +94,8 @@ Specs transpose(const InferCase& c) {
   c.expect_arity(1, 1);
   const Shape& shape = c.in[0].shape;
   const auto rank = static_cast<size_t>(shape.rank);
-  const std::vector<int64_t> permutation = c.bounded_list("permutation", rank, 0, std::max(0, shape.rank - 1));
+  const std::vector<int64_t> permutation =
+      c.bounded_list("permutation", rank, 0, std::max(0, shape.rank - 1));
   std::vector<int64_t> sorted = permutation;
   std::sort(sorted.begin(), sorted.end());
   Spec result{c.in[0].dtype, {}};
@@ -114,7 +118,8 @@ Specs slice(const InferCase& c) {
     const int64_t dim = shape[static_cast<int>(i)];
     // Checked by division: the product of a hostile stride and size may not fit.
     const int64_t room = strides[i] > 0 ? dim - 1 - starts[i] : starts[i];
-    const bool fits = starts[i] < dim && strides[i] != 0 && (sizes[i] - 1) <= room / std::abs(strides[i]);
+    const bool fits =
+        starts[i] < dim && strides[i] != 0 && (sizes[i] - 1) <= room / std::abs(strides[i]);
     c.expect(fits, "a slice within the input");
     result.shape.push(sizes[i]);
   }
@@ -161,7 +166,8 @@ Specs broadcast_to(const InferCase& c) {
   c.expect(from.rank <= shape.rank, "a shape that the input broadcasts to");
   for (int i = 0; i < from.rank; ++i) {
     const int64_t dim = from[i];
-    c.expect(dim == 1 || dim == shape[shape.rank - from.rank + i], "a shape that the input broadcasts to");
+    c.expect(dim == 1 || dim == shape[shape.rank - from.rank + i],
+             "a shape that the input broadcasts to");
   }
   return {{c.in[0].dtype, shape}};
 }
@@ -186,12 +192,14 @@ Specs scatter_add(const InferCase& c) {
   c.expect_dtype(1, Dtype::i32);
   const Shape& values = c.in[0].shape;
   const Shape& indices = c.in[1].shape;
-  c.expect(indices.rank <= values.rank && values.rank - indices.rank + 1 <= kMaxShapeRank, "indices of lower rank");
+  c.expect(indices.rank <= values.rank && values.rank - indices.rank + 1 <= kMaxShapeRank,
+           "indices of lower rank");
   const auto axis = static_cast<int>(c.bounded("axis", 0, values.rank - indices.rank));
   Spec result{c.in[0].dtype, {}};
   for (int i = 0; i < axis; ++i) result.shape.push(values[i]);
   result.shape.push(c.bounded("size", 1, kMax));
-  for (int i = 0; i < indices.rank; ++i) c.expect(values[axis + i] == indices[i], "values with the shape of the indices");
+  for (int i = 0; i < indices.rank; ++i)
+    c.expect(values[axis + i] == indices[i], "values with the shape of the indices");
   for (int i = axis + indices.rank; i < values.rank; ++i) result.shape.push(values[i]);
   return {result};
 }

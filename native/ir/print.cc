@@ -33,10 +33,12 @@ std::string format_number(double value) {
   const int k = static_cast<int>(digits.size());
   const int n = exponent + 1;  // value = 0.digits * 10^n
   if (k <= n && n <= 21) return digits + std::string(static_cast<size_t>(n - k), '0');
-  if (0 < n && n <= 21) return digits.substr(0, static_cast<size_t>(n)) + "." + digits.substr(static_cast<size_t>(n));
+  if (0 < n && n <= 21)
+    return digits.substr(0, static_cast<size_t>(n)) + "." + digits.substr(static_cast<size_t>(n));
   if (-6 < n && n <= 0) return "0." + std::string(static_cast<size_t>(-n), '0') + digits;
   const std::string fraction = k == 1 ? "" : "." + digits.substr(1);
-  return digits.substr(0, 1) + fraction + "e" + (n - 1 < 0 ? "-" : "+") + std::to_string(std::abs(n - 1));
+  return digits.substr(0, 1) + fraction + "e" + (n - 1 < 0 ? "-" : "+") +
+         std::to_string(std::abs(n - 1));
 }
 
 struct AttrPrinter {
@@ -52,15 +54,18 @@ struct AttrPrinter {
 
 std::string print_node(const Graph& graph, const Node& node) {
   std::string line;
-  for (size_t i = 0; i < node.outputs.size(); ++i) line += (i > 0 ? ", %" : "%") + std::to_string(node.outputs[i]);
+  for (size_t i = 0; i < node.outputs.size(); ++i)
+    line += (i > 0 ? ", %" : "%") + std::to_string(node.outputs[i]);
   line += " = " + node.op;
   for (const int input : node.inputs) line += " %" + std::to_string(input);
   for (size_t i = 0; i < node.attrs.size(); ++i) {
-    line += (i > 0 ? ", " : " {") + node.attrs[i].key + "=" + std::visit(AttrPrinter{}, node.attrs[i].value);
+    line += (i > 0 ? ", " : " {") + node.attrs[i].key + "=" +
+            std::visit(AttrPrinter{}, node.attrs[i].value);
   }
   if (!node.attrs.empty()) line += "}";
   line += " : ";
-  for (size_t i = 0; i < node.outputs.size(); ++i) line += (i > 0 ? ", " : "") + format_spec(graph.spec(node.outputs[i]));
+  for (size_t i = 0; i < node.outputs.size(); ++i)
+    line += (i > 0 ? ", " : "") + format_spec(graph.spec(node.outputs[i]));
   if (!node.scope.empty()) line += " # " + node.scope;
   return line + "\n";
 }

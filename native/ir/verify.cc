@@ -24,15 +24,17 @@ const InferTable& rules() {
   return *table;
 }
 
-[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::internal, "verify: " + message); }
+[[noreturn]] void fail(const std::string& message) {
+  throw Error(ErrorCode::internal, "verify: " + message);
+}
 
 void verify_order(const Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     for (const int input : graph.nodes[i].inputs) {
       const int maker = graph.values[static_cast<size_t>(input)].node;
       if (maker < 0 || maker >= static_cast<int>(i)) {
-        fail("expected inputs of node " + std::to_string(i) + " (" + graph.nodes[i].op + ") to be made before it, got %" +
-             std::to_string(input));
+        fail("expected inputs of node " + std::to_string(i) + " (" + graph.nodes[i].op +
+             ") to be made before it, got %" + std::to_string(input));
       }
     }
   }
@@ -62,26 +64,35 @@ void verify_interface(const Graph& graph) {
   std::set<int> listed;
   for (const GraphInput& input : graph.inputs) {
     const Node* maker = maker_of(graph, input.value);
-    if (maker == nullptr || maker->op != "input") fail("expected graph input " + input.name + " to come from an input node");
-    if (!names.insert(input.name).second) fail("expected distinct graph inputs, got " + input.name + " twice");
-    if (!listed.insert(input.value).second) fail("expected distinct graph inputs, got the value of " + input.name + " twice");
+    if (maker == nullptr || maker->op != "input")
+      fail("expected graph input " + input.name + " to come from an input node");
+    if (!names.insert(input.name).second)
+      fail("expected distinct graph inputs, got " + input.name + " twice");
+    if (!listed.insert(input.value).second)
+      fail("expected distinct graph inputs, got the value of " + input.name + " twice");
   }
   for (const Node& node : graph.nodes) {
-    if (node.op == "input" && listed.count(node.outputs.front()) == 0) fail("expected every input node to be listed");
+    if (node.op == "input" && listed.count(node.outputs.front()) == 0)
+      fail("expected every input node to be listed");
   }
   std::set<std::string> updated;
   for (const GraphOutput& output : graph.outputs) {
-    if (maker_of(graph, output.value) == nullptr) fail("expected output " + output.name + " to be made by a node");
+    if (maker_of(graph, output.value) == nullptr)
+      fail("expected output " + output.name + " to be made by a node");
     if (!output.updates) continue;
-    const auto state = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const GraphInput& input) {
-      return input.role == Role::state && input.name == *output.updates;
-    });
-    if (state == graph.inputs.end()) fail("expected output " + output.name + " to update a state, got " + *output.updates);
+    const auto state =
+        std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const GraphInput& input) {
+          return input.role == Role::state && input.name == *output.updates;
+        });
+    if (state == graph.inputs.end())
+      fail("expected output " + output.name + " to update a state, got " + *output.updates);
     if (graph.spec(state->value) != graph.spec(output.value)) {
-      fail("expected the update of " + *output.updates + " to be " + format_spec(graph.spec(state->value)) + ", got " +
+      fail("expected the update of " + *output.updates + " to be " +
+           format_spec(graph.spec(state->value)) + ", got " +
            format_spec(graph.spec(output.value)));
     }
-    if (!updated.insert(*output.updates).second) fail("expected one update of " + *output.updates + ", got two");
+    if (!updated.insert(*output.updates).second)
+      fail("expected one update of " + *output.updates + ", got two");
   }
 }
 
@@ -90,7 +101,8 @@ void verify_interface(const Graph& graph) {
 void InferCase::fail(ErrorCode code, const std::string& expected) const {
   std::string got;
   for (const Spec& spec : in) got += " " + format_spec(spec);
-  throw Error(code, node.op + ": expected " + expected + ", got" + (got.empty() ? " no inputs" : got));
+  throw Error(code,
+              node.op + ": expected " + expected + ", got" + (got.empty() ? " no inputs" : got));
 }
 
 void InferCase::expect(bool is_true, const std::string& expected) const {
@@ -98,12 +110,14 @@ void InferCase::expect(bool is_true, const std::string& expected) const {
 }
 
 void InferCase::expect_arity(size_t least, size_t most) const {
-  expect(in.size() >= least && in.size() <= most, std::to_string(least) + " to " + std::to_string(most) + " inputs");
+  expect(in.size() >= least && in.size() <= most,
+         std::to_string(least) + " to " + std::to_string(most) + " inputs");
 }
 
 void InferCase::expect_real(size_t i) const {
   const Dtype dtype = in[i].dtype;
-  if (dtype != Dtype::f32 && dtype != Dtype::f64) fail(ErrorCode::dtype, "f32 or f64 in input " + std::to_string(i));
+  if (dtype != Dtype::f32 && dtype != Dtype::f64)
+    fail(ErrorCode::dtype, "f32 or f64 in input " + std::to_string(i));
 }
 
 void InferCase::expect_number(size_t i) const {
@@ -111,13 +125,15 @@ void InferCase::expect_number(size_t i) const {
 }
 
 void InferCase::expect_dtype(size_t i, Dtype dtype) const {
-  if (in[i].dtype != dtype) fail(ErrorCode::dtype, std::string(dtype_name(dtype)) + " in input " + std::to_string(i));
+  if (in[i].dtype != dtype)
+    fail(ErrorCode::dtype, std::string(dtype_name(dtype)) + " in input " + std::to_string(i));
 }
 
 void InferCase::expect_rank(size_t i, int least, int most) const {
   const int rank = in[i].shape.rank;
-  expect(rank >= least && rank <= most,
-         "rank " + std::to_string(least) + " to " + std::to_string(most) + " in input " + std::to_string(i));
+  expect(rank >= least && rank <= most, "rank " + std::to_string(least) + " to " +
+                                            std::to_string(most) + " in input " +
+                                            std::to_string(i));
 }
 
 void InferCase::expect_spec(size_t i, const Spec& spec) const {
@@ -131,12 +147,13 @@ int64_t InferCase::bounded(std::string_view key, int64_t low, int64_t high) cons
   return value;
 }
 
-std::vector<int64_t> InferCase::bounded_list(std::string_view key, size_t length, int64_t low, int64_t high) const {
+std::vector<int64_t> InferCase::bounded_list(std::string_view key, size_t length, int64_t low,
+                                             int64_t high) const {
   std::vector<int64_t> list = node.integers(key);
   bool is_good = list.size() == length;
   for (const int64_t value : list) is_good = is_good && value >= low && value <= high;
-  expect(is_good, std::to_string(length) + " numbers " + std::string(key) + " from " + std::to_string(low) + " to " +
-                      std::to_string(high));
+  expect(is_good, std::to_string(length) + " numbers " + std::string(key) + " from " +
+                      std::to_string(low) + " to " + std::to_string(high));
   return list;
 }
 
@@ -155,7 +172,8 @@ Shape InferCase::shape_attr() const {
 
 Specs infer(const Node& node, const Specs& inputs, const Specs& declared) {
   const auto rule = rules().find(node.op);
-  if (rule == rules().end()) throw Error(ErrorCode::internal, "verify: expected a known op, got " + node.op);
+  if (rule == rules().end())
+    throw Error(ErrorCode::internal, "verify: expected a known op, got " + node.op);
   return rule->second({node, inputs, declared});
 }
 

@@ -21,19 +21,23 @@ int64_t grain_of(const Instruction& instruction, int64_t items, int threads) {
 
 }  // namespace
 
-void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool, Scratch scratch,
-             const AbortFlag& abort) {
+void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
+             Scratch scratch, const AbortFlag& abort) {
   for (size_t i = 0; i < instructions.size(); ++i) {
     const Instruction& instruction = instructions[i];
     const void* args = frame.args(i);
     for (size_t phase = 0; phase < instruction.items.size(); ++phase) {
       const int64_t items = instruction.items[phase];
-      pool.parallel_for(items, grain_of(instruction, items, pool.threads()), [&](int64_t begin, int64_t end, int worker) {
-        if (abort.is_raised()) return;
-        std::byte* own = scratch.base + scratch.worker_bytes * static_cast<size_t>(worker);
-        instruction.invoke(instruction.kernel, args, static_cast<int>(phase), {begin, end}, own);
-      });
-      if (abort.is_raised()) throw Error(ErrorCode::aborted, "run: expected to finish, got aborted");
+      pool.parallel_for(items, grain_of(instruction, items, pool.threads()),
+                        [&](int64_t begin, int64_t end, int worker) {
+                          if (abort.is_raised()) return;
+                          std::byte* own =
+                              scratch.base + scratch.worker_bytes * static_cast<size_t>(worker);
+                          instruction.invoke(instruction.kernel, args, static_cast<int>(phase),
+                                             {begin, end}, own);
+                        });
+      if (abort.is_raised())
+        throw Error(ErrorCode::aborted, "run: expected to finish, got aborted");
     }
   }
 }

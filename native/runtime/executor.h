@@ -17,7 +17,8 @@ struct AbortFlag {
   std::atomic<bool> is_set{false};
 
   bool is_raised() const {
-    return is_set.load(std::memory_order_relaxed) || (word != nullptr && __atomic_load_n(word, __ATOMIC_RELAXED) != 0);
+    return is_set.load(std::memory_order_relaxed) ||
+           (word != nullptr && __atomic_load_n(word, __ATOMIC_RELAXED) != 0);
   }
 };
 
@@ -26,8 +27,9 @@ struct Scratch {
   size_t worker_bytes = 0;
 };
 
-// Runs all instructions; throws Error(aborted) when the flag is raised, which is looked at between pieces of work.
-void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool, Scratch scratch,
-             const AbortFlag& abort);
+// Runs all instructions; throws Error(aborted) when the flag is raised, which is looked at between
+// pieces of work.
+void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
+             Scratch scratch, const AbortFlag& abort);
 
 }  // namespace smalti

@@ -37,7 +37,8 @@ Frame::Frame(const std::vector<Instruction>& instructions, Bases bases) : bases_
   }
   for (size_t i = 0; i < instructions.size(); ++i) {
     uint64_t* words = words_.data() + starts_[i];
-    if (instructions[i].code_at >= 0) write_pointer(words, instructions[i].code_at, instructions[i].code.data());
+    if (instructions[i].code_at >= 0)
+      write_pointer(words, instructions[i].code_at, instructions[i].code.data());
     for (const PointerFix& fix : instructions[i].fixes) {
       if (fix.place.space == Space::input) {
         input_fixes_.push_back({starts_[i], fix.at, fix.place});
@@ -49,7 +50,8 @@ Frame::Frame(const std::vector<Instruction>& instructions, Bases bases) : bases_
 }
 
 void Frame::set_inputs(const std::vector<std::byte*>& inputs) {
-  for (const InputFix& fix : input_fixes_) write_pointer(words_.data() + fix.word, fix.at, bases_.at(fix.place, inputs));
+  for (const InputFix& fix : input_fixes_)
+    write_pointer(words_.data() + fix.word, fix.at, bases_.at(fix.place, inputs));
 }
 
 }  // namespace smalti

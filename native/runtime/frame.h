@@ -1,5 +1,5 @@
-// The argument structs of a list of instructions with all pointers set: valid while the memories they name stay where they
-// are. Inputs differ from run to run and are set again each time.
+// The argument structs of a list of instructions with all pointers set: valid while the memories
+// they name stay where they are. Inputs differ from run to run and are set again each time.
 #pragma once
 
 #include <cstddef>

@@ -30,7 +30,8 @@ struct RunData {
 class Session {
  public:
   // Runs the setup; on the engine's thread. `buffers` in order of Program::buffers.
-  Session(std::shared_ptr<const Program> program, std::vector<std::shared_ptr<Buffer>> buffers, const AbortFlag& abort);
+  Session(std::shared_ptr<const Program> program, std::vector<std::shared_ptr<Buffer>> buffers,
+          const AbortFlag& abort);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
