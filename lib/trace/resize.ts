@@ -1,5 +1,5 @@
-// Resampling of maps (B, H, W, C) with half-pixel centres: nearest by gathering, the others by one constant matrix an
-// axis, whose rows are the weights of an output pixel.
+// Resampling of maps (B, H, W, C). Bilinear and bicubic have half-pixel centres and are one constant matrix an axis, whose
+// rows are the weights of an output pixel; nearest is a gather.
 import { DiffusionError, formatShape } from "../errors.js";
 import { take } from "./composites.js";
 import { matmul } from "./ops.js";
