@@ -5,6 +5,7 @@
 #include "bindings/buffer_wrap.h"
 #include "bindings/convert.h"
 #include "bindings/errors.h"
+#include "bindings/peak.h"
 #include "bindings/program_wrap.h"
 #include "native/core/aligned_buffer.h"
 #include "native/core/error.h"
@@ -80,6 +81,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("configure", Napi::Function::New(env, configure, "configure"));
   exports.Set("setAllocationLimit", Napi::Function::New(env, set_limit, "setAllocationLimit"));
   exports.Set("compile", Napi::Function::New(env, start_compile, "compile"));
+  exports.Set("measurePeak", Napi::Function::New(env, measure_peak, "measurePeak"));
   exports.Set("print", Napi::Function::New(env, print_graph, "print"));
   return exports;
 }

@@ -22,7 +22,7 @@ const nativeLayers: Record<string, string[]> = {
   ir: ["core", "ir"],
   compile: ["core", "kernels", "ir", "compile", "cpu/isa.h"],
   runtime: ["core", "kernels", "ir", "compile", "runtime", "cpu/isa.h"],
-  bindings: ["core", "ir", "compile", "runtime", "cpu/isa.h", "bindings"],
+  bindings: ["core", "kernels", "ir", "compile", "runtime", "cpu/isa.h", "bindings"],
 };
 
 function filesBelow(folder: string, endings: string[]): string[] {
