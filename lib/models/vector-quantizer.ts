@@ -271,8 +271,10 @@ export function usedCodesOfReduction(reduction: ArrayLike<number>): Int32Array {
 }
 
 export interface DeadCodeOptions {
-  /** A code below this share of the mean count is dead; default 0.03. */
+  /** A code below this share of the mean count is dead; default 0.03. Infinity replaces all. */
   threshold?: number;
+  /** Share of the mean count that a new code gets: the less, the faster it follows its latents. */
+  freshShare?: number;
   /** Uniform draws in [0, 1). */
   random: () => number;
 }
@@ -286,14 +288,15 @@ export interface DeadCodeReplacement {
 }
 
 /**
- * Replaces rarely used codes by latents of the current batch, and gives them the mean count so that
- * they get time to be used. Dhariwal et al. 2020, arXiv:2005.00341, section 3.2 (random restarts).
+ * Replaces rarely used codes by latents of the current batch. Dhariwal et al. 2020,
+ * arXiv:2005.00341, section 3.2 (random restarts). Differs: a new code's count is a share of the
+ * mean (default 0.1), enough to be used before it counts as dead again.
  */
 export function replaceDeadCodes(
   codebook: Float32Array,
   counts: Float32Array,
   latents: Float32Array,
-  { threshold = 0.03, random }: DeadCodeOptions,
+  { threshold = 0.03, freshShare = 0.1, random }: DeadCodeOptions,
 ): DeadCodeReplacement {
   const K = counts.length;
   const D = codebook.length / K;
@@ -306,7 +309,7 @@ export function replaceDeadCodes(
   for (const k of replaced) {
     const source = Math.min(available - 1, Math.floor(random() * available));
     fresh.set(latents.subarray(source * D, (source + 1) * D), k * D);
-    freshCounts[k] = mean;
+    freshCounts[k] = freshShare * mean;
   }
   return { codebook: fresh, counts: freshCounts, replaced };
 }

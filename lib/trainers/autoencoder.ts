@@ -134,11 +134,12 @@ export class AutoencoderTrainer implements Trainable {
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
   }
 
-  /** Gives codes that the averages call unused to latents of this batch. */
+  /** Gives codes that the averages call unused to latents of this batch; in the first step all. */
   #restartDeadCodes(index: number, latents: Float32Array): string[] {
     const every = this.options.restartEvery ?? 100;
     const { codebook, averages } = this.model.quantizer;
-    if (!averages || every === 0 || (index + 1) % every !== 0) return [];
+    const isFirst = index === 0;
+    if (!averages || every === 0 || (!isFirst && (index + 1) % every !== 0)) return [];
     const read = (spec: ParamSpec): Float32Array =>
       this.generator.buffers.get(spec.name)!.read() as Float32Array;
     const draws = uniformStream(
@@ -153,6 +154,7 @@ export class AutoencoderTrainer implements Trainable {
       replaced,
     } = replaceDeadCodes(read(codebook), read(averages.counts), latents, {
       random: () => draws[next++ % draws.length]!,
+      ...(isFirst && { threshold: Infinity }),
     });
     if (replaced.length === 0) return [];
     const D = this.model.quantizer.config.width;
@@ -161,7 +163,7 @@ export class AutoencoderTrainer implements Trainable {
     this.generator.buffers
       .get(averages.sums.name)!
       .write(rows.map((v, i) => v * counts[Math.floor(i / D)]!));
-    return [`restarted ${replaced.length} unused codes`];
+    return isFirst ? [] : [`restarted ${replaced.length} unused codes`];
   }
 
   async save(path: string, done: number): Promise<void> {
