@@ -1,0 +1,179 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { writePng } from "../../lib/image/image-io.js";
+import { tinyCodec, tinyPipeline } from "../pipelines/tiny.js";
+import { runCli, startCli } from "./run-cli.js";
+
+let folder: string;
+let model: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "smalti-cli-"));
+  model = await tinyPipeline();
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+  await rm(model, { recursive: true });
+});
+
+const commands = ["demo", "sample", "reconstruct", "tokens", "repro", "train", "data", "inspect", "doctor", "bench", "parity"]; // prettier-ignore
+
+describe("help and errors", () => {
+  it.each(commands)("%s --help fits a screen", async (command) => {
+    const { code, stdout } = await runCli([command, "--help"], folder);
+    expect(code).toBe(0);
+    expect(stdout.split("\n").length).toBeLessThan(40);
+  });
+
+  it("suggests a command and exits with the code for usage", async () => {
+    const { code, stderr } = await runCli(["sampel"], folder);
+    expect(code).toBe(2);
+    expect(stderr).toContain("sample");
+  });
+
+  it.each([
+    [["sample", "x", "--steps", "many"], 2, /expected a whole number/],
+    [["sample", "x", "--model", "nowhere"], 3, /loadPipeline: expected a folder/],
+    [["inspect", "nowhere"], 3, /does not exist/],
+    [["repro", "nowhere.png"], 3, /nowhere\.png/],
+    [["train", "tokenizer", "--recipe", "nowhere.json"], 2, /expected a recipe/],
+  ])("%j exits with %i", async (args, expected, message) => {
+    const { code, stdout, stderr } = await runCli(args, folder);
+    expect(code).toBe(expected);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(stdout).toBe("");
+  });
+});
+
+describe("a pipeline", () => {
+  it("samples, and repro says that no byte differs", async () => {
+    const args = [
+      "sample",
+      "a red heart",
+      "--model",
+      model,
+      "--style",
+      "fancy",
+      "--seed",
+      "3",
+      "--out",
+      "heart.png",
+      "--json",
+    ];
+    const { code, stdout } = await runCli(args, folder);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ files: ["heart.png"] });
+    const again = await runCli(
+      ["repro", "heart.png", "--model", model, "--threads", "1", "--json"],
+      folder,
+    );
+    expect(JSON.parse(again.stdout)).toMatchObject({ identical: true, differing: 0 });
+    expect(again.code).toBe(0);
+  });
+
+  it("turns an image into tokens and back", async () => {
+    const image = { width: 16, height: 16, data: new Uint8Array(768).fill(99) };
+    await writePng(join(folder, "grey.png"), image);
+    expect(
+      (await runCli(["tokens", "grey.png", "--model", model, "--out", "grey.npy"], folder)).code,
+    ).toBe(0);
+    const json = await runCli(["tokens", "grey.png", "--model", model], folder);
+    expect(JSON.parse(json.stdout)).toMatchObject({ shape: [4, 4] });
+    expect(
+      (await runCli(["tokens", "grey.npy", "--model", model, "--out", "back.png"], folder)).code,
+    ).toBe(0);
+    expect(existsSync(join(folder, "back.png"))).toBe(true);
+    const { stdout } = await runCli(
+      ["reconstruct", "grey.png", "--model", model, "--json"],
+      folder,
+    );
+    expect((JSON.parse(stdout) as { psnr: number }).psnr).toBeGreaterThan(0);
+  });
+
+  it("inspects a folder and a file", async () => {
+    const whole = await runCli(["inspect", model, "--json"], folder);
+    expect(JSON.parse(whole.stdout)).toMatchObject({
+      pipeline: { kind: "vq-diffusion", name: "tiny" },
+    });
+    const file = await runCli(["inspect", join(model, "codec.safetensors")], folder);
+    expect(file.stdout).toContain("quantize.embedding.weight");
+    expect(file.stdout).toContain("[20, 4]");
+  });
+});
+
+describe("doctor", () => {
+  it("prints only JSON", async () => {
+    const { code, stdout } = await runCli(["doctor", "--json"], folder);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      backends: [
+        { name: "cpu", usable: true },
+        { name: "cuda", usable: false },
+      ],
+    });
+  });
+});
+
+describe("train", () => {
+  const recipe = {
+    kind: "tokenizer",
+    name: "tiny",
+    data: "",
+    batchSize: 2,
+    steps: 40,
+    lr: 1e-3,
+    warmup: 2,
+    model: tinyCodec,
+  };
+
+  beforeAll(async () => {
+    const pictures = join(folder, "pictures");
+    for (let i = 0; i < 4; ++i) {
+      const data = Uint8Array.from({ length: 768 }, (_, k) => (k * (i + 1) * 7) % 256);
+      await writePng(join(pictures, `${i}.png`), { width: 16, height: 16, data });
+    }
+    await writeFile(join(folder, "recipe.json"), JSON.stringify({ ...recipe, data: pictures }));
+  });
+
+  const train = (out: string, ...more: string[]) => [
+    "train",
+    "tokenizer",
+    "--recipe",
+    "recipe.json",
+    "--out",
+    out,
+    ...more,
+  ];
+  it("continues bit for bit after SIGKILL", async () => {
+    const steps = ["--steps", "150"];
+    expect((await runCli(train("whole", ...steps), folder)).code).toBe(0);
+    const { child, finished } = startCli(
+      train("killed", ...steps, "--save-minutes", "0.0001"),
+      folder,
+    );
+    const state = join(folder, "killed", "state.safetensors");
+    while (!existsSync(state)) await new Promise((done) => setTimeout(done, 5));
+    await new Promise((done) => setTimeout(done, 40));
+    child.kill("SIGKILL");
+    expect((await finished).code).toBe(null);
+    const resumed = await runCli(train("killed", ...steps, "--resume"), folder);
+    expect(resumed.code).toBe(0);
+    const weights = (out: string) => readFile(join(folder, out, "codec.safetensors"));
+    expect((await weights("killed")).equals(await weights("whole"))).toBe(true);
+  });
+
+  it("saves and says so at Ctrl-C", async () => {
+    const { child, finished } = startCli(train("stopped", "--steps", "1000000"), folder);
+    await new Promise((done) => setTimeout(done, 1200));
+    child.kill("SIGINT");
+    const { code, stderr } = await finished;
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/saved after step \d+; continue with --resume/);
+    expect((await runCli(["inspect", join("stopped", "codec.safetensors")], folder)).code).toBe(0);
+  });
+});

@@ -1,0 +1,35 @@
+// The JavaScript of the README runs as written, in an empty folder that has the package installed.
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+const run = promisify(execFile);
+const root = resolve(import.meta.dirname, "..");
+const snippets = [
+  ...(await readFile(join(root, "README.md"), "utf8")).matchAll(/```js\n([\s\S]*?)```/g),
+].map((m) => m[1]!);
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "smalti-readme-"));
+  await mkdir(join(folder, "node_modules"));
+  await symlink(root, join(folder, "node_modules", "smalti"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe("README", () => {
+  it("has snippets", () => expect(snippets.length).toBeGreaterThanOrEqual(2));
+
+  it.each(snippets.map((code, i) => [i, code] as const))("snippet %i runs", async (i, code) => {
+    const file = join(folder, `snippet-${i}.mjs`);
+    await writeFile(file, code);
+    await run(process.execPath, [file], { cwd: folder });
+    const written = [...code.matchAll(/save\("([^"]+)"\)/g)].map((m) => m[1]!);
+    expect(written.length).toBeGreaterThan(0);
+    for (const name of written) expect(existsSync(join(folder, name))).toBe(true);
+  });
+});
