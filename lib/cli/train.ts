@@ -114,7 +114,7 @@ const withTrainOptions = (command: Command, recipe: string, out: string): Comman
     )
     .addOption(
       new Option("--save-minutes <n>", "minutes between checkpoints")
-        .argParser(realNumber(0.01, 1e5))
+        .argParser(realNumber(0, 1e5))
         .default(5),
     )
     .option("--resume", "continue from the state in --out");

@@ -153,7 +153,7 @@ describe("train", () => {
     const steps = ["--steps", "150"];
     expect((await runCli(train("whole", ...steps), folder)).code).toBe(0);
     const { child, finished } = startCli(
-      train("killed", ...steps, "--save-minutes", "0.0001"),
+      train("killed", ...steps, "--save-minutes", "0"),
       folder,
     );
     const state = join(folder, "killed", "state.safetensors");
