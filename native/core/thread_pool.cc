@@ -119,7 +119,12 @@ void ThreadPool::open_gate() {
 
 void ThreadPool::close_gate() {
   gate_.fetch_and(~kOpen);
-  while ((gate_.load(std::memory_order_acquire) & kInside) != 0) pause();
+  int polls = 0;
+  while ((gate_.load(std::memory_order_acquire) & kInside) != 0) {
+    // On a busy machine the one waited for may need this processor.
+    if (++polls % 1024 == 0) std::this_thread::yield();
+    pause();
+  }
 }
 
 // Takes pieces of the own share, then of the others'.
