@@ -24,5 +24,15 @@ export default tseslint.config(
     },
   },
   { files: ["lib/**/*.ts"], rules: sizes(700, 120) },
-  { files: ["**/*.mjs", "**/*.js"], languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } } },
+  {
+    files: ["**/*.mjs", "**/*.js"],
+    languageOptions: {
+      globals: {
+        process: "readonly",
+        console: "readonly",
+        performance: "readonly",
+        Buffer: "readonly",
+      },
+    },
+  },
 );

@@ -16,6 +16,15 @@ for (let round = 0; round <= rounds; ++round) {
 }
 const rows = [...times].map(([batch, seconds]) => {
   const sorted = seconds.toSorted((a, b) => a - b);
-  return { batch, secondsPerImage: { median: sorted[rounds >> 1], min: sorted[0], max: sorted.at(-1) } };
+  return {
+    batch,
+    secondsPerImage: { median: sorted[rounds >> 1], min: sorted[0], max: sorted.at(-1) },
+  };
 });
-console.log(JSON.stringify({ model, cpu: describeBackends().cpu, defaults: pipe.settings.defaults, rows }, null, 2));
+console.log(
+  JSON.stringify(
+    { model, cpu: describeBackends().cpu, defaults: pipe.settings.defaults, rows },
+    null,
+    2,
+  ),
+);

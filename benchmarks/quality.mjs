@@ -20,7 +20,10 @@ const decoded = await codec.decode(tokens, { batchSize: 32 });
 const decibels = images.map((image, i) => psnr(image.data, decoded[i].data)).sort((a, b) => a - b);
 const counts = new Map();
 for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1);
-const entropy = [...counts.values()].reduce((sum, n) => sum - (n / tokens.length) * Math.log(n / tokens.length), 0);
+const entropy = [...counts.values()].reduce(
+  (sum, n) => sum - (n / tokens.length) * Math.log(n / tokens.length),
+  0,
+);
 const at = (share) => decibels[Math.floor(share * (decibels.length - 1))];
 
 console.log(

@@ -22,13 +22,16 @@ function filesBelow(path) {
 /** One hash of the contents of all sources of a part. */
 function fingerprint(paths) {
   const hash = createHash("sha256").update(process.version).update(process.arch);
-  for (const path of paths.flatMap((p) => filesBelow(join(root, p)))) hash.update(path.slice(root.length)).update(readFileSync(path));
+  for (const path of paths.flatMap((p) => filesBelow(join(root, p))))
+    hash.update(path.slice(root.length)).update(readFileSync(path));
   return hash.digest("hex");
 }
 
 const stampPath = (name) => join(root, "build", `${name}.stamp`);
 const isCurrent = (name, print, product) =>
-  existsSync(product) && existsSync(stampPath(name)) && readFileSync(stampPath(name), "utf8") === print;
+  existsSync(product) &&
+  existsSync(stampPath(name)) &&
+  readFileSync(stampPath(name), "utf8") === print;
 
 function stop(message) {
   console.error(message);
@@ -39,9 +42,13 @@ const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).
 
 function expectTools() {
   const compilers = [process.env.CXX, "c++", "g++", "clang++"].filter(Boolean);
-  const hint = process.platform === "darwin" ? "xcode-select --install; brew install cmake" : "apt-get install cmake g++";
+  const hint =
+    process.platform === "darwin"
+      ? "xcode-select --install; brew install cmake"
+      : "apt-get install cmake g++";
   if (!has("cmake")) stop(`build: expected cmake on the path, got none; install it (${hint})`);
-  if (!compilers.some(has)) stop(`build: expected a C++ compiler on the path, got none; install one (${hint})`);
+  if (!compilers.some(has))
+    stop(`build: expected a C++ compiler on the path, got none; install one (${hint})`);
 }
 
 function run(command, args) {
@@ -61,20 +68,50 @@ function build(name, sources, product, work) {
 }
 
 /** Arguments that keep the build tool from listing every file. */
-const quietly = () => (readFileSync(join(root, "build", "CMakeCache.txt"), "utf8").includes("CMAKE_GENERATOR:INTERNAL=Ninja") ? ["--quiet"] : ["-s"]);
+const quietly = () =>
+  readFileSync(join(root, "build", "CMakeCache.txt"), "utf8").includes(
+    "CMAKE_GENERATOR:INTERNAL=Ninja",
+  )
+    ? ["--quiet"]
+    : ["-s"];
 
 const bin = (name) => join(root, "node_modules", ".bin", name);
 
 build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {
   expectTools();
-  const fresh = existsSync(join(root, "build", "CMakeCache.txt")) ? [] : has("ninja") ? ["-G", "Ninja"] : [];
+  const fresh = existsSync(join(root, "build", "CMakeCache.txt"))
+    ? []
+    : has("ninja")
+      ? ["-G", "Ninja"]
+      : [];
   const headers = join(root, "node_modules", "node-api-headers", "include");
-  run("cmake", ["-S", ".", "-B", "build", ...fresh, "-DCMAKE_BUILD_TYPE=Release", `-DCMAKE_JS_INC=${headers}`, "--log-level=WARNING"]);
-  run("cmake", ["--build", "build", "--parallel", String(availableParallelism()), "--", ...quietly()]);
+  run("cmake", [
+    "-S",
+    ".",
+    "-B",
+    "build",
+    ...fresh,
+    "-DCMAKE_BUILD_TYPE=Release",
+    `-DCMAKE_JS_INC=${headers}`,
+    "--log-level=WARNING",
+  ]);
+  run("cmake", [
+    "--build",
+    "build",
+    "--parallel",
+    String(availableParallelism()),
+    "--",
+    ...quietly(),
+  ]);
 });
 if (!flags.has("--native")) {
-  build("the library", ["lib", "tsconfig.json", "tsconfig.build.json"], join(root, "dist", "index.js"), () => {
-    run(bin("tsc"), ["-p", "tsconfig.build.json"]);
-  });
+  build(
+    "the library",
+    ["lib", "tsconfig.json", "tsconfig.build.json"],
+    join(root, "dist", "index.js"),
+    () => {
+      run(bin("tsc"), ["-p", "tsconfig.build.json"]);
+    },
+  );
 }
 if (!flags.has("--quiet")) console.error("build: up to date");

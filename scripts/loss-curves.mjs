@@ -29,7 +29,10 @@ function readCurve(source) {
 /** Exponential average, as a person reads a noisy curve. */
 function smooth(points, decay = 0.95) {
   let mean;
-  return points.map(([x, y]) => [x, (mean = mean === undefined ? y : decay * mean + (1 - decay) * y)]);
+  return points.map(([x, y]) => [
+    x,
+    (mean = mean === undefined ? y : decay * mean + (1 - decay) * y),
+  ]);
 }
 
 function panel({ title, points }, index) {
@@ -37,10 +40,14 @@ function panel({ title, points }, index) {
   const logs = points.map(([, y]) => Math.log10(y));
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   const [y0, y1] = [Math.min(...logs), Math.max(...logs)];
-  const px = (x) => margin.left + ((x - x0) / (x1 - x0 || 1)) * (width - margin.left - margin.right);
+  const px = (x) =>
+    margin.left + ((x - x0) / (x1 - x0 || 1)) * (width - margin.left - margin.right);
   const py = (y) =>
-    height - margin.bottom - ((Math.log10(y) - y0) / (y1 - y0 || 1)) * (height - margin.top - margin.bottom);
-  const path = (curve) => curve.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)},${py(y).toFixed(1)}`).join("");
+    height -
+    margin.bottom -
+    ((Math.log10(y) - y0) / (y1 - y0 || 1)) * (height - margin.top - margin.bottom);
+  const path = (curve) =>
+    curve.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)},${py(y).toFixed(1)}`).join("");
   const labels = [y0, (y0 + y1) / 2, y1].map((y) => {
     const value = 10 ** y;
     return `<text x="${margin.left - 6}" y="${py(value) + 4}" text-anchor="end">${value.toPrecision(3)}</text>`;

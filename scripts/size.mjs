@@ -16,6 +16,8 @@ for (const [folder, count] of Object.entries(lines).sort()) {
   const ceiling = ceilings[folder];
   const isOver = ceiling !== undefined && count > ceiling;
   if (isOver) over += 1;
-  console.log(`${folder.padEnd(12)} ${String(count).padStart(7)}${ceiling ? ` of ${ceiling}` : ""}${isOver ? "  OVER" : ""}`);
+  console.log(
+    `${folder.padEnd(12)} ${String(count).padStart(7)}${ceiling ? ` of ${ceiling}` : ""}${isOver ? "  OVER" : ""}`,
+  );
 }
 process.exitCode = over > 0 ? 1 : 0;

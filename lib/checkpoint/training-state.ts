@@ -1,7 +1,7 @@
 // The state of a training run in one file: every buffer as a tensor, everything else as JSON in the metadata. One file,
 // written atomically, is one consistent point in time.
 import { DiffusionError } from "../errors.js";
-import { Buffer } from "../runtime/buffer.js";
+import type { Buffer } from "../runtime/buffer.js";
 import { version } from "../version.js";
 import { openSafetensors, writeSafetensors } from "./safetensors.js";
 

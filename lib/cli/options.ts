@@ -1,5 +1,6 @@
 // Options that several commands share, and their parsing with errors that name the option.
-import { Command, InvalidArgumentError, Option } from "commander";
+import type { Command } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { configureBackend } from "../runtime/device.js";
 
 /** Parser of a whole number within bounds. */

@@ -146,7 +146,7 @@ export const applyGraph = (options: TrainStepOptions): Graph =>
 export interface StepOutputs {
   loss: number;
   gradNorm: number;
-  /** The outputs of the loss, from the last batch of the step. */
+  /** Everything the last batch of the step gave, by name. */
   outputs: Record<string, TensorData>;
 }
 
@@ -210,8 +210,7 @@ export class TrainStep {
         `train: expected a finite loss at step ${index + 1}, got loss ${loss} and gradient norm ${gradNorm}; lower the learning rate, or resume from the last checkpoint`,
       );
     }
-    const { loss: _loss, gradNorm: _norm, ...outputs } = last;
-    return { loss, gradNorm, outputs };
+    return { loss, gradNorm, outputs: last };
   }
 
   #scalars(index: number, lr: number): Record<string, TensorData> {

@@ -152,10 +152,7 @@ describe("train", () => {
   it("continues bit for bit after SIGKILL", async () => {
     const steps = ["--steps", "150"];
     expect((await runCli(train("whole", ...steps), folder)).code).toBe(0);
-    const { child, finished } = startCli(
-      train("killed", ...steps, "--save-minutes", "0"),
-      folder,
-    );
+    const { child, finished } = startCli(train("killed", ...steps, "--save-minutes", "0"), folder);
     const state = join(folder, "killed", "state.safetensors");
     while (!existsSync(state)) await new Promise((done) => setTimeout(done, 5));
     await new Promise((done) => setTimeout(done, 40));
