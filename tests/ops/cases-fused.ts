@@ -34,9 +34,11 @@ const groupNormCases: OpCase[] = groupNormShapes.flatMap(([shape, groups], i) =>
     const C = shape.at(-1)!;
     const inputs = [real(shape), real([C], between(0.5, 1.5)), real([C])];
     const attrs = { groups, eps: 1e-5, activation };
+    // many rows: single-precision sums of squared differences to the first row
+    const slack = shape.length > 3 && shape[1]! * shape[2]! >= 256 ? 4 : 1;
     return [
-      { op: "groupNorm", inputs, attrs, isTwiceSmooth: i === 0 },
-      { op: "groupNormGrad", inputs: [...inputs, real(shape)], attrs },
+      { op: "groupNorm", inputs, attrs, slack, isTwiceSmooth: i === 0 },
+      { op: "groupNormGrad", inputs: [...inputs, real(shape)], attrs, slack },
     ];
   }),
 );
@@ -48,6 +50,9 @@ function layerNormCase(shape: number[], affine: string): OpCase[] {
   const vector = affine === "shared" ? [D] : [B, D];
   const affineInputs: Operand[] = affine === "none" ? [] : [real(vector), real(vector)];
   const attrs = { eps: 1e-5, affine };
+  // one element a row: the gradient is the rounding of a difference that is 0
+  if (D === 1)
+    return [{ op: "layerNorm", inputs: [real(shape), ...affineInputs], attrs, isSmooth: false }];
   return [
     { op: "layerNorm", inputs: [real(shape), ...affineInputs], attrs, isTwiceSmooth: D === 33 },
     { op: "layerNormGrad", inputs: [real(shape), ...affineInputs.slice(0, 1), real(shape)], attrs },

