@@ -8,6 +8,7 @@ import {
   replaceDeadCodes,
   usedCodesOfReduction,
 } from "../../lib/models/vector-quantizer.js";
+import { diffusersVqganKeys } from "../../lib/models/vqgan.keys.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import type { VqganConfig } from "../../lib/models/vqgan.js";
 import { initialValue, initialValues } from "../../lib/nn/init.js";
@@ -78,6 +79,34 @@ describe("VQGAN graph", () => {
     });
   });
 });
+
+describe("VQGAN checkpoints", () => {
+  it("map from diffusers onto every parameter", () => {
+    const config = { ...tiny, attentionResolutions: [8] };
+    const names = vqgan(config).parameters.map(({ name }) => name);
+    const map = diffusersVqganKeys(2, 1);
+    const mapped = names.map((name) => mapKey(map, diffusersVqganName(name), [1, 1]));
+    expect(mapped.map((match) => (match as { name: string } | undefined)?.name)).toEqual(names);
+  });
+});
+
+/** Name that diffusers gives a parameter of a VQGAN with two levels. */
+const diffusersVqganName = (name: string): string =>
+  name
+    .replace(/\.up\.(\d)\./, (_, level: string) => `.up_blocks.${1 - Number(level)}.`)
+    .replace(/\.down\.(\d)\./, ".down_blocks.$1.")
+    .replace(/\.mid\.block_(\d)\./, (_, i: string) => `.mid_block.resnets.${Number(i) - 1}.`)
+    .replace(".mid.attn_1.", ".mid_block.attentions.0.")
+    .replace(/\.block\.(\d)\./, ".resnets.$1.")
+    .replace(/\.attn\.(\d)\./, ".attentions.$1.")
+    .replace(/(attentions\.\d)\.norm\./, "$1.group_norm.")
+    .replace(/(attentions\.\d)\.q\./, "$1.query.")
+    .replace(/(attentions\.\d)\.k\./, "$1.to_k.")
+    .replace(/(attentions\.\d)\.v\./, "$1.value.")
+    .replace(/(attentions\.\d)\.proj_out\./, "$1.to_out.0.")
+    .replace("nin_shortcut", "conv_shortcut")
+    .replace(/\.(down|up)sample\./, ".$1samplers.0.")
+    .replace(".norm_out.", ".conv_norm_out.");
 
 describe("VQ-Diffusion transformer graph", () => {
   it("asks for the condition that its kind needs", () => {
@@ -170,7 +199,7 @@ describe("parameters", () => {
   it("draws a value from the seed and the name alone", () => {
     const spec = {
       name: "a.b",
-      shape: [64, 64],
+      shape: [32, 32],
       init: { kind: "normal", std: 0.5, mean: 1 },
     } as const;
     const alone = initialValue(spec, 9);
