@@ -166,7 +166,7 @@ describe("train", () => {
 
   it("saves and says so at Ctrl-C", async () => {
     const { child, finished } = startCli(train("stopped", "--steps", "1000000"), folder);
-    await new Promise((done) => setTimeout(done, 1200));
+    await new Promise((done) => child.stderr!.once("data", done)); // the first progress line
     child.kill("SIGINT");
     const { code, stderr } = await finished;
     expect(code).toBe(0);
