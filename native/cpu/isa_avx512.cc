@@ -1,4 +1,5 @@
-// Kernels for AVX-512 (F, BW, DQ, VL). Compiled with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c; empty elsewhere.
+// Kernels for AVX-512 (F, BW, DQ, VL). Compiled with -mavx512f -mavx512bw -mavx512dq -mavx512vl
+// -mfma -mf16c; empty elsewhere.
 #if defined(__AVX512F__)
 
 // gcc 12 warns inside its own header (bug 105593).

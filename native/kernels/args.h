@@ -1,7 +1,7 @@
 // The contract between the compiler and the kernels: one plain struct per kernel.
-// Pointers are patched by the executor just before a run (see native/runtime); everything else is fixed at compile time.
-// "real" tensors are f32, or f64 for the reference backend only: `dtype` says which. All tensors are dense, row-major,
-// channels last, 64-byte aligned at their start.
+// Pointers are patched by the executor just before a run (see native/runtime); everything else is
+// fixed at compile time. "real" tensors are f32, or f64 for the reference backend only: `dtype`
+// says which. All tensors are dense, row-major, channels last, 64-byte aligned at their start.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,35 @@ struct Range {
 
 // One operation of the pointwise machine on registers that hold a tile of elements.
 enum class PwOp : uint8_t {
-  load,       // dst = input[imm_index], converted from its dtype
-  constant,   // dst = imm
-  store,      // output[imm_index] = a, converted to its dtype
-  neg, abs, exp, log, log1p, sqrt, rsqrt, reciprocal, square, sin, cos, tanh, sigmoid, silu, gelu, gelu_tanh,
-  quick_gelu, relu, softplus, erf, floor, ceil, round, sign, is_finite, logical_not,
+  load,      // dst = input[imm_index], converted from its dtype
+  constant,  // dst = imm
+  store,     // output[imm_index] = a, converted to its dtype
+  neg,
+  abs,
+  exp,
+  log,
+  log1p,
+  sqrt,
+  rsqrt,
+  reciprocal,
+  square,
+  sin,
+  cos,
+  tanh,
+  sigmoid,
+  silu,
+  gelu,
+  gelu_tanh,
+  quick_gelu,
+  relu,
+  softplus,
+  erf,
+  floor,
+  ceil,
+  round,
+  sign,
+  is_finite,
+  logical_not,
   leaky_relu,  // a < 0 ? imm * a : a
   clamp,       // min(max(a, imm), imm2)
   cast_i32,    // truncate toward zero
@@ -34,7 +58,19 @@ enum class PwOp : uint8_t {
   cast_f16,    // round to f16 and back
   cast_bf16,   // round to bf16 and back
   cast_u8,     // truncate, saturate to [0, 255]
-  add, sub, mul, div, pow, maximum, minimum, mod, equal, less, less_equal, logical_and, logical_or,
+  add,
+  sub,
+  mul,
+  div,
+  pow,
+  maximum,
+  minimum,
+  mod,
+  equal,
+  less,
+  less_equal,
+  logical_and,
+  logical_or,
   where,  // a != 0 ? b : c
   fma,    // a * b + c, made by the fuser
 };
@@ -65,8 +101,9 @@ struct PwOutput {
   Dtype dtype;
 };
 
-// A chain of elementwise operations over one iteration space, also used as the epilogue of matmul and conv2d.
-// Rows = product of shape[0 .. rank-2], columns = shape[rank-1]; rank >= 1 after collapsing.
+// A chain of elementwise operations over one iteration space, also used as the epilogue of matmul
+// and conv2d. Rows = product of shape[0 .. rank-2], columns = shape[rank-1]; rank >= 1 after
+// collapsing.
 struct PointwiseArgs {
   const PwInstr* code;
   int32_t code_length;  // 0 = nothing to do
@@ -159,7 +196,8 @@ struct IotaArgs {
   Dtype dtype;
 };
 
-// table (outer, size, inner), indices i32 (count) -> dst (outer, count, inner). Indices are clamped to [0, size).
+// table (outer, size, inner), indices i32 (count) -> dst (outer, count, inner). Indices are clamped
+// to [0, size).
 struct GatherArgs {
   const void* table;
   const int32_t* indices;
@@ -171,8 +209,9 @@ struct GatherArgs {
   int32_t element_bytes;
 };
 
-// values (outer, count, inner), indices i32 (count) -> dst (outer, size, inner), zero-initialised by the kernel, then
-// added in index order (deterministic). Work items: outer * inner blocks of kScatterBlock columns.
+// values (outer, count, inner), indices i32 (count) -> dst (outer, size, inner), zero-initialised
+// by the kernel, then added in index order (deterministic). Work items: outer * inner blocks of
+// kScatterBlock columns.
 struct ScatterAddArgs {
   const void* values;
   const int32_t* indices;
@@ -208,8 +247,9 @@ struct ScatterLastArgs {
 
 // B operand of a product, rearranged into column panels that the micro-kernel reads in order.
 // Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
-// Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's `panel_columns`.
-// For conv2d the K index is (kernel row, kernel column, input channel) of one group.
+// Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's
+// `panel_columns`. For conv2d the K index is (kernel row, kernel column, input channel) of one
+// group.
 struct PackArgs {
   const void* src;
   void* dst;
@@ -217,8 +257,8 @@ struct PackArgs {
   int64_t K;
   int64_t N;
   int64_t group_stride;
-  // K is split as (taps, channels); the source offset of k = tap * channels + c is tap_offset(tap) + c * k_stride.
-  // tap_offset(tap) = (flip_taps ? taps - 1 - tap : tap) * tap_stride
+  // K is split as (taps, channels); the source offset of k = tap * channels + c is tap_offset(tap)
+  // + c * k_stride. tap_offset(tap) = (flip_taps ? taps - 1 - tap : tap) * tap_stride
   int64_t taps;
   int64_t channels;
   int64_t tap_stride;
@@ -229,7 +269,8 @@ struct PackArgs {
 };
 
 // C (batch, M, N) = A (batch, M, K) * B (batch, K, N), then the epilogue over (batch, M, N).
-// A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one of the last two is 1.
+// A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one
+// of the last two is 1.
 struct MatmulArgs {
   const void* a;
   const void* b;  // packed by PackArgs with groups = b_batch
@@ -243,13 +284,15 @@ struct MatmulArgs {
   int64_t a_column_stride;
   int64_t b_batch_stride;  // in packed elements; 0 = shared
   Dtype dtype;
-  PointwiseArgs epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
+  PointwiseArgs
+      epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
 };
 
-// Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to the input.
-// Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh - pad_top, column likewise.
-// The virtual input is the source with nearest upsampling by `upsample`, or with `dilation - 1` zeros between its
-// pixels (dilation > 1 only for the input gradient of a strided convolution). Outside it reads zero.
+// Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to
+// the input. Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh -
+// pad_top, column likewise. The virtual input is the source with nearest upsampling by `upsample`,
+// or with `dilation - 1` zeros between its pixels (dilation > 1 only for the input gradient of a
+// strided convolution). Outside it reads zero.
 struct Conv2dArgs {
   const void* x;  // (B, H, W, groups * C)
   const void* w;  // packed: groups x (KH*KW*C, O)
@@ -269,9 +312,9 @@ struct Conv2dArgs {
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
 };
 
-// dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times dy.
-// Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C, groups*O) with group g in
-// columns [g*O, (g+1)*O).
+// dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times
+// dy. Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C,
+// groups*O) with group g in columns [g*O, (g+1)*O).
 struct Conv2dGradWeightArgs {
   const void* x;   // (B, H, W, groups * C)
   const void* dy;  // (B, OH, OW, groups * O)
@@ -288,9 +331,11 @@ struct Conv2dGradWeightArgs {
   Dtype dtype;
 };
 
-// ---------------------------------------------------------------- normalisation, softmax, attention
+// ---------------------------------------------------------------- normalisation, softmax,
+// attention
 
-// y = act(gamma * (x - mean) * rstd + beta), statistics over (spatial, C / groups) of each (sample, group)
+// y = act(gamma * (x - mean) * rstd + beta), statistics over (spatial, C / groups) of each (sample,
+// group)
 struct GroupNormArgs {
   const void* x;  // (B, S, C)
   const void* gamma;
@@ -302,8 +347,9 @@ struct GroupNormArgs {
   Dtype dtype;
 };
 
-// gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that the kernel fills
-// in its first phase (one work item a (sample, group)); the second phase adds it over B.
+// gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that
+// the kernel fills in its first phase (one work item a (sample, group)); the second phase adds it
+// over B.
 struct GroupNormGradArgs {
   const void* x;
   const void* gamma;
@@ -321,7 +367,8 @@ struct GroupNormGradArgs {
 
 enum class NormAffine : uint8_t { none, shared, modulate };
 
-// y = n, n * scale + shift (shared, vectors (D)), or n * (1 + scale) + shift (modulate, (B, D) per sample)
+// y = n, n * scale + shift (shared, vectors (D)), or n * (1 + scale) + shift (modulate, (B, D) per
+// sample)
 struct LayerNormArgs {
   const void* x;  // (B, N, D)
   const void* scale;
@@ -333,8 +380,9 @@ struct LayerNormArgs {
   Dtype dtype;
 };
 
-// dscale, dshift: (D) or (B, D) as in LayerNormArgs; unused for `none`. `partial` is (B, blocks, 2, D) with
-// blocks = ceil(N / kLayerNormBlock): first phase fills it (work item: one block of rows), second phase adds it.
+// dscale, dshift: (D) or (B, D) as in LayerNormArgs; unused for `none`. `partial` is (B, blocks, 2,
+// D) with blocks = ceil(N / kLayerNormBlock): first phase fills it (work item: one block of rows),
+// second phase adds it.
 constexpr int64_t kLayerNormBlock = 32;
 struct LayerNormGradArgs {
   const void* x;
@@ -360,7 +408,8 @@ struct SoftmaxArgs {
   Dtype dtype;
 };
 
-// gradient from the output y: softmax dx = y * (dy - sum(dy * y)); log-softmax dx = dy - exp(y) * sum(dy)
+// gradient from the output y: softmax dx = y * (dy - sum(dy * y)); log-softmax dx = dy - exp(y) *
+// sum(dy)
 struct SoftmaxGradArgs {
   const void* y;
   const void* dy;
@@ -371,7 +420,8 @@ struct SoftmaxGradArgs {
   Dtype dtype;
 };
 
-// out = softmax(scale * q k^T + mask) v, heads as an axis; lse (B, H, N) is the log-sum-exp of each row
+// out = softmax(scale * q k^T + mask) v, heads as an axis; lse (B, H, N) is the log-sum-exp of each
+// row
 struct AttentionArgs {
   const void* q;     // (B, N, H, D)
   const void* k;     // (B, M, H, D)
@@ -408,8 +458,9 @@ struct AttentionGradArgs {
 
 enum class RandomKind : uint8_t { uniform, normal };
 
-// Philox 4x32-10. key row b = (seed low, seed high, sample, step); element i of sample b uses block i / 4 with
-// counter (i / 4, purpose, sample, step) and key (seed low, seed high). See native/core/philox.h.
+// Philox 4x32-10. key row b = (seed low, seed high, sample, step); element i of sample b uses block
+// i / 4 with counter (i / 4, purpose, sample, step) and key (seed low, seed high). See
+// native/core/philox.h.
 struct RandomArgs {
   const int32_t* key;  // (B, 4)
   void* dst;           // (B, count)
@@ -436,22 +487,34 @@ struct NearestCodesArgs {
 
 // x_t ~ q(x_t | x_0): u0 < cbar -> MASK (= K); u0 < cbar + abar -> x0; else floor(u1 * K)
 struct MaskReplaceForwardArgs {
-  const int32_t* x0;      // (B, N)
-  const void* coeffs;     // (B, 9), see MaskReplaceCoeff
-  const void* uniform;    // (B, N, 2)
-  int32_t* xt;            // (B, N)
+  const int32_t* x0;    // (B, N)
+  const void* coeffs;   // (B, 9), see MaskReplaceCoeff
+  const void* uniform;  // (B, N, 2)
+  int32_t* xt;          // (B, N)
   int64_t B, N, K;
   Dtype dtype;
 };
 
-// Columns of the coefficient table of one sample: cumulative at t, cumulative at s, and from s to t (-1 <= s < t).
-enum MaskReplaceCoeff { kAbarT, kBbarT, kCbarT, kAbarS, kBbarS, kCbarS, kAts, kBts, kCts, kMaskReplaceCoeffs };
+// Columns of the coefficient table of one sample: cumulative at t, cumulative at s, and from s to t
+// (-1 <= s < t).
+enum MaskReplaceCoeff {
+  kAbarT,
+  kBbarT,
+  kCbarT,
+  kAbarS,
+  kBbarS,
+  kCbarS,
+  kAts,
+  kBts,
+  kCts,
+  kMaskReplaceCoeffs
+};
 
 // Columns of the settings table of one sample.
 enum MaskReplaceSetting { kGuidance, kTemperature, kTruncation, kTopK, kMaskReplaceSettings };
 
-// One reverse step from logits to tokens: softmax, temperature, guidance, top-k, truncation, posterior at (t, s), draw by
-// inverse CDF from one uniform a token.
+// One reverse step from logits to tokens: softmax, temperature, guidance, top-k, truncation,
+// posterior at (t, s), draw by inverse CDF from one uniform a token.
 struct MaskReplaceStepArgs {
   const void* logits;         // (B, N, K), conditional
   const void* uncond_logits;  // (B, N, K) or null

@@ -1,5 +1,6 @@
-// What a backend provides: one entry per kernel. The reference backend fills every entry and supports f32 and f64; an
-// instruction set fills what it accelerates and supports f32 only. A null `run` means "use the next backend".
+// What a backend provides: one entry per kernel. The reference backend fills every entry and
+// supports f32 and f64; an instruction set fills what it accelerates and supports f32 only. A null
+// `run` means "use the next backend".
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,9 @@
 
 namespace smalti {
 
-// Run work items [range.begin, range.end) of phase `phase`. `scratch` is private to the calling thread and holds
-// scratch_bytes(args) bytes, 64-byte aligned. A kernel never allocates, throws, locks or logs.
+// Run work items [range.begin, range.end) of phase `phase`. `scratch` is private to the calling
+// thread and holds scratch_bytes(args) bytes, 64-byte aligned. A kernel never allocates, throws,
+// locks or logs.
 template <class Args>
 struct Kernel {
   void (*run)(const Args& args, int phase, Range range, void* scratch) = nullptr;
@@ -54,7 +56,8 @@ struct KernelTable {
   Kernel<MaskReplaceLossArgs> mask_replace_loss;
   Kernel<MaskReplaceLossGradArgs> mask_replace_loss_grad;
 
-  // Multiply-adds in registers, to measure the peak: returns the operations done. Null for the reference.
+  // Multiply-adds in registers, to measure the peak: returns the operations done. Null for the
+  // reference.
   int64_t (*fma_peak)(int64_t rounds, float* sink);
 };
 
