@@ -111,26 +111,37 @@ export interface Comparison {
 /**
  * The tolerance, stated once: |ours - f64| <= 2 |plain f32 - f64| + floor, both relative to the tensor: the error of plain
  * f32 is its largest over the tensor, and the floor is a few rounding units of the tensor's largest element (with
- * `isElementwise`: of the element itself). Returns the worst excess as text, or undefined.
+ * `isElementwise`: of the element itself). One limit per element; NaN where f32 has no finite value, so that ours must be
+ * exactly what f64 rounds to.
  */
+export function limitsOf(
+  plain: TensorData,
+  exact: TensorData,
+  { isElementwise = false, slack = 1 }: Comparison = {},
+): Float64Array {
+  const scale = largest(exact, (x) => x);
+  const plainError = isElementwise ? 0 : largest(exact, (x, i) => x - plain[i]!);
+  return Float64Array.from(exact, (e, i) => {
+    if (!Number.isFinite(e) || Math.abs(e) > 3.4e38) return NaN;
+    const base = isElementwise ? 2 * Math.abs(e - plain[i]!) : 2 * plainError;
+    const unit = (isElementwise ? Math.abs(e) : scale) * f32Epsilon;
+    return base + slack * floorUnits * unit + 1e-37;
+  });
+}
+
+/** The first element of `ours` that is further from `exact` than its limit, as text, or undefined. */
 export function excess(
   ours: TensorData,
   plain: TensorData,
   exact: TensorData,
-  { isElementwise = false, slack = 1 }: Comparison = {},
+  comparison: Comparison = {},
 ): string | undefined {
-  const scale = largest(exact, (x) => x);
-  const plainError = isElementwise ? 0 : largest(exact, (x, i) => x - plain[i]!);
+  const limits = limitsOf(plain, exact, comparison);
   for (let i = 0; i < exact.length; i++) {
-    const [a, e] = [ours[i]!, exact[i]!];
-    if (!Number.isFinite(e) || Math.abs(e) > 3.4e38) {
+    const [a, e, limit] = [ours[i]!, exact[i]!, limits[i]!];
+    if (Number.isNaN(limit)) {
       if (!Object.is(a, Math.fround(e))) return `element ${i}: expected ${e}, got ${a}`;
-      continue;
-    }
-    const base = isElementwise ? 2 * Math.abs(e - plain[i]!) : 2 * plainError;
-    const unit = (isElementwise ? Math.abs(e) : scale) * f32Epsilon;
-    const limit = base + slack * floorUnits * unit + 1e-37;
-    if (!(Math.abs(a - e) <= limit)) {
+    } else if (!(Math.abs(a - e) <= limit)) {
       return `element ${i}: expected ${e}, got ${a}, off by ${Math.abs(a - e)} > ${limit}`;
     }
   }
