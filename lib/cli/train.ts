@@ -29,6 +29,7 @@ interface TrainOptions extends CommonOptions {
   minutes?: number;
   saveMinutes: number;
   resume?: true;
+  from?: string;
 }
 
 interface Outcome {
@@ -117,6 +118,7 @@ const withTrainOptions = (command: Command, recipe: string, out: string): Comman
         .argParser(realNumber(0, 1e5))
         .default(5),
     )
+    .option("--from <folder>", "start from the weights of this run or pipeline")
     .option("--resume", "continue from the state in --out");
 
 const tokenizer = withTrainOptions(
@@ -130,7 +132,11 @@ const tokenizer = withTrainOptions(
     const recipe = withFlags(await readRecipe(options.recipe, "tokenizer"), options);
     await mkdir(options.out, { recursive: true });
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    const trainer = await buildTokenizerTrainer(recipe, data);
+    const trainer = await buildTokenizerTrainer(
+      recipe,
+      data,
+      options.from === undefined ? undefined : await loadTokenizerRun(options.from),
+    );
     const outcome = await runLoop(trainer, recipe, options);
     await saveTokenizerRun(
       options.out,
@@ -154,7 +160,10 @@ const vqDiffusion = withTrainOptions(
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise", data.train.length);
-    const built = await buildVqDiffusionTrainer(recipe, data, codec, (done) => bar.update(done));
+    const built = await buildVqDiffusionTrainer(recipe, data, codec, {
+      ...(options.from !== undefined && { from: options.from }),
+      onProgress: (done) => bar.update(done),
+    });
     bar.stop();
     const outcome = await runLoop(built.trainer, recipe, options);
     await exportVqDiffusion(options.out, recipe, data, codec, built, { ...outcome });

@@ -1,21 +1,25 @@
 // From a recipe and data to a trainer, and from a trained model to a pipeline folder.
+import { join } from "node:path";
+import { loadWeights } from "../checkpoint/weights.js";
 import { below, counterHash } from "../data/counter-hash.js";
 import type { ImageDataset } from "../data/dataset.js";
 import type { TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
-import type { TextToTokenConfig } from "../models/text-to-token.js";
+import { textToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { trainWordVocabulary } from "../text/vocabulary.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { DiscreteTrainer } from "../trainers/discrete.js";
 import type { TokenizerRecipe, VqDiffusionRecipe } from "../trainers/recipe.js";
 import type { Codec } from "./codec.js";
+import { pipelineFolder, readPipelineFile } from "./pipeline.js";
 import { saveVqDiffusion } from "./vq-diffusion.js";
 
-/** A tokenizer in training by a recipe. */
+/** A tokenizer in training by a recipe; `from` gives the codec to go on from. */
 export function buildTokenizerTrainer(
   recipe: TokenizerRecipe,
   data: TrainingData,
+  from?: Codec,
 ): Promise<AutoencoderTrainer> {
   const { model, batchSize, seed, l1, l2, codebookWeight, restartEvery, augment, optimiser } =
     recipe;
@@ -23,6 +27,7 @@ export function buildTokenizerTrainer(
     model,
     dataset: data.train,
     batchSize,
+    ...(from && { initial: from.weights() }),
     ...(seed !== undefined && { seed }),
     ...(l1 !== undefined && { l1 }),
     ...(l2 !== undefined && { l2 }),
@@ -79,23 +84,48 @@ function captionsOf(set: ImageDataset): string[] {
   }).flat();
 }
 
+function buildVocabulary(
+  { minimumCount = 2 }: VqDiffusionRecipe,
+  set: ImageDataset,
+): TextTokenizer {
+  const captions = captionsOf(set);
+  if (captions.length === 0)
+    throw new DiffusionError(
+      "data",
+      `${set.name}: expected captions, got none; add .txt files or captions.json`,
+    );
+  return new TextTokenizer(trainWordVocabulary(captions, { minCount: minimumCount }));
+}
+
+/** What a text-to-image training goes on from: the vocabulary and the weights of a pipeline folder. */
+async function startFrom(
+  folderOrName: string,
+): Promise<{ tokenizer: TextTokenizer; path: string }> {
+  const folder = await pipelineFolder(folderOrName);
+  const { model } = (await readPipelineFile(folder)).components;
+  if (!model)
+    throw new DiffusionError("checkpoint", `${folder}: expected a component model, got none`);
+  const tokenizer = await TextTokenizer.load(join(folder, "tokenizer.json"));
+  return { tokenizer, path: join(folder, model.weights) };
+}
+
+export interface BuildOptions {
+  /** Pipeline whose vocabulary and weights to start from. */
+  from?: string;
+  /** Told how many pictures are tokenised. */
+  onProgress?: (done: number) => void;
+}
+
 /** Vocabulary, tokens and trainer of a text-to-image recipe. */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
   data: TrainingData,
   codec: Codec,
-  onProgress?: (done: number) => void,
+  { from, onProgress }: BuildOptions = {},
 ): Promise<BuiltVqDiffusion> {
   const { train, attributes } = data;
-  const captions = captionsOf(train);
-  if (captions.length === 0)
-    throw new DiffusionError(
-      "data",
-      `${train.name}: expected captions, got none; add .txt files or captions.json`,
-    );
-  const tokenizer = new TextTokenizer(
-    trainWordVocabulary(captions, { minCount: recipe.minimumCount ?? 2 }),
-  );
+  const start = from === undefined ? undefined : await startFrom(from);
+  const tokenizer = start?.tokenizer ?? buildVocabulary(recipe, train);
   const model = modelConfig(recipe, data, codec, tokenizer);
   const trainer = await DiscreteTrainer.create({
     model,
@@ -109,6 +139,7 @@ export async function buildVqDiffusionTrainer(
     },
     tokenizer,
     batchSize: recipe.batchSize,
+    ...(start && { initial: await loadWeights(start.path, textToToken(model).parameters) }),
     ...(recipe.seed !== undefined && { seed: recipe.seed }),
     ...(recipe.loss && { loss: recipe.loss }),
     ...(recipe.nullShare !== undefined && { nullShare: recipe.nullShare }),

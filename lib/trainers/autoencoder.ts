@@ -29,7 +29,7 @@ import { stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
 import type { StepReport, Trainable } from "./loop.js";
-import { TrainStep, type LossTerms, type OptimiserOptions } from "./train-step.js";
+import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
 
 /** A perceptual distance of two image batches as a scalar. */
 export type PerceptualLoss = (x: Tensor, y: Tensor) => Tensor;
@@ -40,6 +40,8 @@ export interface AutoencoderTrainerOptions {
   batchSize: number;
   /** Seed of initial weights, shuffling and restarts; default 0. */
   seed?: number;
+  /** Weights and codebook to start from, by name; default: drawn by the seed. */
+  initial?: Values;
   /** Weight of the mean absolute error; default 1. */
   l1?: number;
   /** Weight of the mean squared error; default 0. */
@@ -222,7 +224,7 @@ function generatorStep(
       extraState: stateShapes(model.states),
       optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
     },
-    initialValues([...model.parameters, ...model.states], seed),
+    options.initial ?? initialValues([...model.parameters, ...model.states], seed),
     shared,
   );
 }

@@ -31,7 +31,7 @@ import { maskReplaceForward, randomUniform } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
 import type { StepReport, Trainable } from "./loop.js";
-import { TrainStep, type LossTerms, type OptimiserOptions } from "./train-step.js";
+import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
 
 /** A data set whose pictures have been tokenised. */
 export interface TokenisedDataset {
@@ -52,6 +52,8 @@ export interface DiscreteTrainerOptions {
   batchSize: number;
   /** Default 0. */
   seed?: number;
+  /** Weights to start from, by name; default: drawn by the seed. */
+  initial?: Values;
   /** Share of samples trained with the null condition; default 0.1. */
   nullShare?: number;
   /** Share of samples in which an attribute is left unsaid, each for itself; default 0.1. */
@@ -99,7 +101,7 @@ export class DiscreteTrainer implements Trainable {
         parameters: model.parameters,
         ...(options.optimiser && { optimiser: options.optimiser }),
       },
-      initialValues(model.parameters, options.seed ?? 0),
+      options.initial ?? initialValues(model.parameters, options.seed ?? 0),
     );
     return new DiscreteTrainer(model, options, schedule, trainStep);
   }

@@ -1,12 +1,32 @@
 // A recipe: everything that decides a training run, as one JSON file.
 import { readFile } from "node:fs/promises";
-import { checkOptions, DiffusionError } from "../errors.js";
-import type { TextEncoderConfig } from "../models/text-encoder.js";
-import type { VqTransformerConfig } from "../models/vq-transformer.js";
-import type { VqganConfig } from "../models/vqgan.js";
+import { DiffusionError } from "../errors.js";
+import {
+  checkFields,
+  flag,
+  isObject,
+  limits,
+  listOf,
+  object,
+  oneOf,
+  optional,
+  real,
+  shown,
+  text,
+  whole,
+  without,
+  type Rules,
+} from "../models/check-config.js";
+import { textEncoder, textEncoderRules, type TextEncoderConfig } from "../models/text-encoder.js";
+import {
+  transformerRules,
+  vqTransformer,
+  type VqTransformerConfig,
+} from "../models/vq-transformer.js";
+import { vqgan, type VqganConfig } from "../models/vqgan.js";
 import { cosine, warmup, type LearningRate } from "../optim/schedule.js";
 import type { LossOptions } from "../processes/discrete-loss.js";
-import type { MaskReplaceOptions } from "../processes/schedules.js";
+import { maskReplaceSchedule, type MaskReplaceOptions } from "../processes/schedules.js";
 import type { LoaderOptions } from "../data/loader.js";
 import type { OptimiserOptions } from "./train-step.js";
 
@@ -57,31 +77,132 @@ export interface VqDiffusionRecipe extends CommonRecipe {
 
 export type Recipe = TokenizerRecipe | VqDiffusionRecipe;
 
-const common = ["kind", "name", "data", "batchSize", "steps", "lr", "warmup", "seed", "optimiser"];
-const optionNames: Record<Recipe["kind"], string[]> = {
-  tokenizer: [...common, "model", "l1", "l2", "codebookWeight", "restartEvery", "augment"],
-  "vq-diffusion": [
-    ...common,
-    "minimumCount",
-    "text",
-    "transformer",
-    "process",
-    "loss",
-    "nullShare",
-    "unsaidShare",
-    "sampling",
-  ],
-};
-const optimiserNames = ["betas", "eps", "weightDecay", "clipNorm", "emaDecay", "accumulate"];
+const probability = real(0, 1);
+const weight = real(0, 1e6);
+const level = listOf(probability, 1, limits.timesteps);
 
-/** Reads a recipe of the given kind. Throws "option" for a wrong kind, a missing number or an unknown key. */
+/** A mask-and-replace process without its codes. */
+export const processRules: Rules & Record<keyof VqDiffusionRecipe["process"], unknown> = {
+  timesteps: optional(whole(1, limits.timesteps)),
+  preset: optional(oneOf("released", "paper90")),
+  endpoints: optional(object),
+  cumulative: optional(object),
+};
+
+const endpointRules: Rules = {
+  abarFirst: probability,
+  abarLast: probability,
+  cbarFirst: probability,
+  cbarLast: probability,
+};
+
+/** Checks a process as files hold it. Throws "option". */
+export function checkProcess(where: string, process: unknown): void {
+  checkFields(where, process, processRules);
+  const { endpoints, cumulative } = process as VqDiffusionRecipe["process"];
+  if (endpoints) checkFields(`${where}.endpoints`, endpoints, endpointRules);
+  if (cumulative) checkFields(`${where}.cumulative`, cumulative, { abar: level, cbar: level });
+}
+
+/** Settings of sampling. */
+export const samplingRules: Rules & Record<keyof VqDiffusionRecipe["sampling"], unknown> = {
+  steps: whole(1, limits.timesteps),
+  guidanceScale: real(0, 100),
+  truncation: probability,
+  temperature: real(0.01, 100),
+  topK: whole(0, limits.codes),
+  sampler: oneOf("exact", "released", "purity"),
+};
+
+const common: Rules = {
+  kind: text(64),
+  name: text(256),
+  data: text(4096),
+  batchSize: whole(1, limits.batch),
+  steps: whole(1, 1e9),
+  lr: real(Number.MIN_VALUE, 1000),
+  warmup: optional(whole(0, 1e9)),
+  seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
+  optimiser: optional(object),
+};
+
+const recipeRules: Record<Recipe["kind"], Rules> = {
+  tokenizer: {
+    ...common,
+    model: object,
+    l1: optional(weight),
+    l2: optional(weight),
+    codebookWeight: optional(weight),
+    restartEvery: optional(whole(0, 1e9)),
+    augment: optional(object),
+  },
+  "vq-diffusion": {
+    ...common,
+    minimumCount: optional(whole(1, 1e9)),
+    text: object,
+    transformer: object,
+    process: object,
+    loss: optional(object),
+    nullShare: optional(probability),
+    unsaidShare: optional(probability),
+    sampling: object,
+  },
+};
+
+const optimiserRules: Rules & Record<keyof OptimiserOptions, unknown> = {
+  betas: optional(listOf(real(0, 1 - 1e-9), 2, 2)),
+  eps: optional(real(0, 1)),
+  weightDecay: optional(weight),
+  clipNorm: optional(real(Number.MIN_VALUE, 1e30)),
+  emaDecay: optional(real(0, 1 - 1e-9)),
+  accumulate: optional(whole(1, limits.batch)),
+};
+
+const lossRules: Rules = {
+  auxiliaryWeight: optional(weight),
+  adaptiveAuxiliary: optional(flag),
+  maskWeight: optional(listOf(weight, 2, 2)),
+};
+
+const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, limits.side)) };
+
+/** Checks the parts of a recipe by building, without weights, what it describes. */
+const checkParts: { [Kind in Recipe["kind"]]: (path: string, recipe: Recipe) => void } = {
+  tokenizer(path, recipe) {
+    const { model, augment = {} } = recipe as TokenizerRecipe;
+    checkFields(`${path}: augment`, augment, augmentRules);
+    vqgan(model);
+  },
+  "vq-diffusion"(path, recipe) {
+    const { text: words, transformer, process, loss = {}, sampling } = recipe as VqDiffusionRecipe;
+    checkFields(`${path}: text`, words, without(textEncoderRules, "vocabulary", "padToken"));
+    checkFields(
+      `${path}: transformer`,
+      transformer,
+      without(transformerRules, "codes", "grid", "timesteps", "condition"),
+    );
+    checkProcess(`${path}: process`, process);
+    checkFields(`${path}: loss`, loss, lossRules);
+    checkFields(`${path}: sampling`, sampling, samplingRules);
+    const { timesteps } = maskReplaceSchedule({ ...process, codes: 2 });
+    if (sampling.steps > timesteps)
+      throw new DiffusionError(
+        "option",
+        `${path}: expected sampling.steps up to the ${timesteps} timesteps, got ${sampling.steps}`,
+      );
+    textEncoder({ ...words, vocabulary: 2 });
+    vqTransformer({ ...transformer, codes: 2, grid: transformer.positions ?? [1, 1] });
+  },
+};
+
+/** Reads a recipe of the given kind. Throws "option" for a wrong kind, an unknown key or a wrong value. */
 export async function readRecipe<Kind extends Recipe["kind"]>(
   path: string,
   kind: Kind,
 ): Promise<Extract<Recipe, { kind: Kind }>> {
-  let recipe: Recipe;
+  let recipe: unknown;
   try {
-    recipe = JSON.parse(await readFile(path, "utf8")) as Recipe;
+    recipe = JSON.parse(await readFile(path, "utf8"));
   } catch (cause) {
     throw new DiffusionError(
       "option",
@@ -89,18 +210,15 @@ export async function readRecipe<Kind extends Recipe["kind"]>(
       { cause },
     );
   }
-  if (recipe.kind !== kind)
+  if (!isObject(recipe) || recipe["kind"] !== kind)
     throw new DiffusionError(
       "option",
-      `${path}: expected "kind": "${kind}", got "${String(recipe.kind)}"`,
+      `${path}: expected a recipe with "kind": "${kind}", got ${shown(isObject(recipe) ? recipe["kind"] : recipe)}`,
     );
-  checkOptions(path, recipe, optionNames[kind]);
-  checkOptions(`${path}: optimiser`, recipe.optimiser ?? {}, optimiserNames);
-  for (const key of ["batchSize", "steps", "lr"] as const) {
-    if (!(recipe[key] > 0))
-      throw new DiffusionError("option", `${path}: expected ${key} above 0, got ${recipe[key]}`);
-  }
-  return recipe as Extract<Recipe, { kind: Kind }>;
+  checkFields(path, recipe, recipeRules[kind]);
+  checkFields(`${path}: optimiser`, recipe["optimiser"] ?? {}, optimiserRules);
+  checkParts[kind](path, recipe as unknown as Recipe);
+  return recipe as unknown as Extract<Recipe, { kind: Kind }>;
 }
 
 /** Learning rate of a recipe. */
