@@ -30,11 +30,10 @@ inline bool is_masked(int32_t token, int64_t K) { return token < 0 || token >= K
 // out = log softmax(logits / temperature)
 template <class T>
 void log_softmax(const T* logits, double temperature, int64_t K, double* out) {
+  // Two loops: GCC 12 for arm64 fails on a maximum in the loop that converts.
+  for (int64_t k = 0; k < K; ++k) out[k] = static_cast<double>(logits[k]) / temperature;
   double peak = -INFINITY;
-  for (int64_t k = 0; k < K; ++k) {
-    out[k] = static_cast<double>(logits[k]) / temperature;
-    peak = std::fmax(peak, out[k]);
-  }
+  for (int64_t k = 0; k < K; ++k) peak = std::fmax(peak, out[k]);
   double sum = 0.0;
   for (int64_t k = 0; k < K; ++k) sum += std::exp(out[k] - peak);
   const double log_sum = peak + std::log(sum);

@@ -1,5 +1,6 @@
 // Softmax and log-softmax along the last axis, and their gradients from the output.
 #include <cmath>
+#include <limits>
 
 #include "native/ref/element.h"
 #include "native/ref/families.h"
@@ -12,8 +13,10 @@ void softmax_rows(const SoftmaxArgs& args, Range range) {
   for (int64_t row = range.begin; row < range.end; ++row) {
     const T* x = static_cast<const T*>(args.src) + row * args.count;
     T* y = static_cast<T*>(args.dst) + row * args.count;
-    double peak = -INFINITY;
-    for (int64_t i = 0; i < args.count; ++i) peak = std::fmax(peak, static_cast<double>(x[i]));
+    // In T: GCC 12 for arm64 fails on a maximum in a loop that converts.
+    T highest = -std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < args.count; ++i) highest = std::fmax(highest, x[i]);
+    const double peak = static_cast<double>(highest);
     double sum = 0.0;
     for (int64_t i = 0; i < args.count; ++i) sum += std::exp(static_cast<double>(x[i]) - peak);
     const double log_sum = std::log(sum);
