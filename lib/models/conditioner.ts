@@ -1,13 +1,14 @@
 // Condition of a text-to-token model: encoded words, one token for each attribute (a style, a
 // category), and a learned null condition for classifier-free guidance. Source of the learned null:
 // Tang et al. 2022, arXiv:2205.16007, section 3.1.
-import { checkOptions, DiffusionError } from "../errors.js";
+import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { embedding } from "../nn/embedding.js";
 import { normal } from "../nn/init.js";
 import { ParamScope } from "../nn/module.js";
 import { concat, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import { checkFields, object, optional, recordOf, whole } from "./check-config.js";
 import { textEncoder } from "./text-encoder.js";
 import type { TextEncoderConfig } from "./text-encoder.js";
 
@@ -46,7 +47,10 @@ export function conditioner(
   config: ConditionerConfig,
   scope: ParamScope = new ParamScope(),
 ): Conditioner {
-  checkOptions("conditioner", config, ["text", "attributes"]);
+  checkFields("conditioner", config, {
+    text: object,
+    attributes: optional(recordOf(whole(1, 65536), 64)),
+  });
   const { width, length: words } = config.text;
   const encoder = textEncoder(config.text, scope.child("text"));
   const attributes = Object.entries(config.attributes ?? {});

@@ -1,7 +1,7 @@
 // A small transformer encoder over word tokens, trained together with the image model that reads
 // its output. Pre-norm blocks of Vaswani et al. 2017, arXiv:1706.03762, in the arrangement of Xiong
 // et al. 2020, arXiv:2002.04745.
-import { checkOptions } from "../errors.js";
+import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { attention } from "../nn/attention.js";
 import { embedding } from "../nn/embedding.js";
@@ -11,6 +11,8 @@ import { ParamScope } from "../nn/module.js";
 import { layerNorm } from "../nn/norm.js";
 import { equal, gelu, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import { checkFields, limits, optional, real, whole } from "./check-config.js";
+import type { Rule } from "./check-config.js";
 
 export interface TextEncoderConfig {
   /** Token ids are 0 … vocabulary-1. */
@@ -67,19 +69,39 @@ function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: TextEncoderCon
   };
 }
 
+/** What each key of a configuration may be. */
+export const textEncoderRules: Readonly<Record<keyof TextEncoderConfig, Rule>> = {
+  vocabulary: whole(1, limits.codes),
+  length: whole(2, limits.side),
+  width: whole(1, limits.width),
+  layers: whole(0, limits.layers),
+  heads: whole(1, limits.width),
+  mlpRatio: optional(real(1 / 64, 64)),
+  padToken: optional(whole(0, limits.codes)),
+};
+
+function checkConfig(config: TextEncoderConfig): void {
+  checkFields("textEncoder", config, textEncoderRules);
+  const { width, heads, mlpRatio = 4, vocabulary, padToken = 0 } = config;
+  if (width % heads !== 0 || !Number.isInteger(width * mlpRatio)) {
+    throw new DiffusionError(
+      "option",
+      `textEncoder: expected width divisible by heads and a whole width * mlpRatio, got ${width}, ${heads} and ${mlpRatio}`,
+    );
+  }
+  if (padToken >= vocabulary) {
+    throw new DiffusionError(
+      "option",
+      `textEncoder: expected padToken below the vocabulary of ${vocabulary}, got ${padToken}`,
+    );
+  }
+}
+
 export function textEncoder(
   config: TextEncoderConfig,
   scope: ParamScope = new ParamScope(),
 ): TextEncoder {
-  checkOptions("textEncoder", config, [
-    "vocabulary",
-    "length",
-    "width",
-    "layers",
-    "heads",
-    "mlpRatio",
-    "padToken",
-  ]);
+  checkConfig(config);
   const { vocabulary, length, width, layers, padToken = 0 } = config;
   const words = embedding(scope.child("words"), { count: vocabulary, width });
   const positions = scope.child("positions").param("weight", [length, width], normal(0.02));

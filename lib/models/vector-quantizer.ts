@@ -9,6 +9,8 @@ import type { ParamScope } from "../nn/module.js";
 import { nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
+import { checkFields, flag, limits, oneOf, optional, real, whole } from "./check-config.js";
+import type { Rule } from "./check-config.js";
 
 export interface VectorQuantizerConfig {
   /** Codebook entries K. */
@@ -140,7 +142,19 @@ export function perplexity(indices: Tensor, codes: number): Tensor {
   return share.mul(share.add(1e-10).log()).sum().neg().exp();
 }
 
+const rules: Readonly<Record<keyof VectorQuantizerConfig, Rule>> = {
+  codes: whole(1, limits.codes),
+  width: whole(1, limits.width),
+  codebook: optional(oneOf("gradient", "ema")),
+  metric: optional(oneOf("euclidean", "cosine")),
+  beta: optional(real(0, 1e6)),
+  legacyBeta: optional(flag),
+  decay: optional(real(0, 1)),
+  eps: optional(real(0, 1)),
+};
+
 export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
+  checkFields("vectorQuantizer", config, rules);
   const { codes: K, width: D, codebook: kind = "gradient", metric = "euclidean" } = config;
   const { beta = 0.25, legacyBeta = true } = config;
   const isEma = kind === "ema";

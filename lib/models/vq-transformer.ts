@@ -2,7 +2,7 @@
 // nothing) -> logits of the clean tokens. Topology and parameter names of microsoft/VQ-Diffusion
 // image_synthesis/modeling/transformers/ transformer_utils.py. Source: Gu et al. 2021,
 // arXiv:2111.14822, section 4.2.
-import { checkOptions, DiffusionError } from "../errors.js";
+import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { adaptiveNorm } from "../nn/adaln.js";
 import type { AdaptiveNorm, AdaptiveNormKind } from "../nn/adaln.js";
@@ -17,6 +17,18 @@ import { layerNorm } from "../nn/norm.js";
 import { gelu, quickGelu } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
+import {
+  checkFields,
+  limits,
+  listOf,
+  object,
+  oneOf,
+  optional,
+  real,
+  shown,
+  whole,
+} from "./check-config.js";
+import type { Rule, Rules } from "./check-config.js";
 
 export type VqTransformerCondition =
   | { kind: "text"; /** Width of the condition tokens. */ width: number }
@@ -73,22 +85,31 @@ export interface VqTransformer {
   forward(input: VqTransformerInput): Tensor;
 }
 
-const optionNames: (keyof VqTransformerConfig)[] = [
-  "codes",
-  "grid",
-  "positions",
-  "positionKind",
-  "width",
-  "layers",
-  "heads",
-  "mlpRatio",
-  "mlp",
-  "activation",
-  "timesteps",
-  "timeNorm",
-  "timeFeatures",
-  "condition",
-];
+const gridRule = listOf(whole(1, limits.side), 2, 2);
+const normKind = oneOf("layer", "instance");
+
+/** What each key of a configuration may be. */
+export const transformerRules: Readonly<Record<keyof VqTransformerConfig, Rule>> = {
+  codes: whole(1, limits.codes),
+  grid: gridRule,
+  positions: optional(gridRule),
+  positionKind: optional(oneOf("embedding", "parameter")),
+  width: whole(1, limits.width),
+  layers: whole(1, limits.layers),
+  heads: whole(1, limits.width),
+  mlpRatio: optional(real(1 / 64, 64)),
+  mlp: optional(oneOf("linear", "conv")),
+  activation: optional(oneOf("quickGelu", "gelu")),
+  timesteps: optional(whole(1, limits.timesteps)),
+  timeNorm: optional(normKind),
+  timeFeatures: optional(oneOf("learned", "sinusoid")),
+  condition: optional(object),
+};
+
+const conditionRules: Readonly<Record<VqTransformerCondition["kind"], Rules>> = {
+  text: { kind: oneOf("text"), width: whole(1, limits.width) },
+  class: { kind: oneOf("class"), classes: whole(1, limits.codes), norm: optional(normKind) },
+};
 
 /**
  * The reference initialises linear and embedding weights with this deviation and biases with zero.
@@ -207,8 +228,26 @@ function timeSinusoids(t: Trace, timesteps: number, width: number): Tensor {
 }
 
 function checkConfig(config: VqTransformerConfig): void {
-  checkOptions("vqTransformer", config, optionNames);
-  const { width, heads, grid, positions = grid } = config;
+  checkFields("vqTransformer", config, transformerRules);
+  const { width, heads, mlpRatio = 4, grid, positions = grid, condition } = config;
+  if (condition) {
+    if (!Object.hasOwn(conditionRules, condition.kind ?? "")) {
+      throw new DiffusionError(
+        "option",
+        `vqTransformer: expected condition.kind of ${Object.keys(conditionRules).join(", ")}, got ${shown(condition.kind)}`,
+      );
+    }
+    checkFields("vqTransformer: condition", condition, conditionRules[condition.kind]);
+  }
+  if (
+    !Number.isInteger(width * mlpRatio) ||
+    (config.timeFeatures === "sinusoid" && !(width >= 4 && width % 2 === 0))
+  ) {
+    throw new DiffusionError(
+      "option",
+      `vqTransformer: expected a whole width * mlpRatio, and an even width from 4 for sinusoids, got width ${width} and mlpRatio ${mlpRatio}`,
+    );
+  }
   if (width % heads !== 0) {
     throw new DiffusionError(
       "option",

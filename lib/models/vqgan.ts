@@ -1,7 +1,7 @@
 // VQGAN: convolutional encoder and decoder around a codebook. Topology and parameter names of
 // CompVis/taming-transformers taming/modules/diffusionmodules/model.py. Source: Esser et al. 2021,
 // arXiv:2012.09841.
-import { checkOptions, DiffusionError } from "../errors.js";
+import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { mapAttention } from "../nn/attention.js";
 import { conv2d, downsample, upsample } from "../nn/conv.js";
@@ -11,6 +11,8 @@ import { ParamScope } from "../nn/module.js";
 import { groupNorm } from "../nn/norm.js";
 import { resnetBlock } from "../nn/resnet.js";
 import type { Tensor } from "../trace/tensor.js";
+import { checkFields, flag, limits, listOf, object, optional, whole } from "./check-config.js";
+import type { Rule } from "./check-config.js";
 import { vectorQuantizer } from "./vector-quantizer.js";
 import type { VectorQuantizer, VectorQuantizerConfig } from "./vector-quantizer.js";
 
@@ -54,18 +56,21 @@ export interface Vqgan {
   readonly lastLayer: string;
 }
 
-const optionNames: (keyof VqganConfig)[] = [
-  "resolution",
-  "imageChannels",
-  "channels",
-  "multipliers",
-  "residualBlocks",
-  "attentionResolutions",
-  "middleAttention",
-  "groups",
-  "latentChannels",
-  "quantizer",
-];
+const maxLevels = 12;
+const maxBlocks = 64;
+
+const rules: Readonly<Record<keyof VqganConfig, Rule>> = {
+  resolution: whole(1, limits.side),
+  imageChannels: optional(whole(1, 64)),
+  channels: whole(1, limits.width),
+  multipliers: listOf(whole(1, 1024), 1, maxLevels),
+  residualBlocks: whole(0, maxBlocks),
+  attentionResolutions: listOf(whole(1, limits.side), 0, 2 * maxLevels),
+  middleAttention: optional(flag),
+  groups: optional(whole(1, limits.width)),
+  latentChannels: whole(1, limits.width),
+  quantizer: object,
+};
 
 /** Channels into and out of each level, and whether it has attention. */
 interface Level {
@@ -165,13 +170,13 @@ function decoder(scope: ParamScope, config: VqganConfig): Layer {
 }
 
 function checkConfig(config: VqganConfig): void {
-  checkOptions("vqgan", config, optionNames);
+  checkFields("vqgan", config, rules);
   const groups = config.groups ?? 32;
   for (const width of [config.channels, ...levelsOf(config).map(({ channels }) => channels)]) {
-    if (width % groups === 0) continue;
+    if (width % groups === 0 && width <= limits.width) continue;
     throw new DiffusionError(
       "option",
-      `vqgan: expected channel counts divisible by ${groups} groups, got ${width}`,
+      `vqgan: expected channel counts up to ${limits.width} and divisible by ${groups} groups, got ${width}`,
     );
   }
 }

@@ -1,7 +1,8 @@
 // A VQGAN ready to use: images to token ids and back, in batches of a few compiled sizes.
-import { DiffusionError, formatShape } from "../errors.js";
+import { checkOptions, DiffusionError, formatShape } from "../errors.js";
 import { toFloatImage, toByteImage, type ByteImage, type Image } from "../image/image-io.js";
 import type { Graph } from "../ir/graph.js";
+import { limits, shown, whole } from "../models/check-config.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
 import { Buffer } from "../runtime/buffer.js";
 import { SessionCache } from "./session-cache.js";
@@ -15,6 +16,7 @@ export interface CodecOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
+const optionNames = ["batchSize", "signal", "onProgress"];
 const defaultBatch = 8;
 
 export class Codec {
@@ -29,6 +31,12 @@ export class Codec {
   ) {
     this.model = vqgan(config);
     const side = config.resolution / this.model.stride;
+    if (!Number.isInteger(side)) {
+      throw new DiffusionError(
+        "option",
+        `codec: expected a resolution divisible by the ${this.model.stride} pixels of a token, got ${config.resolution}`,
+      );
+    }
     this.grid = [side, side];
     const specs = [...this.model.parameters, ...this.model.states];
     this.#sessions = new SessionCache(
@@ -44,13 +52,19 @@ export class Codec {
 
   /** Token ids (count * N) of pictures of the codec's size. Throws "shape" for another size. */
   async encode(images: readonly Image[], options: CodecOptions = {}): Promise<Int32Array> {
+    checkOptions("encode", options, optionNames);
     const { resolution: size } = this.config;
-    for (const { width, height } of images) {
-      if (width === size && height === size) continue;
-      throw new DiffusionError(
-        "shape",
-        `encode: expected pictures of ${size} x ${size}, got ${width} x ${height}; decode them with { size: ${size} }`,
-      );
+    for (const { width, height, data } of images) {
+      if (width !== size || height !== size)
+        throw new DiffusionError(
+          "shape",
+          `encode: expected pictures of ${size} x ${size}, got ${width} x ${height}; decode them with { size: ${size} }`,
+        );
+      if (data.length !== size * size * 3)
+        throw new DiffusionError(
+          "shape",
+          `encode: expected ${size * size * 3} values of ${size} x ${size} x 3, got ${data.length}`,
+        );
     }
     const N = this.tokensPerImage;
     const tokens = new Int32Array(images.length * N);
@@ -67,6 +81,9 @@ export class Codec {
 
   /** Pictures of token ids (count * N). Throws "shape" or "data" for a wrong number of tokens or an id out of range. */
   async decode(tokens: Int32Array, options: CodecOptions = {}): Promise<ByteImage[]> {
+    checkOptions("decode", options, optionNames);
+    if (!(tokens instanceof Int32Array))
+      throw new DiffusionError("dtype", `decode: expected an Int32Array, got ${shown(tokens)}`);
     const N = this.tokensPerImage;
     const { codes } = this.config.quantizer;
     if (tokens.length === 0 || tokens.length % N !== 0) {
@@ -103,6 +120,12 @@ export class Codec {
     { batchSize = defaultBatch, onProgress }: CodecOptions,
     run: (first: number, count: number) => Promise<void>,
   ): Promise<void> {
+    const expected = whole(1, limits.batch)(batchSize);
+    if (expected)
+      throw new DiffusionError(
+        "option",
+        `codec: expected batchSize to be ${expected}, got ${shown(batchSize)}`,
+      );
     for (let first = 0; first < total; first += batchSize) {
       const count = Math.min(batchSize, total - first);
       await run(first, count);

@@ -1,10 +1,20 @@
 // A pipeline is a folder: pipeline.json (what it is, configurations, provenance) and one weights file per component.
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DiffusionError, nearestName } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
+import {
+  checkFields,
+  object,
+  oneOf,
+  optional,
+  recordOf,
+  shown,
+  text,
+  type Rules,
+} from "../models/check-config.js";
 import { version } from "../version.js";
 
 export interface ComponentFile {
@@ -29,6 +39,7 @@ export interface PipelineFile {
 }
 
 const fileName = "pipeline.json";
+const maxFileBytes = 16 * 2 ** 20; // a real one has a few kilobytes
 
 /** The folder `models/` of this package. */
 export function packagedModels(): string {
@@ -47,12 +58,19 @@ export function packagedModels(): string {
 
 /** Resolves a folder path, or the name of a pipeline in the package. Throws "checkpoint" with the nearest name. */
 export async function pipelineFolder(folderOrName: string): Promise<string> {
+  if (typeof folderOrName !== "string" || folderOrName === "")
+    throw new DiffusionError(
+      "option",
+      `loadPipeline: expected the name or folder of a pipeline, got ${shown(folderOrName)}`,
+    );
   if (existsSync(join(folderOrName, fileName))) return resolve(folderOrName);
   const packaged = packagedModels();
   if (/^[\w.-]+$/.test(folderOrName) && existsSync(join(packaged, folderOrName, fileName))) {
     return join(packaged, folderOrName);
   }
-  const names = existsSync(packaged) ? await readdir(packaged) : [];
+  const names = (existsSync(packaged) ? await readdir(packaged) : []).filter((name) =>
+    existsSync(join(packaged, name, fileName)),
+  );
   const near = nearestName(folderOrName, names);
   throw new DiffusionError(
     "checkpoint",
@@ -65,6 +83,8 @@ export async function readPipelineFile(folder: string): Promise<PipelineFile> {
   const path = join(folder, fileName);
   let value: unknown;
   try {
+    const { size } = await stat(path);
+    if (size > maxFileBytes) throw new Error(`${size} bytes, more than ${maxFileBytes}`);
     value = JSON.parse(await readFile(path, "utf8"));
   } catch (cause) {
     throw new DiffusionError(
@@ -76,42 +96,44 @@ export async function readPipelineFile(folder: string): Promise<PipelineFile> {
   return checkPipelineFile(path, value);
 }
 
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
+const fileRules: Rules = {
+  format: oneOf("smalti"),
+  formatVersion: (value) =>
+    value === 1 ? undefined : "1 (a newer smalti may have written this file)",
+  kind: text(64),
+  name: text(256),
+  code: text(64),
+  components: recordOf(object, 64),
+  settings: object,
+  training: optional(object),
+};
+
+const componentRules: Rules = {
+  model: text(64),
+  config: object,
+  weights: (value) =>
+    typeof value === "string" && /^[\w.-]{1,200}\.safetensors$/.test(value)
+      ? undefined
+      : "the name of a .safetensors file in the folder",
+};
 
 function checkPipelineFile(path: string, value: unknown): PipelineFile {
-  const wrong = (expected: string, got: unknown): never => {
-    throw new DiffusionError(
-      "checkpoint",
-      `${path}: expected ${expected}, got ${JSON.stringify(got)?.slice(0, 80)}`,
-    );
-  };
-  if (!isObject(value)) return wrong("a JSON object", value);
-  if (value["format"] !== "smalti") wrong('"format": "smalti"', value["format"]);
-  if (value["formatVersion"] !== 1)
-    wrong('"formatVersion": 1 (a newer smalti may have written this)', value["formatVersion"]);
-  for (const key of ["kind", "name", "code"])
-    if (typeof value[key] !== "string") wrong(`a string "${key}"`, value[key]);
-  const { components, settings } = value;
-  if (!isObject(components)) return wrong('an object "components"', components);
-  if (!isObject(settings)) return wrong('an object "settings"', settings);
-  for (const [name, component] of Object.entries(components)) {
-    if (
-      !isObject(component) ||
-      typeof component["model"] !== "string" ||
-      !isObject(component["config"])
-    ) {
-      return wrong(`"components.${name}" with model, config and weights`, component);
-    }
-    const weights = component["weights"];
-    if (typeof weights !== "string" || !/^[\w.-]+\.safetensors$/.test(weights)) {
-      wrong(
-        `"components.${name}.weights" to be the name of a .safetensors file in the folder`,
-        weights,
-      );
-    }
+  checkingFile(path, () => {
+    checkFields(fileName, value, fileRules);
+    for (const [name, component] of Object.entries((value as PipelineFile).components))
+      checkFields(`components.${name.slice(0, 64)}`, component, componentRules);
+  });
+  return value as PipelineFile;
+}
+
+/** Runs `check`; a wrong configuration then counts as a fault of the file at `path`, code "checkpoint". */
+export function checkingFile<T>(path: string, check: () => T): T {
+  try {
+    return check();
+  } catch (cause) {
+    if (!(cause instanceof DiffusionError) || cause.code !== "option") throw cause;
+    throw new DiffusionError("checkpoint", `${path}: ${cause.message}`, { cause });
   }
-  return value as unknown as PipelineFile;
 }
 
 /** Makes the folder, lets `writeParts` fill it, and writes pipeline.json last: a folder that has one is complete. */

@@ -2,7 +2,7 @@
 // Source: Gu et al. 2021, arXiv:2111.14822.
 import { join } from "node:path";
 import { loadWeights, saveWeights } from "../checkpoint/weights.js";
-import { checkOptions, DiffusionError, nearestName } from "../errors.js";
+import { DiffusionError, nearestName } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
@@ -14,17 +14,21 @@ import {
 import { Buffer } from "../runtime/buffer.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
+import { checkFields, optional, shown, text, whole } from "../models/check-config.js";
+import { samplingRules } from "../trainers/recipe.js";
+import { checkGenerateOptions, checkSampling, checkSettings } from "./check-generate.js";
 import { Codec, type CodecOptions } from "./codec.js";
 import type { GenerateEvent } from "./events.js";
 import { GeneratedImage } from "./generated-image.js";
 import {
+  checkingFile,
   pipelineFolder,
   readPipelineFile,
   writePipelineFile,
   type PipelineFile,
 } from "./pipeline.js";
 import { SessionCache } from "./session-cache.js";
-import { sampleTokens, samplerNames, type SamplerName, type TokenJob } from "./token-sampling.js";
+import { sampleTokens, type SamplerName, type TokenJob } from "./token-sampling.js";
 
 /** What a VQ-Diffusion pipeline keeps in pipeline.json beside its components. */
 export interface VqDiffusionSettings {
@@ -74,11 +78,6 @@ export interface GenerateOptions {
   onProgress?: (event: { step: number; steps: number }) => void;
   onWarning?: (message: string) => void;
 }
-
-const generateNames = [
-  "prompt", "style", "category", "count", "seed", "firstSample", "steps", "guidanceScale", "truncation", "temperature",
-  "topK", "sampler", "image", "mask", "batchSize", "signal", "onProgress", "onWarning", "previewEvery",
-]; // prettier-ignore
 
 export interface StreamOptions extends GenerateOptions {
   /** Steps between previews; default 0 = none. */
@@ -180,7 +179,7 @@ export class VqDiffusionPipeline implements Disposable {
 
   /** As generate, yielding warnings, steps and previews on the way; the last event carries the pictures. */
   async *stream(options: StreamOptions = {}): AsyncGenerator<GenerateEvent> {
-    checkOptions("generate", options, generateNames);
+    checkGenerateOptions(options);
     const jobs = this.#jobs(options);
     const settings = this.#samplingSettings(options);
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
@@ -223,8 +222,9 @@ export class VqDiffusionPipeline implements Disposable {
     metadata: GenerationMetadata,
     options: { signal?: AbortSignal } = {},
   ): Promise<GeneratedImage> {
+    checkMetadata(metadata);
     const { prompt = "", seed = 0, settings = {} } = metadata;
-    const { sample = 0, style, category, inpainted, ...rest } = settings as Record<string, unknown>;
+    const { sample = 0, style, category, inpainted, ...rest } = settings;
     if (inpainted) {
       throw new DiffusionError(
         "data",
@@ -247,6 +247,11 @@ export class VqDiffusionPipeline implements Disposable {
     const { prompt = "", count = 1, firstSample = 0, style, category } = options;
     const prompts = typeof prompt === "string" ? [prompt] : prompt;
     for (const [name, value] of Object.entries({ style, category })) {
+      if (value !== undefined && !this.settings.attributes[name])
+        throw new DiffusionError(
+          "option",
+          `generate: expected no ${name}, which this model does not know, got ${shown(value)}`,
+        );
       if (value === undefined || typeof value === "string" || value.length === prompts.length)
         continue;
       throw new DiffusionError(
@@ -291,28 +296,10 @@ export class VqDiffusionPipeline implements Disposable {
         options[name as keyof typeof defaults] ?? value,
       ]),
     ) as VqDiffusionSettings["defaults"];
-    const within = (
-      name: "guidanceScale" | "truncation" | "temperature" | "topK",
-      low: number,
-      high: number,
-    ): void => {
-      const value = settings[name];
-      if (value >= low && value <= high) return;
-      throw new DiffusionError(
-        "option",
-        `generate: expected ${name} from ${low} to ${high}, got ${value}`,
-      );
-    };
-    within("guidanceScale", 0, 100);
-    within("truncation", 0, 1);
-    within("temperature", 0.01, 100);
-    within("topK", 0, this.#model.config.transformer.codes);
-    if (!samplerNames.includes(settings.sampler)) {
-      throw new DiffusionError(
-        "option",
-        `generate: expected sampler to be one of ${samplerNames.join(", ")}, got "${settings.sampler}"`,
-      );
-    }
+    checkSampling("generate", settings, {
+      timesteps: this.#schedule.timesteps,
+      codes: this.#model.config.transformer.codes,
+    });
     return settings;
   }
 
@@ -440,6 +427,31 @@ export class VqDiffusionPipeline implements Disposable {
   }
 }
 
+/** Metadata comes from a PNG of a stranger. Throws "data". */
+function checkMetadata({ prompt, seed, settings = {} }: GenerationMetadata): void {
+  try {
+    checkFields("settings", settings, {
+      ...Object.fromEntries(
+        Object.entries(samplingRules).map(([name, rule]) => [name, optional(rule)]),
+      ),
+      sample: optional(whole(0, 2 ** 31 - 1)),
+      style: optional(text(256)),
+      category: optional(text(256)),
+      inpainted: () => undefined,
+    });
+    checkFields(
+      "metadata",
+      { prompt, seed },
+      {
+        prompt: optional(text(4096)),
+        seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
+      },
+    );
+  } catch (cause) {
+    throw new DiffusionError("data", `regenerate: ${(cause as Error).message}`, { cause });
+  }
+}
+
 const weightsOf = (buffers: ReadonlyMap<string, Buffer>): Map<string, Float32Array> =>
   new Map([...buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]));
 
@@ -483,30 +495,53 @@ export async function saveVqDiffusion(folder: string, parts: VqDiffusionParts): 
   });
 }
 
+const describeComponents = ({ components }: PipelineFile): string =>
+  Object.entries(components)
+    .slice(0, 8)
+    .map(([name, { model }]) => `${name} (${model})`)
+    .join(", ") || "no components";
+
 /** Loads a pipeline from a folder, or by the name of one in the package. Throws "checkpoint" when something is wrong. */
 export async function loadPipeline(folderOrName: string): Promise<VqDiffusionPipeline> {
   const folder = await pipelineFolder(folderOrName);
   const file = await readPipelineFile(folder);
   const { codec: codecFile, model: modelFile } = file.components;
-  if (file.kind !== "vq-diffusion" || !codecFile || !modelFile) {
+  if (
+    file.kind !== "vq-diffusion" ||
+    codecFile?.model !== "vqgan" ||
+    modelFile?.model !== "text-to-token"
+  ) {
     throw new DiffusionError(
       "checkpoint",
-      `${folder}: expected a pipeline of kind vq-diffusion with components codec and model, got kind "${file.kind}" with ${Object.keys(file.components).join(", ")}`,
+      `${folder}: expected a pipeline of kind vq-diffusion with components codec (vqgan) and model (text-to-token), got kind "${file.kind}" with ${describeComponents(file)}`,
     );
   }
+  const path = join(folder, "pipeline.json");
   const codecConfig = codecFile.config as unknown as VqganConfig;
-  const shape = vqgan(codecConfig);
-  const model = textToToken(modelFile.config as unknown as TextToTokenConfig);
-  const codec = new Codec(
-    codecConfig,
-    await loadWeights(join(folder, codecFile.weights), [...shape.parameters, ...shape.states]),
-  );
+  const modelConfig = modelFile.config as unknown as TextToTokenConfig;
+  const settings = file.settings as unknown as VqDiffusionSettings;
+  const { shape, model } = checkingFile(path, () => {
+    const parts = { shape: vqgan(codecConfig), model: textToToken(modelConfig) };
+    const side = codecConfig.resolution / parts.shape.stride;
+    checkSettings(settings, {
+      codec: { codes: codecConfig.quantizer.codes, grid: [side, side] },
+      model: modelConfig,
+    });
+    return parts;
+  });
+  const codecWeights = await loadWeights(join(folder, codecFile.weights), [
+    ...shape.parameters,
+    ...shape.states,
+  ]);
   const weights = await loadWeights(join(folder, modelFile.weights), model.parameters);
   const tokenizer = await TextTokenizer.load(join(folder, files.tokenizer));
-  return new VqDiffusionPipeline(
-    file.name,
-    folder,
-    file.settings as unknown as VqDiffusionSettings,
-    { codec, model, weights, tokenizer },
-  );
+  const { vocabulary, padToken = 0 } = modelConfig.condition.text;
+  if (tokenizer.vocabularySize !== vocabulary || tokenizer.padId !== padToken) {
+    throw new DiffusionError(
+      "checkpoint",
+      `${join(folder, files.tokenizer)}: expected ${vocabulary} tokens with padding ${padToken} as the model has, got ${tokenizer.vocabularySize} with padding ${tokenizer.padId}`,
+    );
+  }
+  const codec = new Codec(codecConfig, codecWeights);
+  return new VqDiffusionPipeline(file.name, folder, settings, { codec, model, weights, tokenizer });
 }

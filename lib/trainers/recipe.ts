@@ -15,6 +15,7 @@ import {
   text,
   whole,
   without,
+  type Rule,
   type Rules,
 } from "../models/check-config.js";
 import { textEncoder, textEncoderRules, type TextEncoderConfig } from "../models/text-encoder.js";
@@ -82,7 +83,7 @@ const weight = real(0, 1e6);
 const level = listOf(probability, 1, limits.timesteps);
 
 /** A mask-and-replace process without its codes. */
-export const processRules: Rules & Record<keyof VqDiffusionRecipe["process"], unknown> = {
+export const processRules: Readonly<Record<keyof VqDiffusionRecipe["process"], Rule>> = {
   timesteps: optional(whole(1, limits.timesteps)),
   preset: optional(oneOf("released", "paper90")),
   endpoints: optional(object),
@@ -105,7 +106,7 @@ export function checkProcess(where: string, process: unknown): void {
 }
 
 /** Settings of sampling. */
-export const samplingRules: Rules & Record<keyof VqDiffusionRecipe["sampling"], unknown> = {
+export const samplingRules: Readonly<Record<keyof VqDiffusionRecipe["sampling"], Rule>> = {
   steps: whole(1, limits.timesteps),
   guidanceScale: real(0, 100),
   truncation: probability,
@@ -149,7 +150,7 @@ const recipeRules: Record<Recipe["kind"], Rules> = {
   },
 };
 
-const optimiserRules: Rules & Record<keyof OptimiserOptions, unknown> = {
+const optimiserRules: Readonly<Record<keyof OptimiserOptions, Rule>> = {
   betas: optional(listOf(real(0, 1 - 1e-9), 2, 2)),
   eps: optional(real(0, 1)),
   weightDecay: optional(weight),
