@@ -74,6 +74,7 @@ const wideCases: OpCase[] = [
   { op: "exp", inputs: [real([301], between(-86, 88))], isSmooth: false, isElementwise: true },
   { op: "exp", inputs: [real([33], cycle([-200, -104, 0, 1e-8, -Infinity]))], isSmooth: false },
   { op: "log", inputs: [real([131], between(1e-30, 1e30))], isSmooth: false, isElementwise: true },
+  { op: "log1p", inputs: [real([33], cycle([-1, 0, 1e-8, 1e30, Infinity]))], isSmooth: false },
   { op: "tanh", inputs: [real([67], between(-40, 40))], isSmooth: false },
   { op: "tanh", inputs: [real([67], between(-1e-3, 1e-3))], isElementwise: true, isSmooth: false },
   { op: "sigmoid", inputs: [real([67], between(-90, 90))], isSmooth: false },
