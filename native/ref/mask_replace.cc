@@ -60,9 +60,8 @@ struct StepScratch {
   int32_t* order;  // (K)
 };
 
-// log p = log p_u + s (log p_c - log p_u), not normalised. Ho and Salimans 2022, arXiv:2207.12598,
-// eq. 6, on categorical distributions. A category that either model excludes keeps the conditional
-// value.
+// log p = log p_u + s (log p_c - log p_u), not normalised. Tang et al. 2022, arXiv:2205.16007, with
+// s = 1 for no guidance. A category that either model excludes keeps the conditional value.
 void guide(double* log_p, const double* log_uncond, double scale, int64_t K) {
   for (int64_t k = 0; k < K; ++k) {
     if (std::isinf(log_p[k]) || std::isinf(log_uncond[k])) continue;
@@ -94,9 +93,8 @@ int64_t argmax(const double* p, int64_t K) {
 }
 
 // Keep the top k and, of those, each category before which the mass is below the truncation rate;
-// zero the rest without renormalising. Gu et al. 2021, arXiv:2111.14822, section 4.2 (truncation
-// sampling); reference implementation microsoft/VQ-Diffusion,
-// image_synthesis/modeling/models/dalle.py.
+// zero the rest without renormalising. Gu et al. 2021, arXiv:2111.14822, truncation sampling, as in
+// predict_start_with_truncation of microsoft/VQ-Diffusion (modeling/models/dalle.py).
 void truncate(const Settings& settings, int64_t K, const StepScratch& scratch) {
   const int64_t top_k = settings.top_k > 0 ? smaller(settings.top_k, K) : K;
   if (top_k == K && settings.truncation >= 1.0) return;
