@@ -19,6 +19,7 @@ class Canonicaliser {
     for (Node& node : graph_.nodes) {
       for (int& input : node.inputs) input = replacement_[static_cast<size_t>(input)];
       fold_operands(node);
+      join_pads(node);
       const int same = equivalent(node);
       if (same >= 0) replacement_[static_cast<size_t>(node.outputs[0])] = same;
       if (same < 0) merge_equal(node);
@@ -96,6 +97,13 @@ class Canonicaliser {
       fold_transpose(node, 0, "transposeA");
       fold_transpose(node, 1, "transposeB");
     }
+    if (node.op == "sum") {  // one pass without the squares in memory
+      const Node* square = maker(node.inputs[0]);
+      if (square != nullptr && square->op == "square" && graph_.out(*square).dtype != Dtype::i32) {
+        node.op = "sumSquares";
+        node.inputs[0] = square->inputs[0];
+      }
+    }
     if (is_pointwise(node.op)) {
       for (int& input : node.inputs) {
         while (is_repeated(input)) input = maker(input)->inputs[0];
@@ -136,6 +144,73 @@ class Canonicaliser {
     static const std::string mark = "recompute";
     const size_t size = node.scope.size();
     return size >= mark.size() && node.scope.compare(size - mark.size(), mark.size(), mark) == 0;
+  }
+
+  // A value that is zero outside pieces along one axis.
+  struct Pieces {
+    struct Piece {
+      int64_t start;
+      int64_t size;
+      int value;
+    };
+    int axis = -1;
+    std::vector<Piece> list;  // ascending, disjoint
+  };
+
+  // The padding of one axis by zeros.
+  Pieces padded_piece(const Node& node) const {
+    Pieces pieces;
+    if (node.number("value") != 0) return pieces;
+    const Shape& from = shape(node.inputs[0]);
+    const std::vector<int64_t> low = node.integers("low");
+    for (int i = 0; i < from.rank; ++i) {
+      if (from[i] == graph_.out(node).shape[i]) continue;
+      if (pieces.axis >= 0) return {};
+      pieces.axis = i;
+      pieces.list = {{low[static_cast<size_t>(i)], from[i], node.inputs[0]}};
+    }
+    return pieces;
+  }
+
+  // Pieces of the sum of two such values; none if they overlap.
+  static Pieces merged(const Pieces& a, const Pieces& b) {
+    Pieces result;
+    if (a.axis < 0 || a.axis != b.axis) return result;
+    result.list = a.list;
+    result.list.insert(result.list.end(), b.list.begin(), b.list.end());
+    std::sort(result.list.begin(), result.list.end(),
+              [](const Pieces::Piece& x, const Pieces::Piece& y) { return x.start < y.start; });
+    for (size_t i = 1; i < result.list.size(); ++i) {
+      if (result.list[i - 1].start + result.list[i - 1].size > result.list[i].start) return {};
+    }
+    result.axis = a.axis;
+    return result;
+  }
+
+  // The gradient of a split is a sum of padded parts: where they fill the axis it is their
+  // concatenation.
+  void join_pads(Node& node) {
+    if (node.op == "pad") {
+      if (Pieces pieces = padded_piece(node); pieces.axis >= 0)
+        pieces_[node.outputs[0]] = std::move(pieces);
+      return;
+    }
+    if (node.op != "add") return;
+    const auto a = pieces_.find(node.inputs[0]);
+    const auto b = pieces_.find(node.inputs[1]);
+    if (a == pieces_.end() || b == pieces_.end() || shape(a->first) != shape(b->first)) return;
+    Pieces pieces = merged(a->second, b->second);
+    if (pieces.axis < 0) return;
+    int64_t filled = 0;
+    for (const Pieces::Piece& piece : pieces.list) filled += piece.size;
+    if (filled < graph_.out(node).shape[pieces.axis]) {
+      pieces_[node.outputs[0]] = std::move(pieces);
+      return;
+    }
+    node.op = "concat";
+    node.inputs.clear();
+    for (const Pieces::Piece& piece : pieces.list) node.inputs.push_back(piece.value);
+    node.attrs = {{"axis", static_cast<double>(pieces.axis)}};
   }
 
   // Every op is a pure function of inputs and attributes, random numbers included.
@@ -197,6 +272,7 @@ class Canonicaliser {
   Graph graph_;
   std::vector<int> replacement_;
   std::map<std::string, std::vector<int>> seen_;
+  std::map<int, Pieces> pieces_;
 };
 
 }  // namespace

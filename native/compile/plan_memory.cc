@@ -7,6 +7,7 @@
 
 #include "native/compile/binder.h"
 #include "native/compile/stages.h"
+#include "native/core/error.h"
 
 namespace smalti {
 namespace {
@@ -14,6 +15,15 @@ namespace {
 constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Packed and padded forms of hostile sizes must not overflow their sum.
+int64_t checked(int64_t bytes) {
+  constexpr int64_t kMaxBytes = int64_t{1} << 55;
+  if (bytes < 0 || bytes > kMaxBytes)
+    throw Error(ErrorCode::memory,
+                "plan: expected tensors that fit a machine, got more than 2^55 bytes");
+  return bytes;
+}
 
 // Lowest-waste offset for a block of `bytes` among occupied [begin, end) ranges.
 int64_t best_fit(std::vector<std::pair<int64_t, int64_t>>& occupied, int64_t bytes) {
@@ -51,8 +61,8 @@ ArenaPlan place_in_order(const std::vector<Lifetime>& lifetimes, Before before) 
         occupied.emplace_back(plan.offsets[j], plan.offsets[j] + aligned(other.bytes));
       }
     }
-    plan.offsets[i] = best_fit(occupied, aligned(life.bytes));
-    plan.bytes = std::max(plan.bytes, plan.offsets[i] + aligned(life.bytes));
+    plan.offsets[i] = best_fit(occupied, aligned(checked(life.bytes)));
+    plan.bytes = std::max(plan.bytes, checked(plan.offsets[i] + aligned(checked(life.bytes))));
     placed.push_back(i);
   }
   return plan;
@@ -162,7 +172,8 @@ class Planner {
   void place_persistent(const std::set<int>& kept) {
     for (const int root : kept) {
       place(root, {Space::persistent, 0, plan_.persistent_bytes});
-      plan_.persistent_bytes += aligned(module_.spec(root).bytes());
+      plan_.persistent_bytes =
+          checked(plan_.persistent_bytes + aligned(checked(module_.spec(root).bytes())));
     }
   }
 

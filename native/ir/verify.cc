@@ -40,6 +40,18 @@ void verify_order(const Graph& graph) {
   }
 }
 
+// Far beyond any machine, far below what sums of byte counts can hold.
+void verify_size(const Graph& graph) {
+  constexpr int64_t kMaxTotalBytes = int64_t{1} << 48;
+  int64_t total = 0;
+  for (const Value& value : graph.values) {
+    total += value.spec.bytes();
+    if (total > kMaxTotalBytes)
+      throw Error(ErrorCode::memory,
+                  "verify: expected tensors of at most 2^48 bytes in all, got more");
+  }
+}
+
 void verify_node(const Graph& graph, const Node& node) {
   Specs inputs;
   Specs declared;
@@ -185,6 +197,7 @@ std::vector<std::string> op_names() {
 
 void verify(const Graph& graph) {
   verify_order(graph);
+  verify_size(graph);
   for (const Node& node : graph.nodes) {
     if (node.outputs.empty()) fail("expected outputs of " + node.op + ", got none");
     verify_node(graph, node);
