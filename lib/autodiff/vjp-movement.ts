@@ -1,4 +1,5 @@
 // Gradients of ops that only move elements: each is the transpose of the move.
+import { sizeOf } from "../ir/shape.js";
 import { gather, gatherLast, pad, scatterAdd, scatterLast } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { nonDifferentiable, onlyUpstream, unbroadcast } from "./rule.js";
@@ -6,26 +7,27 @@ import type { Rule, RuleTable } from "./rule.js";
 
 const list = (attribute: unknown): number[] => [...(attribute as readonly number[])];
 
-/** Put `stride - 1` zeros after every element of each axis. */
-function spread(x: Tensor, strides: readonly number[]): Tensor {
-  const shape = x.shape.flatMap((size) => [size, 1]);
-  const high = strides.flatMap((stride) => [0, stride - 1]);
-  const low = high.map(() => 0);
-  return pad(x.reshape(shape), low, high).reshape(x.shape.map((size, i) => size * strides[i]!));
+/** Put `stride - 1` zeros between the elements of one axis. */
+function spread(x: Tensor, axis: number, stride: number): Tensor {
+  if (stride === 1) return x;
+  const size = x.shape[axis]!;
+  const [before, after] = [x.shape.slice(0, axis), x.shape.slice(axis + 1)];
+  const rows = pad(x.reshape([sizeOf(before), size, 1, sizeOf(after)]), [0, 0, 0, 0], [0, 0, stride - 1, 0]); // prettier-ignore
+  const span = (size - 1) * stride + 1;
+  const whole = rows.reshape([sizeOf(before), size * stride, sizeOf(after)]);
+  return whole
+    .slice([0, 0, 0], [sizeOf(before), span, sizeOf(after)])
+    .reshape([...before, span, ...after]);
 }
 
 const slice: Rule = (context) => {
   const x = context.inputs[0]!;
   const starts = list(context.attrs.starts);
   const strides = list(context.attrs.strides);
-  let g = onlyUpstream(context);
-  if (strides.some((stride) => stride > 1)) {
-    const spans = g.shape.map((size, i) => (size - 1) * strides[i]! + 1);
-    g = spread(g, strides).slice(
-      spans.map(() => 0),
-      spans,
-    );
-  }
+  const g = strides.reduce<Tensor>(
+    (part, stride, axis) => spread(part, axis, stride),
+    onlyUpstream(context),
+  );
   const high = x.shape.map((size, i) => size - starts[i]! - g.shape[i]!);
   return [pad(g, starts, high)];
 };

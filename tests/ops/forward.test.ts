@@ -1,6 +1,7 @@
 // Every case on every backend in f32, against the same graph in f64 on the reference backend.
 import { describe, expect, it } from "vitest";
 import { caseName, opCases } from "./cases.js";
+import { largeCases } from "./cases-large.js";
 import { backends, excess, feedsOf, forwardGraph, isReal, run } from "./harness.js";
 import type { OpCase } from "./cases.js";
 import type { Feeds } from "./harness.js";
@@ -18,8 +19,10 @@ function faults(ours: Feeds, plain: Feeds, exact: Feeds, c: OpCase): string[] {
   });
 }
 
-describe.each([...new Set(opCases.map(({ op }) => op))])("%s", (op) => {
-  const rows = opCases.filter((c) => c.op === op);
+const cases = [...opCases, ...largeCases];
+
+describe.each([...new Set(cases.map(({ op }) => op))])("%s", (op) => {
+  const rows = cases.filter((c) => c.op === op);
   it.each(rows.map((c) => [caseName(c), c] as const))("%s", async (_, c) => {
     const exact = await run(forwardGraph(c, "f64"), "ref", feedsOf(c, "f64"));
     const graph = forwardGraph(c, "f32");

@@ -6,6 +6,7 @@ import { trace } from "../../lib/trace/trace.js";
 import type { Trace } from "../../lib/trace/trace.js";
 import { opCases } from "./cases.js";
 import type { OpCase } from "./cases.js";
+import { largeCases } from "./cases-large.js";
 import { applyCase } from "./harness.js";
 import type { Real } from "./harness.js";
 import { gaussian, hashName, uniformStream } from "./operand.js";
@@ -13,9 +14,11 @@ import { gaussian, hashName, uniformStream } from "./operand.js";
 const isDifferentiated = (c: OpCase, i: number): boolean =>
   c.inputs[i]!.dtype === "real" && !c.inputs[i]!.isFixed;
 
-export const smoothCases = opCases.filter(
-  (c) => (c.isSmooth ?? true) && c.inputs.some((_, i) => isDifferentiated(c, i)),
-);
+const isSmooth = (c: OpCase): boolean =>
+  (c.isSmooth ?? true) && c.inputs.some((_, i) => isDifferentiated(c, i));
+
+export const smoothCases = opCases.filter(isSmooth);
+export const largeSmoothCases = largeCases.filter(isSmooth);
 
 export function noise(name: string, count: number): number[] {
   const draw = uniformStream(hashName(name));

@@ -3,7 +3,13 @@ import { describe, expect, it } from "vitest";
 import { caseName } from "./cases.js";
 import type { OpCase } from "./cases.js";
 import type { Graph } from "../../lib/ir/graph.js";
-import { gradientGraph, noise, secondGraph, smoothCases } from "./gradient-graph.js";
+import {
+  gradientGraph,
+  largeSmoothCases,
+  noise,
+  secondGraph,
+  smoothCases,
+} from "./gradient-graph.js";
 import { backends, excess, feedsOf, run, runner } from "./harness.js";
 
 const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => {
@@ -56,7 +62,11 @@ describe.each([...new Set(smoothCases.map(({ op }) => op))])("%s", (op) => {
     it.each(twice)("%s, twice", async (_, c) => expectMatchesDifferences(secondGraph(c), c));
   }
 
-  it.each(rows)("%s in f32", async (_, c) => {
+  const all = [
+    ...rows,
+    ...largeSmoothCases.filter((c) => c.op === op).map((c) => [caseName(c), c] as const),
+  ];
+  it.each(all)("%s in f32", async (_, c) => {
     const exact = await run(gradientGraph(c, "f64"), "ref", feedsOf(c, "f64"));
     const graph = gradientGraph(c, "f32");
     const plain = await run(graph, "ref", feedsOf(c, "f32"));

@@ -93,19 +93,39 @@ function casting(dtype: DType): Scalar {
     case "f64":
       return (x) => x!;
     case "f16":
-      return (x) => halfBits(x!, 5, 10);
+      return (x) => halfRounded(x!, "f16");
     case "bf16":
-      return (x) => halfBits(x!, 8, 7);
+      return (x) => halfRounded(x!, "bf16");
   }
 }
 
-/** Bits of a normal number in a 16-bit float, halves to even. */
-function halfBits(x: number, exponentBits: number, fractionBits: number): number {
+type Half = "f16" | "bf16";
+
+const halfFormats: Record<Half, { exponentBits: number; fractionBits: number }> = {
+  f16: { exponentBits: 5, fractionBits: 10 },
+  bf16: { exponentBits: 8, fractionBits: 7 },
+};
+
+/** Exponent of the last place is this less fractionBits; the least exponent serves subnormal numbers too. */
+const exponentOf = (x: number, bias: number): number =>
+  Math.max(Math.floor(Math.log2(Math.abs(x))), 1 - bias);
+
+/** Nearest number of a 16-bit float, halves to even. */
+function halfRounded(x: number, format: Half): number {
+  const { exponentBits, fractionBits } = halfFormats[format];
+  if (x === 0) return x;
+  const unit = 2 ** (exponentOf(x, 2 ** (exponentBits - 1) - 1) - fractionBits);
+  return Math.sign(x) * roundHalfEven(Math.abs(x) / unit) * unit;
+}
+
+/** Bits of a number that halfRounded returned. */
+export function halfBits(x: number, format: Half): number {
+  const { exponentBits, fractionBits } = halfFormats[format];
   const bias = 2 ** (exponentBits - 1) - 1;
   const sign = x < 0 || Object.is(x, -0) ? 0x8000 : 0;
   if (x === 0) return sign;
-  const exponent = Math.max(Math.floor(Math.log2(Math.abs(x))), 1 - bias);
-  const fraction = roundHalfEven((Math.abs(x) / 2 ** exponent) * 2 ** fractionBits);
+  const exponent = exponentOf(x, bias);
+  const fraction = (Math.abs(x) / 2 ** exponent) * 2 ** fractionBits;
   return sign + ((exponent + bias - 1) << fractionBits) + fraction;
 }
 

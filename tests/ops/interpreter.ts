@@ -5,7 +5,7 @@ import { decomposeAll } from "../../lib/trace/lower.js";
 import { at, broadcastAt, gridOf, indexOf, placeOf, sizeOf } from "./grid.js";
 import type { Grid, Meaning } from "./grid.js";
 import { linearMeaning } from "./interpreter-linear.js";
-import { elementwise } from "./interpreter-pointwise.js";
+import { elementwise, halfBits } from "./interpreter-pointwise.js";
 
 const list = (value: unknown): number[] => value as number[];
 
@@ -172,7 +172,12 @@ export function interpret(
     node.outputs.forEach((id, i) => grids.set(id, results[i]!));
   }
   return Object.fromEntries(
-    graph.outputs.map(({ name, value }) => [name, [...grids.get(value)!.data]]),
+    graph.outputs.map(({ name, value }) => {
+      const { data } = grids.get(value)!;
+      const { dtype } = graph.values[value]!;
+      const isHalf = dtype === "f16" || dtype === "bf16";
+      return [name, data.map((x) => (isHalf ? halfBits(x, dtype) : x))];
+    }),
   );
 }
 
