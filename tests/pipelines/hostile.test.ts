@@ -152,7 +152,7 @@ describe("pipeline.json", () => {
         if (loaded instanceof Error) expect(loaded).toBeInstanceOf(DiffusionError);
         else (loaded as VqDiffusionPipeline).dispose();
       }),
-      { numRuns: 300 },
+      { numRuns: 1000 },
     );
   });
 
