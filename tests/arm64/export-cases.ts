@@ -12,8 +12,9 @@ import type { TensorData } from "../../lib/runtime/buffer.js";
 import { native } from "../../lib/runtime/native.js";
 import { lower } from "../../lib/trace/lower.js";
 import { caseName, opCases } from "../ops/cases.js";
+import { largeCases } from "../ops/cases-large.js";
 import type { OpCase } from "../ops/cases.js";
-import { gradientGraph, smoothCases } from "../ops/gradient-graph.js";
+import { gradientGraph, largeSmoothCases, smoothCases } from "../ops/gradient-graph.js";
 import { feedsOf, forwardGraph, isReal, limitsOf, run } from "../ops/harness.js";
 import type { Comparison, Feeds, Real } from "../ops/harness.js";
 
@@ -83,7 +84,10 @@ it("exports every case", async () => {
   const path = process.env["SMALTI_CASES"];
   expect(path, "SMALTI_CASES names the file to write").toBeTruthy();
   const kernels = new Set(native().kernels());
-  const cases = [...opCases.map(forwardCase), ...smoothCases.map(gradientCase)];
+  const cases = [
+    ...[...opCases, ...largeCases].map(forwardCase),
+    ...[...smoothCases, ...largeSmoothCases].map(gradientCase),
+  ];
   const file = openSync(path!, "w");
   writeSync(file, "SMLC");
   writeSync(file, u32(cases.length));
