@@ -55,10 +55,10 @@ export function conditioner(
   const encoder = textEncoder(config.text, scope.child("text"));
   const attributes = Object.entries(config.attributes ?? {});
   const tables = attributes.map(([name, count]) =>
-    embedding(scope.child("attributes").child(name), { count: count + 1, width }),
+    embedding(scope.child("attributes").child(name), { count: count + 1, width, init: normal(1) }),
   );
   const length = words + attributes.length;
-  const nullTokens = scope.child("null").param("weight", [length, width], normal(0.02));
+  const nullTokens = scope.child("null").param("weight", [length, width], normal(1));
 
   const attributeTokens = (input: ConditionInput, B: number): Tensor[] =>
     attributes.map(([name], i) => {

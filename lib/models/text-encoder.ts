@@ -45,6 +45,10 @@ const kHidden = -3e4;
 
 const weights = { weightInit: normal(0.02), biasInit: zeros };
 
+// Words start at unit scale: the blocks add to them, and with the usual 0.02 what the blocks add soon drowns which word
+// it was (measured on the emoji recipe: after 160k samples the loss did not depend on the caption).
+const wordInit = normal(1);
+
 type Block = (x: Tensor, mask: Tensor) => Tensor;
 
 function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: TextEncoderConfig): Block {
@@ -103,8 +107,8 @@ export function textEncoder(
 ): TextEncoder {
   checkConfig(config);
   const { vocabulary, length, width, layers, padToken = 0 } = config;
-  const words = embedding(scope.child("words"), { count: vocabulary, width });
-  const positions = scope.child("positions").param("weight", [length, width], normal(0.02));
+  const words = embedding(scope.child("words"), { count: vocabulary, width, init: wordInit });
+  const positions = scope.child("positions").param("weight", [length, width], normal(0.1));
   const blocks = Array.from({ length: layers }, (_, i) =>
     block(scope.child("blocks").child(i), config),
   );
