@@ -139,13 +139,6 @@ class Canonicaliser {
     node.attrs.push_back({key, value});
   }
 
-  // The mark of a copy made on purpose, to save memory (lib/autodiff/rematerialise.ts).
-  static bool is_recomputed(const Node& node) {
-    static const std::string mark = "recompute";
-    const size_t size = node.scope.size();
-    return size >= mark.size() && node.scope.compare(size - mark.size(), mark.size(), mark) == 0;
-  }
-
   // A value that is zero outside pieces along one axis.
   struct Pieces {
     struct Piece {
@@ -276,6 +269,12 @@ class Canonicaliser {
 };
 
 }  // namespace
+
+bool is_recomputed(const Node& node) {
+  static const std::string mark = "recompute";
+  const size_t size = node.scope.size();
+  return size >= mark.size() && node.scope.compare(size - mark.size(), mark.size(), mark) == 0;
+}
 
 Graph canonicalise(const Graph& graph) { return Canonicaliser(graph).run(); }
 

@@ -53,6 +53,7 @@ class Fuser {
     group_of_[index(node)] = own;
     const std::vector<int> consumers = consumers_[index(value)];
     for (const int consumer : consumers) {
+      if (is_recomputed(module_.node(consumer)) && !is_recomputed(n)) continue;
       const int other = group_of_[index(consumer)];
       if (other >= 0 && other != own && try_merge(own, other)) own = other;
     }

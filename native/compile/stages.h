@@ -64,6 +64,9 @@ struct Module {
 
 // --- canonicalise.cc: drops what does nothing, merges what is equal.
 Graph canonicalise(const Graph& graph);
+// A copy made on purpose, to be computed late (lib/autodiff/rematerialise.ts): it is neither merged
+// with its original nor fused into what comes before it.
+bool is_recomputed(const Node& node);
 
 // --- alias.cc: reshapes and leading slices share memory; marks what the setup can compute.
 void find_aliases(Module& module);
