@@ -1,7 +1,7 @@
 // Prompts to rows of token ids of one fixed length, through the published tokenizers library. Words
 // the vocabulary does not know are reported, with the nearest one that it does know, so that a
 // pipeline can warn.
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { checkOptions, DiffusionError, nearestName } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
@@ -44,6 +44,9 @@ const specialNames = {
   eos: ["[EOS]", "</s>", "<|endoftext|>", "[SEP]"],
 } as const;
 
+const maxVocabulary = 2 ** 20; // the largest in use have about 260,000 entries
+const maxFileBytes = 64 * 2 ** 20;
+
 export class TextTokenizer {
   readonly padId: number;
   readonly unkId: number;
@@ -59,8 +62,8 @@ export class TextTokenizer {
     readonly json: TokenizerJson,
     where = "tokenizer",
   ) {
+    const vocabulary = checkedVocabulary(json, where);
     this.#tokenizer = construct(json, where);
-    const vocabulary = this.#tokenizer.get_vocab(true);
     const idOf = (kind: keyof typeof specialNames): number => {
       const name = specialNames[kind].find((candidate) => vocabulary.has(candidate));
       if (name === undefined)
@@ -74,9 +77,7 @@ export class TextTokenizer {
     this.unkId = idOf("unk");
     this.bosId = idOf("bos");
     this.eosId = idOf("eos");
-    let largest = -1;
-    for (const id of vocabulary.values()) largest = Math.max(largest, id);
-    this.vocabularySize = largest + 1;
+    this.vocabularySize = vocabulary.size;
     this.#words = [...vocabulary.keys()].filter((word) => word.length > 2 && !word.startsWith("["));
   }
 
@@ -84,6 +85,8 @@ export class TextTokenizer {
   static async load(path: string): Promise<TextTokenizer> {
     let json: unknown;
     try {
+      const { size } = await stat(path);
+      if (size > maxFileBytes) throw new Error(`${size} bytes, more than ${maxFileBytes}`);
       json = JSON.parse(await readFile(path, "utf8"));
     } catch (cause) {
       throw new DiffusionError(
@@ -154,6 +157,42 @@ export class TextTokenizer {
   }
 }
 
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const shown = (value: unknown): string => (JSON.stringify(value) ?? "nothing").slice(0, 60);
+
+/**
+ * Ids by token, of the model and the added tokens together. Throws "checkpoint" unless they are the
+ * whole numbers from 0 on, each once: the library allocates by the largest id.
+ */
+function checkedVocabulary(json: unknown, where: string): Map<string, number> {
+  const fault = (expected: string, got: string): DiffusionError =>
+    new DiffusionError("checkpoint", `${where}: expected ${expected}, got ${got}`);
+  const model = isObject(json) ? json["model"] : undefined;
+  const vocab = isObject(model) ? model["vocab"] : undefined;
+  if (!isObject(json) || !isObject(vocab))
+    throw fault("a Hugging Face tokenizer.json with an object model.vocab", shown(vocab));
+  const added = json["added_tokens"] ?? [];
+  if (!Array.isArray(added)) throw fault("added_tokens to be a list", shown(added));
+  const entries: [unknown, unknown][] = Object.entries(vocab);
+  for (const token of added as unknown[])
+    entries.push(isObject(token) ? [token["content"], token["id"]] : [token, undefined]);
+  const ids = new Map<string, number>();
+  for (const [token, id] of entries) {
+    if (typeof token !== "string") throw fault("an added token with a content", shown(token));
+    if (!Number.isInteger(id) || (ids.has(token) && ids.get(token) !== id))
+      throw fault(`one whole number as the id of ${shown(token)}`, shown(id));
+    ids.set(token, id as number);
+  }
+  if (ids.size > maxVocabulary) throw fault(`at most ${maxVocabulary} tokens`, `${ids.size}`);
+  const seen = new Uint8Array(ids.size);
+  for (const [token, id] of ids)
+    if (id < 0 || id >= ids.size || seen[id]++)
+      throw fault(`ids from 0 to ${ids.size - 1}, each once`, `${id} for ${shown(token)}`);
+  return ids;
+}
+
 function construct(json: TokenizerJson, where: string): Tokenizer {
   try {
     const complete = {
@@ -164,7 +203,9 @@ function construct(json: TokenizerJson, where: string): Tokenizer {
       added_tokens: [],
       ...json,
     };
-    return new Tokenizer(complete, {});
+    const tokenizer = new Tokenizer(complete, {});
+    tokenizer.encode("a b", { add_special_tokens: false }); // broken parts show at the first use
+    return tokenizer;
   } catch (cause) {
     throw new DiffusionError(
       "checkpoint",

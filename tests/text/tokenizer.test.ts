@@ -1,11 +1,17 @@
 // Vocabularies from captions, rows of one length, and words that are not known.
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { DiffusionError } from "../../lib/errors.js";
 import { TextTokenizer } from "../../lib/text/tokenizer.js";
-import { splitWords, trainBpeVocabulary, trainWordVocabulary } from "../../lib/text/vocabulary.js";
+import {
+  splitWords,
+  trainBpeVocabulary,
+  trainWordVocabulary,
+  type TokenizerJson,
+} from "../../lib/text/vocabulary.js";
 
 const captions = [
   "a red apple",
@@ -153,3 +159,49 @@ describe("byte pair vocabulary", () => {
     );
   });
 });
+
+describe("a tokenizer.json of strangers", () => {
+  const good = words.json;
+  const size = words.vocabularySize;
+  const withVocab = (vocab: unknown): unknown => ({ ...good, model: { ...good.model, vocab } });
+
+  it.each<[string, unknown, RegExp]>([
+    ["null", null, /with an object model\.vocab, got nothing/],
+    ["a list", [], /with an object model\.vocab/],
+    ["no model", { ...good, model: null }, /with an object model\.vocab/],
+    ["a list of words", withVocab(["a"]), /with an object model\.vocab, got \["a"\]/],
+    ["a huge id", withVocab({ ...good.model.vocab, x: 1e9 }), /ids from 0 to \d+, each once, got 1000000000 for "x"/],
+    ["a negative id", withVocab({ ...good.model.vocab, x: -1 }), /each once, got -1 for "x"/],
+    ["a fraction", withVocab({ ...good.model.vocab, x: 1.5 }), /whole number as the id of "x", got 1\.5/],
+    ["a text", withVocab({ ...good.model.vocab, x: "x" }), /whole number as the id of "x", got "x"/],
+    ["a gap", withVocab({ ...good.model.vocab, x: size + 1 }), /each once, got/],
+    ["an id twice", withVocab({ ...good.model.vocab, x: 4 }), /each once, got 4/],
+    ["another id for an added token", { ...good, added_tokens: [{ id: 7, content: "[PAD]" }] }, /one whole number as the id of "\[PAD\]", got 7/],
+    ["added tokens without content", { ...good, added_tokens: [{ id: 0 }] }, /added token with a content/],
+    ["a number for added tokens", { ...good, added_tokens: 7 }, /added_tokens to be a list/],
+    ["merges that are a number", { ...good, model: { ...good.model, type: "BPE", merges: 7 } }, /Hugging Face tokenizer\.json, got/],
+    ["a normalizer that is none", { ...good, normalizer: 7 }, /Hugging Face tokenizer\.json, got/],
+  ])("with %s is refused at once", (_, json, message) => {
+    const start = performance.now();
+    const error = errorOf(() => new TextTokenizer(json as TokenizerJson));
+    expect(error).toBeInstanceOf(DiffusionError);
+    expect(error).toMatchObject({ code: "checkpoint" });
+    expect((error as Error).message).toMatch(message);
+    expect(performance.now() - start).toBeLessThan(1000);
+  }); // prettier-ignore
+
+  it("is refused unread when it is too big", async () => {
+    const path = join(await mkdtemp(join(tmpdir(), "smalti-")), "tokenizer.json");
+    await writeFile(path, "{}");
+    await truncate(path, 65 * 2 ** 20);
+    await expect(TextTokenizer.load(path)).rejects.toThrow(/68157440 bytes, more than 67108864/);
+  });
+});
+
+function errorOf(action: () => unknown): unknown {
+  try {
+    return action();
+  } catch (error) {
+    return error;
+  }
+}
