@@ -1,7 +1,8 @@
 // Random numbers: the generator's bits, the moments of its distributions, and draws against explicit probabilities.
 import { describe, expect, it } from "vitest";
+import type { Tensor } from "../../lib/trace/tensor.js";
 import { trace } from "../../lib/trace/trace.js";
-import { randomUniform } from "../../lib/trace/functions.js";
+import { categorical, maskReplaceStep, randomUniform } from "../../lib/trace/functions.js";
 import { coefficientRow } from "./cases-fused.js";
 import { backends, run } from "./harness.js";
 import { reverseStep, softmaxOf, transition } from "./mask-replace-oracle.js";
@@ -118,6 +119,7 @@ it("a sample does not depend on the batch around it", async () => {
 const K = 6;
 const N = 60_000;
 const logits = [0.3, -1, 2, 0.1, -0.4, 1.2];
+const uncond = [1, 0.2, -0.5, 0.4, 0.3, -1];
 const step = coefficientRow(K, 0.5, 0.4);
 
 describe.each(isas)("mask-and-replace draws on %s", (isa) => {
@@ -159,6 +161,20 @@ describe.each(isas)("mask-and-replace draws on %s", (isa) => {
     expectDistribution(countsOf(tokens!, K + 1), expected);
   });
 
+  it("truncation keeps codes until their mass reaches the rate", async () => {
+    const { tokens } = await reverse(isa, K, [1, 1, 0.6, 0]);
+    // sorted: 2 has 0.52, 5 has 0.23 (0.75 so far), and what follows is dropped
+    const p0 = softmaxOf(logits.map((x, i) => (i === 2 || i === 5 ? x : -1e9)));
+    expectDistribution(countsOf(tokens!, K + 1), reverseStep(step, K, K, p0));
+  });
+
+  it("guidance extrapolates log p from the unconditional one", async () => {
+    const { tokens } = await reverse(isa, 2, [3, 1, 1, 0], uncond);
+    const [given, without] = [softmaxOf(logits), softmaxOf(uncond)];
+    const guided = given.map((p, i) => Math.log(without[i]!) + 3 * Math.log(p / without[i]!));
+    expectDistribution(countsOf(tokens!, K + 1), reverseStep(step, K, 2, softmaxOf(guided)));
+  });
+
   it("best and confidence are the maximum of p(x_0)", async () => {
     const { best, confidence } = await reverse(isa, K, [1, 1, 1, 0]);
     expect(new Set(best)).toEqual(new Set([2]));
@@ -166,20 +182,34 @@ describe.each(isas)("mask-and-replace draws on %s", (isa) => {
   });
 });
 
-async function reverse(isa: string, xt: number, settings: number[]) {
+describe.each(isas)("categorical draws on %s", (isa) => {
+  it("follow softmax(logits)", async () => {
+    const graph = trace((t) => {
+      const key = t.input("key", { shape: [1, 4], dtype: "i32" });
+      const rows = t.constant(logits, [1, 1, K]).broadcastTo([1, N, K]);
+      t.output("draws", categorical(rows, key, { purpose: 11 }));
+    });
+    const { draws } = await run(graph, isa, { key: Int32Array.of(5, 6, 7, 8) });
+    expectDistribution(countsOf(draws!, K), softmaxOf(logits));
+  });
+});
+
+/** One step for N positions with the same logits, x_t and settings. */
+async function reverse(isa: string, xt: number, settings: number[], unconditional?: number[]) {
   const graph = trace((t) => {
     const key = t.input("key", { shape: [1, 4], dtype: "i32" });
-    const inputs = [
-      t.constant(logits, [1, 1, K]).broadcastTo([1, N, K]),
+    const everywhere = (row: number[]): Tensor => t.constant(row, [1, 1, K]).broadcastTo([1, N, K]);
+    const { tokens, best, confidence } = maskReplaceStep(
+      everywhere(logits),
       t.constant([xt], [1, N], "i32"),
       t.constant(step, [1, 9]),
       t.constant(settings, [1, 4]),
       randomUniform(key, { shape: [1, N], purpose: 5 }),
-    ];
-    const [tokens, best, confidence] = t.append("maskReplaceStep", inputs, { guided: false });
-    t.output("tokens", tokens!);
-    t.output("best", best!);
-    t.output("confidence", confidence!);
+      unconditional && everywhere(unconditional),
+    );
+    t.output("tokens", tokens);
+    t.output("best", best);
+    t.output("confidence", confidence);
   });
   return run(graph, isa, { key: Int32Array.of(9, 8, 7, 6) });
 }
