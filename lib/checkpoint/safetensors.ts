@@ -91,9 +91,26 @@ const layouts: Record<SafetensorsDtype, Layout> = {
 const maxHeaderBytes = 100_000_000; // the limit of the reference implementation
 const maxRank = 16;
 const readChunkBytes = 1 << 28;
+const maxNearestCandidates = 2000;
+const maxNearestLength = 200; // the time of a comparison grows with the product of the lengths
 
 const fault = (where: string, expected: string, got: string, cause?: unknown): DiffusionError =>
   new DiffusionError("checkpoint", `${where}: expected ${expected}, got ${got}`, { cause });
+
+/**
+ * The most similar of the first 2,000 candidates of about the same length, for messages: a file may
+ * hold any number of names of any length.
+ */
+export function nearestTensorName(name: string, candidates: Iterable<string>): string | undefined {
+  if (name.length > maxNearestLength) return undefined;
+  const slack = Math.max(2, name.length / 3); // nearestName takes nothing further away
+  const similar: string[] = [];
+  for (const candidate of candidates) {
+    if (Math.abs(candidate.length - name.length) <= slack) similar.push(candidate);
+    if (similar.length === maxNearestCandidates) break;
+  }
+  return nearestName(name, similar);
+}
 
 /** An open file: its header is in memory, its data is not. */
 export class SafetensorsFile implements Disposable {
@@ -128,7 +145,7 @@ export class SafetensorsFile implements Disposable {
   info(name: string): TensorInfo {
     const info = this.tensors.get(name);
     if (info) return info;
-    const nearest = nearestName(name, this.names);
+    const nearest = nearestTensorName(name, this.tensors.keys());
     throw fault(
       this.path,
       `a tensor "${name}"`,

@@ -1,43 +1,59 @@
 // Named weights from and to one safetensors file, checked against what a model expects.
-import { DiffusionError, formatShape, nearestName } from "../errors.js";
+import { DiffusionError, formatShape } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { sameShape } from "../ir/shape.js";
 import { version } from "../version.js";
-import { openSafetensors, writeSafetensors, type SafetensorsFile } from "./safetensors.js";
+import {
+  nearestTensorName,
+  openSafetensors,
+  writeSafetensors,
+  type SafetensorsFile,
+} from "./safetensors.js";
 
-const shown = 10;
+const shownLines = 40;
+const hintedLines = 10; // with the nearest name: each costs up to 2,000 comparisons
 
-/** Everything in which a file differs from the expected names and shapes, one line each. */
-function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string[] {
+/** How a file differs from the expected names and shapes; undefined when it does not. */
+function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string | undefined {
   const expected = new Set(specs.map(({ name }) => name));
   const unused = [...file.tensors.keys()].filter((name) => !expected.has(name));
-  const lines: string[] = [];
-  for (const { name, shape } of specs) {
+  const missing = specs.filter(({ name }) => !file.tensors.has(name));
+  const reshaped = specs.filter(({ name, shape }) => {
     const found = file.tensors.get(name);
-    if (!found) {
-      const near = nearestName(name, unused);
-      lines.push(`missing ${name} ${formatShape(shape)}${near ? ` (nearest: ${near})` : ""}`);
-    } else if (!sameShape(found.shape, shape)) {
-      lines.push(`${name}: expected ${formatShape(shape)}, got ${formatShape(found.shape)}`);
-    }
-  }
-  return [...lines, ...unused.map((name) => `unused ${name}`)];
+    return found && !sameShape(found.shape, shape);
+  });
+  const count = missing.length + reshaped.length + unused.length;
+  if (count === 0) return undefined;
+  const describe = [
+    ...missing.map((spec, i) => () => missingLine(spec, i < hintedLines ? unused : [])),
+    ...reshaped.map(({ name, shape }) => () => {
+      const found = formatShape(file.tensors.get(name)!.shape);
+      return `${name}: expected ${formatShape(shape)}, got ${found}`;
+    }),
+    ...unused.map((name) => () => `unused ${name.slice(0, 200)}`),
+  ];
+  const lines = describe.slice(0, shownLines).map((line) => `\n  ${line()}`);
+  if (count > shownLines) lines.push(`\n  and ${count - shownLines} more`);
+  return `${missing.length} missing, ${reshaped.length} of another shape and ${unused.length} unused; see smalti inspect${lines.join("")}`;
 }
 
-/** Reads all weights of a model as f32. Throws "checkpoint" with every mismatch. */
+function missingLine({ name, shape }: ParamSpec, unused: readonly string[]): string {
+  const near = nearestTensorName(name, unused);
+  return `missing ${name} ${formatShape(shape)}${near ? ` (nearest: ${near})` : ""}`;
+}
+
+/** Reads all weights of a model as f32. Throws "checkpoint" with what is missing, wrong or unused. */
 export async function loadWeights(
   path: string,
   specs: readonly ParamSpec[],
 ): Promise<Map<string, Float32Array>> {
   using file = await openSafetensors(path);
   const wrong = differences(file, specs);
-  if (wrong.length > 0) {
-    const more = wrong.length > shown ? `\n  and ${wrong.length - shown} more` : "";
+  if (wrong !== undefined)
     throw new DiffusionError(
       "checkpoint",
-      `${path}: expected the ${specs.length} tensors of this configuration, got ${wrong.length} differences; see smalti inspect\n  ${wrong.slice(0, shown).join("\n  ")}${more}`,
+      `${path}: expected the ${specs.length} tensors of this configuration, got ${wrong}`,
     );
-  }
   const weights = new Map<string, Float32Array>();
   for (const { name } of specs) weights.set(name, await file.readF32(name));
   return weights;
