@@ -51,8 +51,8 @@ function expectTools() {
     stop(`build: expected a C++ compiler on the path, got none; install one (${hint})`);
 }
 
-function run(command, args) {
-  const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit", env: process.env });
+function run(command, args, stdio = "inherit") {
+  const { status } = spawnSync(command, args, { cwd: root, stdio, env: process.env });
   if (status !== 0) stop(`build: ${command} ${args[0] ?? ""} failed`);
 }
 
@@ -85,16 +85,16 @@ build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => 
       ? ["-G", "Ninja"]
       : [];
   const headers = join(root, "node_modules", "node-api-headers", "include");
-  run("cmake", [
-    "-S",
-    ".",
-    "-B",
-    "build",
-    ...fresh,
+  const configuration = [
     "-DCMAKE_BUILD_TYPE=Release",
     `-DCMAKE_JS_INC=${headers}`,
     "--log-level=WARNING",
-  ]);
+  ];
+  run(
+    "cmake",
+    ["-S", ".", "-B", "build", ...fresh, ...configuration],
+    ["ignore", "ignore", "inherit"],
+  );
   run("cmake", [
     "--build",
     "build",

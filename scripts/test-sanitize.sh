@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 build() {  # build FOLDER SANITIZERS
-  cmake -S . -B "$1" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMALTI_NATIVE_TESTS=ON -DSMALTI_SANITIZE="$2" --log-level=WARNING >/dev/null
+  cmake -S . -B "$1" -DCMAKE_BUILD_TYPE=None -DSMALTI_NATIVE_TESTS=ON -DSMALTI_SANITIZE="$2" --log-level=WARNING >/dev/null
   cmake --build "$1" --parallel "$(nproc)" --target smalti_tests
 }
 

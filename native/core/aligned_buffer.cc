@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +23,25 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 std::atomic<size_t> total_bytes{0};
 std::atomic<size_t> limit_bytes{0};
+
+// The number in a one-line file, or `fallback` ("max" means no limit).
+size_t read_number(const char* path, size_t fallback) {
+  unsigned long long number = 0;
+  std::FILE* file = std::fopen(path, "r");
+  if (file == nullptr) return fallback;
+  const bool is_number = std::fscanf(file, "%llu", &number) == 1;
+  std::fclose(file);
+  return is_number ? static_cast<size_t>(number) : fallback;
+}
+
+// A container may have less than the machine. What it uses counts page cache that can be given up,
+// so it is not subtracted.
+void apply_cgroup_limit(MemoryInfo& info) {
+  const size_t limit = read_number("/sys/fs/cgroup/memory.max", info.physical_bytes);
+  if (limit >= info.physical_bytes) return;
+  info.physical_bytes = limit;
+  info.available_bytes = std::min(info.available_bytes, limit);
+}
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -116,6 +136,7 @@ MemoryInfo memory_info() {
     }
     std::fclose(file);
   }
+  apply_cgroup_limit(info);
   return info;
 }
 
