@@ -1,7 +1,7 @@
 // `smalti demo`: the main job on the weights in the package: reconstruct, generate, inpaint.
-import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Command } from "commander";
+import { makeFolder } from "../files/atomic-write.js";
 import { contactSheet, sideBySide } from "../image/grid.js";
 import { decodeImage, writePng, type ByteImage } from "../image/image-io.js";
 import { heldOutImages } from "../pipelines/pipeline.js";
@@ -131,7 +131,7 @@ export const demo = withCommonOptions(new Command("demo"))
   .action(async (options: DemoOptions) => {
     applyCommonOptions(options);
     const signal = interruptSignal("stopping the demo");
-    await mkdir(options.out, { recursive: true });
+    await makeFolder(options.out, "demo");
     const started = performance.now();
     using pipe = await loadPipeline(options.model);
     const results: DemoResult[] = [];

@@ -31,12 +31,17 @@ export interface CommonOptions {
   threads?: number;
 }
 
-/** Adds --seed, --threads and --json. */
+/** The option --seed, without a default. */
+export const seedOption = (text = "seed of all randomness"): Option =>
+  new Option("--seed <n>", text).argParser(wholeNumber(0));
+
+/** Adds --seed (default 0), --threads and --json. */
 export const withCommonOptions = (command: Command): Command =>
+  withProcessOptions(command.addOption(seedOption().default(0)));
+
+/** Adds --threads and --json. */
+export const withProcessOptions = (command: Command): Command =>
   command
-    .addOption(
-      new Option("--seed <n>", "seed of all randomness").argParser(wholeNumber(0)).default(0),
-    )
     .addOption(
       new Option("--threads <n>", "threads of the native core (default: all cores)").argParser(
         wholeNumber(1, 1024),
@@ -45,6 +50,6 @@ export const withCommonOptions = (command: Command): Command =>
     .option("--json", "print only JSON on stdout");
 
 /** Applies the options that concern the whole process. */
-export function applyCommonOptions({ threads }: CommonOptions): void {
+export function applyCommonOptions({ threads }: Pick<CommonOptions, "threads">): void {
   if (threads !== undefined) configureBackend({ threads });
 }

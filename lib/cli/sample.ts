@@ -1,7 +1,8 @@
 // `smalti sample`: pictures from a prompt.
-import { mkdir } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
+import { DiffusionError } from "../errors.js";
+import { isFolder, makeFolder } from "../files/atomic-write.js";
 import { loadPipeline, type GenerateOptions } from "../pipelines/vq-diffusion.js";
 import {
   applyCommonOptions,
@@ -44,6 +45,17 @@ function generateOptions(prompt: string, o: SampleOptions): GenerateOptions {
 const numbered = (path: string, i: number, count: number): string =>
   count === 1 ? path : path.replace(/(\.png)?$/i, `-${i + 1}.png`);
 
+/** Fails before the sampling when the files cannot be written after it. */
+async function checkOutput(files: readonly string[]): Promise<void> {
+  await makeFolder(dirname(resolve(files[0]!)), "sample");
+  for (const file of files)
+    if (await isFolder(file))
+      throw new DiffusionError(
+        "data",
+        `sample: expected --out to name a file, got the folder "${file}"; name a file in it`,
+      );
+}
+
 export const sample = withCommonOptions(new Command("sample"))
   .description("Make pictures from a prompt.")
   .argument("[prompt]", "what to show; empty for an unconditional sample", "")
@@ -73,6 +85,10 @@ export const sample = withCommonOptions(new Command("sample"))
     applyCommonOptions(options);
     const signal = interruptSignal("stopping; nothing is written");
     using pipe = await loadPipeline(options.model);
+    const files = Array.from({ length: options.count }, (_, i) =>
+      numbered(options.out, i, options.count),
+    );
+    await checkOutput(files);
     let bar: ReturnType<typeof progress> | undefined;
     const { images } = await pipe.generate({
       ...generateOptions(prompt, options),
@@ -81,8 +97,6 @@ export const sample = withCommonOptions(new Command("sample"))
       onProgress: ({ step, steps }) => (bar ??= progress("sample", steps)).update(step),
     });
     bar?.stop();
-    await mkdir(dirname(resolve(options.out)), { recursive: true });
-    const files = images.map((_, i) => numbered(options.out, i, images.length));
     await Promise.all(images.map((image, i) => image.save(files[i]!)));
     result(
       { files, metadata: images.map((image) => image.metadata) },

@@ -1,27 +1,32 @@
 // `smalti train tokenizer|vq-diffusion`: a recipe, a data set and an output folder; resumable.
-import { createWriteStream, existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
+import { DiffusionError } from "../errors.js";
+import { asWriteError, makeFolder } from "../files/atomic-write.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
 import {
   buildVqDiffusionTrainer,
   buildTokenizerTrainer,
   exportVqDiffusion,
 } from "../pipelines/training.js";
+import type { TrainEvent } from "../trainers/events.js";
 import { trainLoop, type Trainable } from "../trainers/loop.js";
 import { readRecipe, recipeLr, type Recipe } from "../trainers/recipe.js";
 import {
   applyCommonOptions,
   realNumber,
+  seedOption,
   wholeNumber,
-  withCommonOptions,
+  withProcessOptions,
   type CommonOptions,
 } from "./options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 
-interface TrainOptions extends CommonOptions {
+interface TrainOptions extends Omit<CommonOptions, "seed"> {
+  seed?: number;
   recipe: string;
   data?: string;
   out: string;
@@ -42,7 +47,27 @@ interface Outcome {
 
 /** The recipe with what the flags change. */
 function withFlags<R extends Recipe>(recipe: R, { data, steps, seed }: TrainOptions): R {
-  return { ...recipe, ...(data && { data }), ...(steps && { steps }), ...(seed > 0 && { seed }) };
+  return {
+    ...recipe,
+    ...(data !== undefined && { data }),
+    ...(steps !== undefined && { steps }),
+    ...(seed !== undefined && { seed }),
+  };
+}
+
+const maxTimerMs = 2 ** 31 - 1; // a longer one fires at once
+
+/** A signal that aborts after some minutes. */
+export function timeLimit(minutes: number): AbortSignal {
+  const controller = new AbortController();
+  const end = performance.now() + minutes * 60_000;
+  const wait = (): void => {
+    const left = end - performance.now();
+    if (left <= 0) controller.abort();
+    else setTimeout(wait, Math.min(left, maxTimerMs)).unref();
+  };
+  wait();
+  return controller.signal;
 }
 
 /** Aborts at Ctrl-C or after some minutes. */
@@ -50,20 +75,49 @@ function stopSignal({ minutes }: TrainOptions): AbortSignal {
   const interrupted = interruptSignal(
     "saving the training state; press Ctrl-C again to end at once",
   );
-  return minutes === undefined
-    ? interrupted
-    : AbortSignal.any([interrupted, AbortSignal.timeout(minutes * 60_000)]);
+  return minutes === undefined ? interrupted : AbortSignal.any([interrupted, timeLimit(minutes)]);
 }
 
-/** Runs the loop, logging every event as a JSON line. */
+/** log.jsonl: every event as a JSON line. A failed write aborts `failed`, so that the loop saves and stops. */
+class TrainingLog {
+  readonly #failed = new AbortController();
+
+  private constructor(
+    readonly path: string,
+    readonly file: FileHandle,
+  ) {}
+
+  static async open({ out, resume }: TrainOptions): Promise<TrainingLog> {
+    const path = join(out, "log.jsonl");
+    const file = await open(path, resume ? "a" : "w").catch((error: unknown) => {
+      throw asWriteError(error, "train", "data", path);
+    });
+    return new TrainingLog(path, file);
+  }
+
+  get failed(): AbortSignal {
+    return this.#failed.signal;
+  }
+
+  async write(event: TrainEvent): Promise<void> {
+    if (this.failed.aborted) return;
+    await this.file.appendFile(`${JSON.stringify(event)}\n`).catch((error: unknown) => {
+      this.#failed.abort(asWriteError(error, "train", "data", this.path));
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.file.close().catch(() => undefined);
+  }
+}
+
+/** Runs the loop, logging every event. */
 async function runLoop(
   trainable: Trainable,
   recipe: Recipe,
   options: TrainOptions,
 ): Promise<Outcome> {
-  const log = createWriteStream(join(options.out, "log.jsonl"), {
-    flags: options.resume ? "a" : "w",
-  });
+  const log = await TrainingLog.open(options);
   const checkpoint = join(options.out, "state.safetensors");
   const resume = options.resume === true && existsSync(checkpoint);
   const bar = progress(recipe.name, recipe.steps);
@@ -76,11 +130,11 @@ async function runLoop(
     resume,
     reportEvery: 10,
     saveMinutes: options.saveMinutes,
-    signal: stopSignal(options),
+    signal: AbortSignal.any([stopSignal(options), log.failed]),
   });
   try {
     for await (const event of events) {
-      log.write(`${JSON.stringify(event)}\n`);
+      await log.write(event);
       if (event.type === "step") {
         const { loss, samplesPerSecond, metrics } = event;
         const values = Object.entries({ loss, ...metrics }).map(
@@ -94,16 +148,25 @@ async function runLoop(
     }
   } finally {
     bar.stop();
-    await new Promise((done) => log.end(done));
+    await log.close();
   }
+  if (log.failed.aborted) throw savedAnyway(log.failed.reason as DiffusionError, outcome.step);
   outcome.seconds = (performance.now() - start) / 1000;
   if (outcome.reason === "interrupted")
     say(`saved after step ${outcome.step}; continue with --resume`);
   return outcome;
 }
 
+const savedAnyway = (error: DiffusionError, step: number): DiffusionError =>
+  new DiffusionError(
+    error.code,
+    `${error.message}; the state after step ${step} is saved, continue with --resume`,
+    { cause: error.cause },
+  );
+
 const withTrainOptions = (command: Command, recipe: string, out: string): Command =>
-  withCommonOptions(command)
+  withProcessOptions(command)
+    .addOption(seedOption("seed of all randomness (default: the recipe's)"))
     .option("--recipe <file>", "recipe in JSON", recipe)
     .option("--data <source>", '"emoji", "fashion-mnist" or a folder (default: the recipe\'s)')
     .option("--out <folder>", "training state, log and result", out)
@@ -130,7 +193,7 @@ const tokenizer = withTrainOptions(
   .action(async (options: TrainOptions) => {
     applyCommonOptions(options);
     const recipe = withFlags(await readRecipe(options.recipe, "tokenizer"), options);
-    await mkdir(options.out, { recursive: true });
+    await makeFolder(options.out, "train");
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
     const trainer = await buildTokenizerTrainer(
       recipe,
@@ -156,7 +219,7 @@ const vqDiffusion = withTrainOptions(
   .action(async (options: TrainOptions & { tokenizer: string }) => {
     applyCommonOptions(options);
     const recipe = withFlags(await readRecipe(options.recipe, "vq-diffusion"), options);
-    await mkdir(options.out, { recursive: true });
+    await makeFolder(options.out, "train");
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise", data.train.length);

@@ -2,8 +2,17 @@
 // temporary name in the same folder, write, fsync, rename, fsync of the folder. A failed write
 // leaves nothing behind and says why.
 import { randomBytes } from "node:crypto";
-import { mkdir, open, rename, stat, unlink, type FileHandle } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import {
+  access,
+  constants,
+  mkdir,
+  open,
+  rename,
+  stat,
+  unlink,
+  type FileHandle,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { DiffusionError } from "../errors.js";
 
 export type FileParts = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
@@ -24,6 +33,7 @@ const advice: Record<string, [problem: string, whatToDo: string]> = {
   EPERM: ["no permission to write there", "choose a folder you may write to"],
   EROFS: ["a read-only file system", "choose another folder"],
   EISDIR: ["a folder of that name", "choose another file name"],
+  ENOENT: ["a place that takes no new files", "choose another folder"],
   ENOTDIR: ["a parent that is a file", "choose another folder"],
   EEXIST: ["a parent that is a file", "choose another folder"],
   EFBIG: [
@@ -52,7 +62,7 @@ export async function writeFileAtomic(
   );
   let file: FileHandle | undefined;
   try {
-    await makeFolder(dirname(path));
+    await ensureFolder(dirname(path));
     file = await open(temporary, "wx");
     await writeParts(file, parts, where, signal);
     await file.sync();
@@ -67,17 +77,31 @@ export async function writeFileAtomic(
   await syncFolder(dirname(path));
 }
 
+/**
+ * Makes a folder and its parents and checks that files may be written there. Throws DiffusionError
+ * with the reason and what to do.
+ */
+export async function makeFolder(folder: string, where = "write"): Promise<void> {
+  try {
+    await ensureFolder(resolve(folder));
+    await access(folder, constants.W_OK);
+  } catch (error) {
+    throw asWriteError(error, where, "data", folder);
+  }
+}
+
 // Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent
 // exists).
-async function makeFolder(folder: string): Promise<void> {
+async function ensureFolder(folder: string): Promise<void> {
   if (await isFolder(folder)) return;
-  if (dirname(folder) !== folder) await makeFolder(dirname(folder));
+  if (dirname(folder) !== folder) await ensureFolder(dirname(folder));
   await mkdir(folder).catch(async (error: unknown) => {
     if (!(await isFolder(folder))) throw error; // else another process was faster
   });
 }
 
-const isFolder = async (path: string): Promise<boolean> =>
+/** Whether there is a folder at `path`. */
+export const isFolder = async (path: string): Promise<boolean> =>
   (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 
 async function writeParts(
@@ -97,7 +121,8 @@ async function writeParts(
   }
 }
 
-function asWriteError(
+/** A failed write as one line with the reason and what to do. */
+export function asWriteError(
   error: unknown,
   where: string,
   code: "data" | "checkpoint",

@@ -1,10 +1,10 @@
 // A pipeline is a folder: pipeline.json (what it is, configurations, provenance) and one weights file per component.
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DiffusionError, nearestName } from "../errors.js";
-import { writeFileAtomic } from "../files/atomic-write.js";
+import { makeFolder, writeFileAtomic } from "../files/atomic-write.js";
 import {
   checkFields,
   object,
@@ -142,7 +142,7 @@ export async function writePipelineFile(
   file: Omit<PipelineFile, "format" | "formatVersion" | "code">,
   writeParts: () => Promise<void>,
 ): Promise<void> {
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder, "savePipeline");
   await writeParts();
   const whole: PipelineFile = { format: "smalti", formatVersion: 1, code: version, ...file };
   await writeFileAtomic(

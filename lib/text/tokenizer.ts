@@ -186,10 +186,12 @@ function checkedVocabulary(json: unknown, where: string): Map<string, number> {
     ids.set(token, id as number);
   }
   if (ids.size > maxVocabulary) throw fault(`at most ${maxVocabulary} tokens`, `${ids.size}`);
-  const seen = new Uint8Array(ids.size);
-  for (const [token, id] of ids)
-    if (id < 0 || id >= ids.size || seen[id]++)
+  const seen = new Set<number>();
+  for (const [token, id] of ids) {
+    if (id < 0 || id >= ids.size || seen.has(id))
       throw fault(`ids from 0 to ${ids.size - 1}, each once`, `${id} for ${shown(token)}`);
+    seen.add(id);
+  }
   return ids;
 }
 

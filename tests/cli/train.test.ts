@@ -1,0 +1,95 @@
+// What must not lose a run of hours: output folders that cannot be written, a full disk, long time limits, seeds.
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { timeLimit } from "../../lib/cli/train.js";
+import { writePng } from "../../lib/image/image-io.js";
+import { tinyCodec, tinyPipeline } from "../pipelines/tiny.js";
+import { runCli } from "./run-cli.js";
+
+let folder: string;
+let model: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "smalti-train-cli-"));
+  model = await tinyPipeline();
+  const pictures = join(folder, "pictures");
+  for (let i = 0; i < 2; ++i) {
+    const data = Uint8Array.from({ length: 768 }, (_, k) => (k * (i + 1) * 7) % 256);
+    await writePng(join(pictures, `${i}.png`), { width: 16, height: 16, data });
+  }
+  const recipe = {
+    kind: "tokenizer",
+    name: "tiny",
+    data: pictures,
+    batchSize: 2,
+    steps: 40,
+    lr: 1e-3,
+    seed: 7,
+    model: tinyCodec,
+  };
+  await writeFile(join(folder, "recipe.json"), JSON.stringify(recipe));
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+  await rm(model, { recursive: true });
+});
+
+const train = ["train", "tokenizer", "--recipe", "recipe.json"];
+
+describe.runIf(process.platform === "linux")("folders that cannot be written", () => {
+  it.each([
+    ["train", "/etc/passwd/x", /train: expected to write "\/etc\/passwd\/x", got a parent that is a file \(EEXIST\)/],
+    ["train", "/proc/x", /train: expected to write "\/proc\/x", got .* \(ENOENT\); choose another folder/],
+    ["demo", "/etc/passwd/x", /demo: expected to write/],
+    ["sample", "/etc/passwd/x/y.png", /sample: expected to write/],
+    ["sample", "/proc/x/y.png", /sample: expected to write/],
+    ["sample", "pictures", /sample: expected --out to name a file, got the folder/],
+  ])("%s --out %s", async (command, out, message) => {
+    const args = command === "train" ? train : [command, "--model", model];
+    const { code, stderr } = await runCli([...args, "--out", out], folder);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(code).toBe(3);
+  }); // prettier-ignore
+
+  it("a full disk under the log: the state is saved first", async () => {
+    const out = join(folder, "full");
+    await mkdir(out);
+    await symlink("/dev/full", join(out, "log.jsonl"));
+    const { code, stderr } = await runCli([...train, "--out", out, "--steps", "100000"], folder);
+    expect(stderr).toMatch(/got a full disk \(ENOSPC\);.*the state after step \d+ is saved/);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(code).toBe(3);
+    expect(existsSync(join(out, "state.safetensors"))).toBe(true);
+  });
+});
+
+describe("seed", () => {
+  it.each([
+    [[], 7],
+    [["--seed", "0"], 0],
+  ])("%j makes it %i", async (flags, seed) => {
+    const out = join(folder, `seed-${seed}`);
+    const { code } = await runCli([...train, "--out", out, "--steps", "1", ...flags], folder);
+    expect(code).toBe(0);
+    const file = JSON.parse(await readFile(join(out, "pipeline.json"), "utf8")) as unknown;
+    expect(file).toMatchObject({ training: { recipe: { seed } } });
+  });
+});
+
+describe("a time limit", () => {
+  afterEach(() => void vi.useRealTimers());
+
+  it("holds for longer than one timer can", () => {
+    vi.useFakeTimers();
+    const signal = timeLimit(40_000);
+    vi.advanceTimersByTime(39_999 * 60_000);
+    expect(signal.aborted).toBe(false);
+    vi.advanceTimersByTime(2 * 60_000);
+    expect(signal.aborted).toBe(true);
+  });
+});
