@@ -1,4 +1,4 @@
-// Builds what is out of date: the addon through cmake into build/Release, the library through tsc into dist/.
+// Builds what is out of date: the addon through cmake-js into build/Release, the library through tsc into dist/.
 // --native: the addon only; --quiet: print nothing when there is nothing to do.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -51,8 +51,8 @@ function expectTools() {
     stop(`build: expected a C++ compiler on the path, got none; install one (${hint})`);
 }
 
-function run(command, args, stdio = "inherit") {
-  const { status } = spawnSync(command, args, { cwd: root, stdio, env: process.env });
+function run(command, args) {
+  const { status } = spawnSync(command, args, { cwd: root, stdio: "inherit", env: process.env });
   if (status !== 0) stop(`build: ${command} ${args[0] ?? ""} failed`);
 }
 
@@ -68,40 +68,18 @@ function build(name, sources, product, work) {
 }
 
 /** Arguments that keep the build tool from listing every file. */
-const quietly = () =>
-  readFileSync(join(root, "build", "CMakeCache.txt"), "utf8").includes(
-    "CMAKE_GENERATOR:INTERNAL=Ninja",
-  )
-    ? ["--quiet"]
-    : ["-s"];
 
 const bin = (name) => join(root, "node_modules", ".bin", name);
 
 build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {
   expectTools();
-  const fresh = existsSync(join(root, "build", "CMakeCache.txt"))
-    ? []
-    : has("ninja")
-      ? ["-G", "Ninja"]
-      : [];
-  const headers = join(root, "node_modules", "node-api-headers", "include");
-  const configuration = [
-    "-DCMAKE_BUILD_TYPE=Release",
-    `-DCMAKE_JS_INC=${headers}`,
-    "--log-level=WARNING",
-  ];
-  run(
-    "cmake",
-    ["-S", ".", "-B", "build", ...fresh, ...configuration],
-    ["ignore", "ignore", "inherit"],
-  );
-  run("cmake", [
-    "--build",
+  // The addon uses Node-API only: cmake-js takes the headers from node-api-headers and downloads nothing.
+  run(bin("cmake-js"), [
     "build",
+    "--log-level",
+    "warn",
     "--parallel",
     String(availableParallelism()),
-    "--",
-    ...quietly(),
   ]);
 });
 if (!flags.has("--native")) {
