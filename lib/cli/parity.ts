@@ -11,7 +11,7 @@ interface ParityOptions {
 export const parity = new Command("parity")
   .description("Run every golden case below a folder and compare within the stored tolerances.")
   .argument("<folder>", "folder of golden cases")
-  .option("--filter <glob>", "only cases whose name matches, e.g. 'vqd_*'")
+  .option("--filter <glob>", "only cases whose name contains it or matches it, e.g. 'vqd_*'")
   .option("--json", "print only JSON on stdout")
   .action(async (folder: string, options: ParityOptions) => {
     const { failed } = await runParity(folder, options);

@@ -11,6 +11,21 @@ interface ReproOptions extends CommonOptions {
   model?: string;
 }
 
+/** The pipeline asked for, or the one that the picture names, which may be a folder of another machine. */
+async function openPipeline(asked: string | undefined, named: string) {
+  if (asked !== undefined) return loadPipeline(asked);
+  try {
+    return await loadPipeline(named);
+  } catch (cause) {
+    if (!(cause instanceof DiffusionError) || cause.code !== "checkpoint") throw cause;
+    throw new DiffusionError(
+      cause.code,
+      `repro: expected the pipeline that the picture names, got ${cause.message}; give the folder of the pipeline with --model`,
+      { cause },
+    );
+  }
+}
+
 export const repro = withCommonOptions(new Command("repro"))
   .description("Make a picture again from the settings stored in its PNG and compare every byte.")
   .argument("<image>", "PNG written by smalti")
@@ -25,7 +40,7 @@ export const repro = withCommonOptions(new Command("repro"))
         `repro: expected a PNG with smalti settings, got ${file} without; only pictures saved by smalti can be made again`,
       );
     }
-    using pipe = await loadPipeline(options.model ?? metadata.model);
+    using pipe = await openPipeline(options.model, metadata.model);
     const image = await pipe.regenerate(metadata, { signal: interruptSignal("stopping") });
     if (options.out) await image.save(options.out);
     const old = await decodeImage(file);

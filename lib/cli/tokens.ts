@@ -49,6 +49,21 @@ async function writeTokens(path: string, { shape, tokens }: TokenFile): Promise<
     });
 }
 
+const tokenLimit = 2 ** 31;
+
+/** Ids as i32; anything but whole numbers from 0 would be changed silently by the conversion. */
+function tokenIds(path: string, tokens: readonly unknown[]): Int32Array {
+  const isId = (id: unknown): boolean =>
+    Number.isInteger(id) && (id as number) >= 0 && (id as number) < tokenLimit;
+  const wrong = tokens.findIndex((id) => !isId(id));
+  if (wrong >= 0)
+    throw new DiffusionError(
+      "data",
+      `tokens: expected whole numbers from 0 below 2^31 in ${path}, got ${JSON.stringify(tokens[wrong])} at ${wrong}`,
+    );
+  return Int32Array.from(tokens as number[]);
+}
+
 const isTokenFile = (path: string): boolean => /\.(json|npy)$/i.test(path);
 
 export const tokens = withCommonOptions(new Command("tokens"))
@@ -64,7 +79,7 @@ export const tokens = withCommonOptions(new Command("tokens"))
     if (isTokenFile(file)) {
       const { tokens: ids } = await readTokens(file);
       const out = options.out ?? "tokens.png";
-      const [image] = await pipe.decode(Int32Array.from(ids));
+      const [image] = await pipe.decode(tokenIds(file, ids));
       await writePng(out, image!);
       return result({ file: out }, out, options.json);
     }

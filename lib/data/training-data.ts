@@ -43,6 +43,20 @@ function classAttribute(set: ImageDataset): Record<string, AttributeValues> {
   };
 }
 
+const fashionSize = 32;
+
+async function openFashion(size: number): Promise<TrainingData> {
+  if (size !== fashionSize)
+    throw new DiffusionError(
+      "data",
+      `fashion-mnist: expected a model of pictures of ${fashionSize} pixels, got ${size}`,
+    );
+  const options = { size: fashionSize, channels: 3 } as const;
+  const train = await openFashionMnist({ ...options, split: "train" });
+  const heldOut = await openFashionMnist({ ...options, split: "test" });
+  return { train, heldOut, attributes: classAttribute(train) };
+}
+
 async function openEmoji(folder: string, size: number): Promise<TrainingData> {
   const train = await openEmojiDataset(folder, { split: "train", styleShare: 0 });
   if (train.width !== size) {
@@ -61,15 +75,7 @@ async function openEmoji(folder: string, size: number): Promise<TrainingData> {
  */
 export async function openTrainingData(source: string, size: number): Promise<TrainingData> {
   if (source === "emoji") return openEmoji(emojiFolder(undefined, size), size);
-  if (source === "fashion-mnist") {
-    const options = { size: 32, channels: 3 } as const;
-    const train = await openFashionMnist({ ...options, split: "train" });
-    return {
-      train,
-      heldOut: await openFashionMnist({ ...options, split: "test" }),
-      attributes: classAttribute(train),
-    };
-  }
+  if (source === "fashion-mnist") return openFashion(size);
   if (!existsSync(source) || !statSync(source).isDirectory()) {
     throw new DiffusionError(
       "data",

@@ -2,6 +2,7 @@
 import { performance } from "node:perf_hooks";
 import { listCases, readCase } from "./case.js";
 import type { CaseHeader, GoldenCase, Values } from "./case.js";
+import { DiffusionError, nearestName } from "../errors.js";
 import { compareValues } from "./compare.js";
 import type { Difference } from "./compare.js";
 import { evaluator } from "./evaluate.js";
@@ -13,9 +14,9 @@ export interface ParityOptions {
   filter?: string;
   /** Instruction set; default the best. */
   isa?: string;
-  /** Lines are JSON, one object a case and one of totals; default false. */
+  /** Writes the report as one JSON document at the end instead of a line for each case; default false. */
   json?: boolean;
-  /** Takes each line; default standard output. */
+  /** Takes each line, or the document; default standard output. */
   write?: (line: string) => void;
   signal?: AbortSignal;
 }
@@ -23,8 +24,9 @@ export interface ParityOptions {
 export interface CaseReport {
   name: string;
   kind: string;
-  status: "passed" | "failed" | "skipped";
-  /** Why a case failed before anything could be compared, or was skipped. */
+  /** "unsupported": its kind has no runner. */
+  status: "passed" | "failed" | "unsupported";
+  /** Why a case failed before anything could be compared, or is unsupported. */
   reason?: string;
   ms: number;
   /** Of the tensor nearest to, or furthest beyond, its tolerance. */
@@ -36,7 +38,7 @@ export interface ParityReport {
   cases: CaseReport[];
   passed: number;
   failed: number;
-  skipped: number;
+  unsupported: number;
   unsupportedKinds: string[];
 }
 
@@ -91,29 +93,51 @@ function isWanted(name: string, filter: string): boolean {
   return new RegExp(`^${escaped.join(".*")}$`).test(name);
 }
 
+async function wantedCases(folder: string, filter: string): Promise<CaseHeader[]> {
+  const headers = await listCases(folder);
+  const wanted = headers.filter(({ name }) => isWanted(name, filter));
+  if (wanted.length > 0) return wanted;
+  const near = nearestName(
+    filter,
+    headers.map(({ name }) => name),
+  );
+  throw new DiffusionError(
+    "data",
+    headers.length === 0
+      ? `parity: expected golden cases in ${folder}, got none`
+      : `parity: expected a filter that matches some of ${headers.length} cases in ${folder}, got "${filter}"${near ? `; the nearest name is ${near}` : ""}`,
+  );
+}
+
+const unsupportedCase = ({ name, kind }: CaseHeader): CaseReport => ({
+  name,
+  kind,
+  status: "unsupported",
+  reason: `no runner for ${kind}`,
+  ms: 0,
+  differences: [],
+});
+
 /**
- * Runs every golden case below `folder` that a runner knows; the others are skipped and their kinds
- * listed.
+ * Runs every golden case below `folder` that a runner knows; the others are unsupported and their kinds
+ * listed. Throws "data" when there is no case, or none that the filter matches.
  */
 export async function runParity(
   folder: string,
   options: ParityOptions = {},
 ): Promise<ParityReport> {
   const { filter = "", isa = "", json = false, write = writeLine, signal } = options;
-  const headers = (await listCases(folder)).filter(({ name }) => isWanted(name, filter));
   const evaluate = evaluator(isa);
   const cases: CaseReport[] = [];
-  for (const { name, kind, folder: path } of headers) {
+  for (const header of await wantedCases(folder, filter)) {
     signal?.throwIfAborted();
-    const runner = runners[kind];
-    const report: CaseReport = runner
-      ? await runCase({ name, kind, folder: path }, runner, evaluate)
-      : { name, kind, status: "skipped", reason: `no runner for ${kind}`, ms: 0, differences: [] };
+    const runner = runners[header.kind];
+    const report = runner ? await runCase(header, runner, evaluate) : unsupportedCase(header);
     cases.push(report);
-    write(json ? JSON.stringify(report) : formatCase(report));
+    if (!json) write(formatCase(report));
   }
   const report = summarise(cases);
-  if (json) write(JSON.stringify({ ...report, cases: undefined }));
+  if (json) write(JSON.stringify(report, null, 2));
   else formatTotals(report).forEach(write);
   return report;
 }
@@ -121,13 +145,13 @@ export async function runParity(
 function summarise(cases: CaseReport[]): ParityReport {
   const count = (status: CaseReport["status"]): number =>
     cases.filter((report) => report.status === status).length;
-  const unsupported = cases.filter(({ status }) => status === "skipped").map(({ kind }) => kind);
+  const kinds = cases.filter(({ status }) => status === "unsupported").map(({ kind }) => kind);
   return {
     cases,
     passed: count("passed"),
     failed: count("failed"),
-    skipped: count("skipped"),
-    unsupportedKinds: [...new Set(unsupported)],
+    unsupported: count("unsupported"),
+    unsupportedKinds: [...new Set(kinds)],
   };
 }
 
@@ -136,7 +160,7 @@ const percent = (share: number): string =>
 
 /** One line of text for a case. */
 export function formatCase({ name, status, reason, worst, differences, ms }: CaseReport): string {
-  if (status === "skipped") return `skip  ${name}: ${reason}`;
+  if (status === "unsupported") return `unsupported  ${name}: ${reason}`;
   if (reason !== undefined) return `FAIL  ${name}: ${reason}`;
   const head = `${status === "passed" ? "ok  " : "FAIL"}  ${name}: ${differences.length} tensors, ${Math.round(ms)} ms`;
   if (!worst) return head;
@@ -154,11 +178,9 @@ export function formatCase({ name, status, reason, worst, differences, ms }: Cas
 export const formatTotals = ({
   passed,
   failed,
-  skipped,
+  unsupported,
   unsupportedKinds,
 }: ParityReport): string[] => [
-  ...(unsupportedKinds.length === 0
-    ? []
-    : [`kinds without a runner: ${unsupportedKinds.join(", ")}`]),
-  `${passed} passed, ${failed} failed, ${skipped} skipped`,
+  ...(unsupportedKinds.length === 0 ? [] : [`unsupported kinds: ${unsupportedKinds.join(", ")}`]),
+  `${passed} passed, ${failed} failed, ${unsupported} unsupported`,
 ];

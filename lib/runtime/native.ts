@@ -74,6 +74,7 @@ export interface NativeAddon {
 }
 
 const requiredNapi = 9;
+const maxThreads = 1024; // kMaxThreads of bindings/
 let addon: NativeAddon | undefined;
 
 /** Where the addon is: SMALTI_ADDON, or build/Release below a folder above this file. */
@@ -95,7 +96,10 @@ export function addonPath(): string {
   }
 }
 
-/** The addon, loaded on first use. Throws "device" with the reason when it cannot be loaded. */
+/**
+ * The addon, loaded on first use. Throws "device" with the reason when it cannot be loaded, "option" for a wrong
+ * SMALTI_THREADS.
+ */
 export function native(): NativeAddon {
   if (addon) return addon;
   const napi = Number(process.versions.napi);
@@ -106,8 +110,9 @@ export function native(): NativeAddon {
     );
   }
   const path = addonPath();
+  let loaded: NativeAddon;
   try {
-    addon = createRequire(import.meta.url)(path) as NativeAddon;
+    loaded = createRequire(import.meta.url)(path) as NativeAddon;
   } catch (cause) {
     throw new DiffusionError(
       "device",
@@ -115,9 +120,22 @@ export function native(): NativeAddon {
       { cause },
     );
   }
-  const threads = process.env["SMALTI_THREADS"];
-  if (threads) addon.configure({ threads: Number(threads) });
+  const threads = threadsOfEnvironment();
+  if (threads !== undefined) loaded.configure({ threads });
+  addon = loaded;
   return addon;
+}
+
+/** What SMALTI_THREADS asks for, if anything. */
+function threadsOfEnvironment(): number | undefined {
+  const given = process.env["SMALTI_THREADS"];
+  if (!given) return undefined;
+  const threads = Number(given);
+  if (Number.isInteger(threads) && threads >= 1 && threads <= maxThreads) return threads;
+  throw new DiffusionError(
+    "option",
+    `SMALTI_THREADS: expected a whole number from 1 to ${maxThreads}, got "${given}"`,
+  );
 }
 
 const codes: ReadonlySet<string> = new Set([

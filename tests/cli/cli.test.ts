@@ -95,6 +95,21 @@ describe("a pipeline", () => {
     expect((JSON.parse(stdout) as { psnr: number }).psnr).toBeGreaterThan(0);
   });
 
+  it.each([["a"], [4294967301], [-1], [1.5], [null]])("refuses %j as a token", async (wrong) => {
+    await writeFile(join(folder, "wrong.json"), JSON.stringify({ shape: [1], tokens: [0, wrong] }));
+    const { code, stderr } = await runCli(["tokens", "wrong.json", "--model", model], folder);
+    expect(code).toBe(3);
+    expect(stderr).toContain(`got ${JSON.stringify(wrong)} at 1`);
+  });
+
+  it("hints at --model when the pipeline of a picture is gone", async () => {
+    const image = { width: 16, height: 16, data: new Uint8Array(768) };
+    await writePng(join(folder, "foreign.png"), image, { model: "nowhere", code: "0", seed: 1 });
+    const { code, stderr } = await runCli(["repro", "foreign.png"], folder);
+    expect(code).toBe(3);
+    expect(stderr).toMatch(/"nowhere".*--model/);
+  });
+
   it("inspects a folder and a file", async () => {
     const whole = await runCli(["inspect", model, "--json"], folder);
     expect(JSON.parse(whole.stdout)).toMatchObject({
