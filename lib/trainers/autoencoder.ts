@@ -1,9 +1,13 @@
 // Training of a VQGAN: reconstruction, codebook and commitment terms, dead-code replacement; adversarial and perceptual
 // terms with the adaptive weight when asked for. Source: Esser et al. 2021, arXiv:2012.09841.
 import { gradients } from "../autodiff/differentiate.js";
-import { loadTrainingState, saveTrainingState } from "../checkpoint/training-state.js";
+import {
+  loadTrainingState,
+  saveTrainingState,
+  type RunConfiguration,
+} from "../checkpoint/training-state.js";
 import type { ImageDataset } from "../data/dataset.js";
-import type { Batch, Cursor, LoaderOptions } from "../data/loader.js";
+import type { Batch, LoaderOptions } from "../data/loader.js";
 import type { ParamSpec } from "../ir/param.js";
 import {
   patchDiscriminator,
@@ -105,6 +109,11 @@ export class AutoencoderTrainer implements Trainable {
     ]);
   }
 
+  get #configuration(): RunConfiguration {
+    const { model, seed = 0, batchSize, optimiser = {} } = this.options;
+    return { model, seed, batchSize, optimiser };
+  }
+
   async prefetch(): Promise<Batch[]> {
     const batches: Batch[] = [];
     for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i)
@@ -169,17 +178,16 @@ export class AutoencoderTrainer implements Trainable {
   }
 
   async save(path: string, done: number): Promise<void> {
-    await saveTrainingState(path, this.#buffers, {
-      done,
-      cursor: this.#stream.cursor,
-      model: this.options.model,
-    });
+    const { cursor } = this.#stream;
+    await saveTrainingState(path, this.#buffers, this.#configuration, { done, cursor });
   }
 
   async restore(path: string): Promise<number> {
-    const extra = await loadTrainingState(path, this.#buffers);
-    this.#stream.seek(extra["cursor"] as Cursor);
-    return extra["done"] as number;
+    const { done, cursor } = await loadTrainingState(path, this.#buffers, {
+      configuration: this.#configuration,
+    });
+    this.#stream.seek(cursor);
+    return done;
   }
 
   /** Current weights and codebook by name; the averaged weights when they are kept. */

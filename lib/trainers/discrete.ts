@@ -1,8 +1,12 @@
 // Training of a mask-and-replace model on token grids: variational bound and auxiliary term with importance-sampled
 // timesteps; words, attributes and a learned null condition. Source: Gu et al. 2021, arXiv:2111.14822.
-import { loadTrainingState, saveTrainingState } from "../checkpoint/training-state.js";
+import {
+  loadTrainingState,
+  saveTrainingState,
+  type RunConfiguration,
+} from "../checkpoint/training-state.js";
 import type { ImageDataset } from "../data/dataset.js";
-import type { Batch, Cursor } from "../data/loader.js";
+import type { Batch } from "../data/loader.js";
 import { DiffusionError } from "../errors.js";
 import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { initialValues } from "../nn/init.js";
@@ -106,6 +110,11 @@ export class DiscreteTrainer implements Trainable {
     return new DiscreteTrainer(model, options, schedule, trainStep);
   }
 
+  get #configuration(): RunConfiguration {
+    const { model, process, seed = 0, batchSize, optimiser = {} } = this.options;
+    return { model, process, seed, batchSize, optimiser };
+  }
+
   async prefetch(): Promise<Batch[]> {
     const batches: Batch[] = [];
     for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i)
@@ -170,20 +179,24 @@ export class DiscreteTrainer implements Trainable {
   }
 
   async save(path: string, done: number): Promise<void> {
-    await saveTrainingState(path, this.trainStep.buffers, {
+    const { history, counts } = this.#importance;
+    await saveTrainingState(path, this.trainStep.buffers, this.#configuration, {
       done,
       cursor: this.#stream.cursor,
-      importance: { history: [...this.#importance.history], counts: [...this.#importance.counts] },
-      model: this.options.model,
+      lists: { history: [...history], counts: [...counts] },
     });
   }
 
   async restore(path: string): Promise<number> {
-    const extra = await loadTrainingState(path, this.trainStep.buffers);
-    this.#stream.seek(extra["cursor"] as Cursor);
-    const { history, counts } = extra["importance"] as { history: number[]; counts: number[] };
-    this.#importance = { history: Float64Array.from(history), counts: Float64Array.from(counts) };
-    return extra["done"] as number;
+    const T = this.schedule.timesteps;
+    const { done, cursor, lists } = await loadTrainingState(path, this.trainStep.buffers, {
+      configuration: this.#configuration,
+      lists: { history: T, counts: T },
+    });
+    this.#stream.seek(cursor);
+    const list = (name: string): Float64Array => Float64Array.from(lists?.[name] ?? []);
+    this.#importance = { history: list("history"), counts: list("counts") };
+    return done;
   }
 
   /** Weights by name; the averaged ones when they are kept. */
