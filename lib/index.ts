@@ -5,8 +5,10 @@ export { version } from "./version.js";
 // Pipelines: ready to use.
 export {
   loadPipeline,
+  savePipeline,
   VqDiffusionPipeline,
   type GenerateOptions,
+  type LoadOptions,
   type StreamOptions,
 } from "./pipelines/vq-diffusion.js";
 export { GeneratedImage } from "./pipelines/generated-image.js";

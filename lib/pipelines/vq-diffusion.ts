@@ -2,7 +2,7 @@
 // Source: Gu et al. 2021, arXiv:2111.14822.
 import { join } from "node:path";
 import { loadWeights, saveWeights } from "../checkpoint/weights.js";
-import { DiffusionError, nearestName } from "../errors.js";
+import { checkOptions, DiffusionError, nearestName } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
@@ -12,6 +12,7 @@ import {
   type MaskReplaceSchedule,
 } from "../processes/schedules.js";
 import { Buffer } from "../runtime/buffer.js";
+import { describeBackends } from "../runtime/device.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { version } from "../version.js";
 import { checkFields, optional, shown, text, whole } from "../models/check-config.js";
@@ -56,7 +57,10 @@ export interface GenerateOptions {
   seed?: number;
   /** Number of the first picture under the seed; default 0. */
   firstSample?: number;
-  /** Evaluations of the network. */
+  /**
+   * Levels of noise visited from the noisiest to the clean picture. "exact" and "released" call the network once a
+   * level; "purity" once for each part of a level's tokens, so more often when a level reveals many.
+   */
   steps?: number;
   /** Classifier-free guidance; 1 = off. */
   guidanceScale?: number;
@@ -501,8 +505,38 @@ const describeComponents = ({ components }: PipelineFile): string =>
     .map(([name, { model }]) => `${name} (${model})`)
     .join(", ") || "no components";
 
-/** Loads a pipeline from a folder, or by the name of one in the package. Throws "checkpoint" when something is wrong. */
-export async function loadPipeline(folderOrName: string): Promise<VqDiffusionPipeline> {
+/** Writes a pipeline to a folder that loadPipeline reads: weights as f16, vocabulary, and pipeline.json last. */
+export const savePipeline = (pipeline: VqDiffusionPipeline, folder: string): Promise<void> =>
+  pipeline.save(folder);
+
+export interface LoadOptions {
+  /** Where it runs: "auto" (default) is the best that this version and machine offer. */
+  device?: "auto" | "cpu";
+}
+
+/** Throws "device" for a device that cannot be used, with the reason. */
+function checkDevice(device: unknown): void {
+  if (device === "auto") return;
+  const { backends } = describeBackends();
+  const asked = backends.find(({ name }) => name === device);
+  if (asked?.usable) return;
+  const usable = backends.filter((backend) => backend.usable).map(({ name }) => name);
+  throw new DiffusionError(
+    "device",
+    `loadPipeline: expected device ${["auto", ...usable].map(shown).join(" or ")}, got ${shown(device)}${asked ? `; ${asked.name}: ${asked.reason}` : ""}`,
+  );
+}
+
+/**
+ * Loads a pipeline from a folder, or by the name of one in the package. Throws "checkpoint" when something is wrong,
+ * "device" for a device that cannot be used.
+ */
+export async function loadPipeline(
+  folderOrName: string,
+  options: LoadOptions = {},
+): Promise<VqDiffusionPipeline> {
+  checkOptions("loadPipeline", options, ["device"]);
+  checkDevice(options.device ?? "auto");
   const folder = await pipelineFolder(folderOrName);
   const file = await readPipelineFile(folder);
   const { codec: codecFile, model: modelFile } = file.components;

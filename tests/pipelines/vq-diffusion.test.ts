@@ -3,7 +3,11 @@ import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeImage, readPngMetadata } from "../../lib/image/image-io.js";
-import { loadPipeline, type VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
+import {
+  loadPipeline,
+  savePipeline,
+  type VqDiffusionPipeline,
+} from "../../lib/pipelines/vq-diffusion.js";
 import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { tinyPipeline } from "./tiny.js";
 
@@ -143,7 +147,32 @@ describe("tokens", () => {
   });
 });
 
+describe("savePipeline", () => {
+  it("writes what loadPipeline reads", async () => {
+    const copy = `${folder}-copy`;
+    await savePipeline(pipe, copy);
+    using again = await loadPipeline(copy, { device: "cpu" });
+    expect(again.name).toBe(pipe.name);
+    const options = { prompt: "a red heart", steps: 2 };
+    const [before, after] = [await pipe.generate(options), await again.generate(options)];
+    expect(after.images[0]!.data).toEqual(before.images[0]!.data);
+    await rm(copy, { recursive: true });
+  });
+});
+
 describe("loadPipeline", () => {
+  it.each([
+    ["cuda", 'got "cuda"; cuda: this version has no CUDA backend'],
+    ["gpu", 'got "gpu"'],
+    [3, "got 3"],
+  ])("refuses device %j", async (device, end) => {
+    const expected = `loadPipeline: expected device "auto" or "cpu", ${end}`;
+    await expect(loadPipeline(folder, { device: device as "cpu" })).rejects.toMatchObject({
+      code: "device",
+      message: expected,
+    });
+  });
+
   it("names the nearest packaged pipeline", async () => {
     await expect(loadPipeline("emoji-46")).rejects.toThrow(/loadPipeline: expected a folder/);
   });
