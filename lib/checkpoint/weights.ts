@@ -11,7 +11,7 @@ import {
 } from "./safetensors.js";
 
 const shownLines = 40;
-const hintedLines = 10; // with the nearest name: each costs up to 2,000 comparisons
+const hintedLines = 5; // with the nearest name: each costs up to 2,000 comparisons
 
 /** How a file differs from the expected names and shapes; undefined when it does not. */
 function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string | undefined {
@@ -34,7 +34,7 @@ function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string
   ];
   const lines = describe.slice(0, shownLines).map((line) => `\n  ${line()}`);
   if (count > shownLines) lines.push(`\n  and ${count - shownLines} more`);
-  return `${missing.length} missing, ${reshaped.length} of another shape and ${unused.length} unused; see smalti inspect${lines.join("")}`;
+  return `${count} differences (${missing.length} missing, ${reshaped.length} of another shape, ${unused.length} unused); see smalti inspect${lines.join("")}`;
 }
 
 function missingLine({ name, shape }: ParamSpec, unused: readonly string[]): string {

@@ -235,5 +235,5 @@ const vqDiffusion = withTrainOptions(
 
 export const train = new Command("train")
   .description("Train a model by a recipe.")
-  .addCommand(tokenizer)
-  .addCommand(vqDiffusion);
+  .addCommand(tokenizer.exitOverride())
+  .addCommand(vqDiffusion.exitOverride());

@@ -81,6 +81,12 @@ describe("seed", () => {
   });
 });
 
+it("a wrong flag exits with the code for usage", async () => {
+  const { code, stderr } = await runCli([...train, "--steps", "x"], folder);
+  expect(stderr).toMatch(/expected a whole number/);
+  expect(code).toBe(2);
+});
+
 describe("a time limit", () => {
   afterEach(() => void vi.useRealTimers());
 
