@@ -58,8 +58,9 @@ export interface GenerateOptions {
   /** Number of the first picture under the seed; default 0. */
   firstSample?: number;
   /**
-   * Levels of noise visited from the noisiest to the clean picture. "exact" and "released" call the network once a
-   * level; "purity" once for each part of a level's tokens, so more often when a level reveals many.
+   * Levels of noise visited, not calls of the network. "exact" calls it once a level; "released" walks with the whole
+   * stride nearest to timesteps / steps, so a few times more or less; "purity" skips levels that reveal no token, and
+   * its plan (purityPlan, with perCall) may split a level over several calls.
    */
   steps?: number;
   /** Classifier-free guidance; 1 = off. */
