@@ -68,6 +68,15 @@ SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x);
 }
 
+// sum += x and count += 1 in the lanes where x > limit.
+SMALTI_INLINE void add_above(vf x, vf limit, vf& sum, vi& count) {
+  const __mmask16 mask = _mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ);
+  const __m512i one = _mm512_set1_epi32(1);
+  const __m512i old = reinterpret_cast<__m512i>(count);
+  sum = _mm512_mask_add_ps(sum, mask, sum, x);
+  count = reinterpret_cast<vi>(_mm512_mask_add_epi32(old, mask, old, one));
+}
+
 SMALTI_INLINE vf half_to_float(vh x) { return _mm512_cvtph_ps(reinterpret_cast<__m256i>(x)); }
 SMALTI_INLINE vh float_to_half(vf x) { return reinterpret_cast<vh>(_mm512_cvtps_ph(x, 0)); }
 // Product of the low halves of each 64-bit lane.
@@ -246,6 +255,14 @@ SMALTI_INLINE vf lane_index() {
   return (vf){0, 1, 2, 3};
 #endif
 }
+
+#if SMALTI_WIDTH < 16
+SMALTI_INLINE void add_above(vf x, vf limit, vf& sum, vi& count) {
+  const vi mask = x > limit;
+  sum += as_float(as_int(x) & mask);
+  count -= mask;
+}
+#endif
 
 SMALTI_INLINE vf bfloat_to_float(vh x) { return as_float(__builtin_convertvector(x, vu) << 16); }
 // Round to nearest even; a NaN stays a NaN.
