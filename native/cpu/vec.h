@@ -1,6 +1,7 @@
-// Vectors of one instruction set: kWidth lanes of f32 by GCC/Clang vector extensions, intrinsics only where they matter.
-// Included by kernels.inc inside the namespace of an instruction set; SMALTI_WIDTH says how wide. Includes nothing itself:
-// shared inline functions compiled for AVX-512 must not reach other machines.
+// Vectors of one instruction set: kWidth lanes of f32 by GCC/Clang vector extensions, intrinsics
+// only where they matter. Included by kernels.inc inside the namespace of an instruction set;
+// SMALTI_WIDTH says how wide. Includes nothing itself: shared inline functions compiled for AVX-512
+// must not reach other machines.
 #pragma once
 
 constexpr int kWidth = SMALTI_WIDTH;
@@ -48,8 +49,12 @@ SMALTI_INLINE vf select(vi mask, vf a, vf b) { return mask ? a : b; }
 SMALTI_INLINE vf splat(float x) { return _mm512_set1_ps(x); }
 SMALTI_INLINE vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }    // a * b + c
 SMALTI_INLINE vf fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a * b
-SMALTI_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }              // a > b ? a : b, so b if any is NaN
-SMALTI_INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }              // a < b ? a : b, so b if any is NaN
+SMALTI_INLINE vf vmax(vf a, vf b) {
+  return _mm512_max_ps(a, b);
+}  // a > b ? a : b, so b if any is NaN
+SMALTI_INLINE vf vmin(vf a, vf b) {
+  return _mm512_min_ps(a, b);
+}  // a < b ? a : b, so b if any is NaN
 SMALTI_INLINE vf vsqrt(vf x) { return _mm512_sqrt_ps(x); }
 SMALTI_INLINE vf vround(vf x) { return _mm512_roundscale_ps(x, 8); }  // to nearest, half to even
 SMALTI_INLINE vf vfloor(vf x) { return _mm512_roundscale_ps(x, 9); }
@@ -58,7 +63,9 @@ SMALTI_INLINE vf vtrunc(vf x) { return _mm512_roundscale_ps(x, 11); }
 SMALTI_INLINE float reduce_add(vf x) { return _mm512_reduce_add_ps(x); }
 SMALTI_INLINE float reduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 SMALTI_INLINE float reduce_min(vf x) { return _mm512_reduce_min_ps(x); }
-SMALTI_INLINE bool any(vi mask) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0; }
+SMALTI_INLINE bool any(vi mask) {
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+}
 
 // First n lanes (0 <= n <= kWidth); the others read as `fill` and are not written.
 SMALTI_INLINE vf load_partial(const float* p, int64_t n, float fill = 0) {
@@ -81,7 +88,8 @@ SMALTI_INLINE vf half_to_float(vh x) { return _mm512_cvtph_ps(reinterpret_cast<_
 SMALTI_INLINE vh float_to_half(vf x) { return reinterpret_cast<vh>(_mm512_cvtps_ph(x, 0)); }
 // Product of the low halves of each 64-bit lane.
 SMALTI_INLINE vq multiply_wide(vq a, vq b) {
-  return reinterpret_cast<vq>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+  return reinterpret_cast<vq>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
 
 #elif defined(__x86_64__) && SMALTI_WIDTH == 8  // --------------------------- AVX2 + FMA + F16C
@@ -114,7 +122,9 @@ SMALTI_INLINE float reduce_min(vf x) {
   return _mm_cvtss_f32(_mm_min_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-SMALTI_INLINE vi first_lanes(int64_t n) { return (vi){0, 1, 2, 3, 4, 5, 6, 7} < static_cast<int32_t>(n); }
+SMALTI_INLINE vi first_lanes(int64_t n) {
+  return (vi){0, 1, 2, 3, 4, 5, 6, 7} < static_cast<int32_t>(n);
+}
 SMALTI_INLINE vf load_partial(const float* p, int64_t n, float fill = 0) {
   const vi mask = first_lanes(n);
   const vf x = _mm256_maskload_ps(p, reinterpret_cast<__m256i>(mask));
@@ -127,16 +137,22 @@ SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
 SMALTI_INLINE vf half_to_float(vh x) { return _mm256_cvtph_ps(reinterpret_cast<__m128i>(x)); }
 SMALTI_INLINE vh float_to_half(vf x) { return reinterpret_cast<vh>(_mm256_cvtps_ph(x, 0)); }
 SMALTI_INLINE vq multiply_wide(vq a, vq b) {
-  return reinterpret_cast<vq>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+  return reinterpret_cast<vq>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
 
-#else  // --------------------------------------------------------------------- four lanes: NEON, SSE2, anything
+#else  // --------------------------------------------------------------------- four lanes: NEON,
+       // SSE2, anything
 
 #if defined(__aarch64__)
 
 SMALTI_INLINE vf splat(float x) { return (vf)vdupq_n_f32(x); }
-SMALTI_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
-SMALTI_INLINE vf fnma(vf a, vf b, vf c) { return (vf)vfmsq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+SMALTI_INLINE vf fma(vf a, vf b, vf c) {
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+SMALTI_INLINE vf fnma(vf a, vf b, vf c) {
+  return (vf)vfmsq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
 SMALTI_INLINE vf vsqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
 SMALTI_INLINE vf vround(vf x) { return (vf)vrndnq_f32((float32x4_t)x); }
 SMALTI_INLINE vf vfloor(vf x) { return (vf)vrndmq_f32((float32x4_t)x); }
@@ -160,19 +176,22 @@ SMALTI_INLINE vf vmin(vf a, vf b) { return _mm_min_ps(a, b); }
 SMALTI_INLINE vf vsqrt(vf x) { return _mm_sqrt_ps(x); }
 SMALTI_INLINE bool any(vi mask) { return _mm_movemask_ps(reinterpret_cast<vf>(mask)) != 0; }
 SMALTI_INLINE vq multiply_wide(vq a, vq b) {
-  return reinterpret_cast<vq>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+  return reinterpret_cast<vq>(
+      _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
 }
 #else
 SMALTI_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 SMALTI_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 SMALTI_INLINE vf vsqrt(vf x) {
-  return (vf){__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+  return (vf){__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]),
+              __builtin_sqrtf(x[3])};
 }
 SMALTI_INLINE bool any(vi mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
 SMALTI_INLINE vq multiply_wide(vq a, vq b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
 #endif
 
-// Adding and removing 2^23 rounds to nearest even; larger values are integers already. Keeps the sign of zero.
+// Adding and removing 2^23 rounds to nearest even; larger values are integers already. Keeps the
+// sign of zero.
 SMALTI_INLINE vf vround(vf x) {
   const vi sign = as_int(x) & INT32_MIN;
   const vf magnitude = as_float(as_int(x) & INT32_MAX);
@@ -218,7 +237,8 @@ SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
   if (n > 2) p[2] = x[2];
 }
 
-// IEEE half by integer arithmetic: the exponent is rebiased by a multiplication, which also serves subnormals.
+// IEEE half by integer arithmetic: the exponent is rebiased by a multiplication, which also serves
+// subnormals.
 SMALTI_INLINE vf half_to_float(vh x) {
   const vu bits = __builtin_convertvector(x, vu);
   const vu magnitude = (bits & 0x7fffu) << 13;
@@ -275,4 +295,6 @@ SMALTI_INLINE vh float_to_bfloat(vf x) {
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+static inline int64_t round_up(int64_t a, int64_t multiple) {
+  return ceil_div(a, multiple) * multiple;
+}

@@ -1,5 +1,6 @@
-// Runs the op cases that export-cases.ts wrote on one instruction set: run_cases FILE ISA [PART OF A
-// NAME]. A plain executable, so that kernels of another architecture can be tested under emulation.
+// Runs the op cases that export-cases.ts wrote on one instruction set: run_cases FILE ISA [PART OF
+// A NAME]. A plain executable, so that kernels of another architecture can be tested under
+// emulation.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
