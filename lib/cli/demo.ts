@@ -84,7 +84,7 @@ const generation: Stage = async (pipe, options, signal) => {
   });
   bar?.stop();
   const sheet = await contactSheet(images, {
-    columns: pipe.styles.length,
+    columns: 2 * pipe.styles.length, // two captions a row
     zoom: 2,
     captions: jobs.map(({ prompt, style }) => `${prompt} (${style})`),
   });
