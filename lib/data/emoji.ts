@@ -3,11 +3,11 @@
 // index that is written.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { checkOptions, DiffusionError } from "../errors.js";
-import { writeFileAtomic } from "../files/atomic-write.js";
+import { makeFolder, writeFileAtomic } from "../files/atomic-write.js";
 import { decodeImage } from "../image/image-io.js";
 import {
   emojiStyles,
@@ -178,7 +178,7 @@ const specOf = (source: EmojiSource): string => `${source.package}@${source.vers
 
 async function installPackages(prefix: string, signal: AbortSignal | undefined): Promise<void> {
   if (await areInstalled(join(prefix, "node_modules"))) return;
-  await mkdir(prefix, { recursive: true });
+  await makeFolder(prefix, "buildEmojiDataset");
   const flags = [
     "--no-save",
     "--ignore-scripts",
