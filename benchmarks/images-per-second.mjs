@@ -5,7 +5,7 @@ import { loadPipeline, describeBackends } from "../dist/index.js";
 const [model = "emoji-64"] = process.argv.slice(2);
 const batches = [1, 8];
 const rounds = 5;
-using pipe = await loadPipeline(model);
+const pipe = await loadPipeline(model);
 const times = new Map(batches.map((batch) => [batch, []]));
 for (let round = 0; round <= rounds; ++round) {
   for (const batch of batches) {
@@ -28,3 +28,4 @@ console.log(
     2,
   ),
 );
+pipe.dispose();
