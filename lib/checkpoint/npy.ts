@@ -2,7 +2,7 @@
 // from and go to Python.
 import { readFile } from "node:fs/promises";
 import { DiffusionError, formatShape } from "../errors.js";
-import { writeFileAtomic } from "./atomic-write.js";
+import { writeFileAtomic } from "../files/atomic-write.js";
 import type { StoredArray } from "./safetensors.js";
 
 export interface NpyArray {

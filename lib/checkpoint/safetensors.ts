@@ -3,7 +3,7 @@
 // completely before a byte of data is read, and tensors are read one by one at their offsets.
 import { open, type FileHandle } from "node:fs/promises";
 import { checkOptions, DiffusionError, formatShape, nearestName } from "../errors.js";
-import { writeFileAtomic } from "./atomic-write.js";
+import { writeFileAtomic } from "../files/atomic-write.js";
 import { bfloatsToFloats, floatsToBfloats, floatsToHalves, halvesToFloats } from "./half.js";
 
 export type SafetensorsDtype =

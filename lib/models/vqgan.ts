@@ -221,6 +221,3 @@ export function vqgan(config: VqganConfig, scope: ParamScope = new ParamScope())
     lastLayer: scope.nameOf("decoder.conv_out.weight"),
   };
 }
-
-/** Decoder output (B, H, W, 3) in [-1, 1] -> [0, 1], clamped. */
-export const toUnitRange = (image: Tensor): Tensor => image.clamp(-1, 1).add(1).mul(0.5);

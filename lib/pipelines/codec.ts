@@ -1,4 +1,7 @@
 // A VQGAN ready to use: images to token ids and back, in batches of a few compiled sizes.
+import { join } from "node:path";
+import { loadWeights } from "../checkpoint/weights.js";
+import type { ComponentFile } from "./pipeline.js";
 import { checkOptions, DiffusionError, formatShape } from "../errors.js";
 import { toFloatImage, toByteImage, type ByteImage, type Image } from "../image/image-io.js";
 import type { Graph } from "../ir/graph.js";
@@ -160,3 +163,11 @@ export class Codec {
 }
 
 const signalOf = ({ signal }: CodecOptions): { signal?: AbortSignal } => (signal ? { signal } : {});
+
+/** Loads the codec of a pipeline folder. Throws "checkpoint" when the weights do not fit the configuration. */
+export async function loadCodec(folder: string, file: ComponentFile): Promise<Codec> {
+  const config = file.config as unknown as VqganConfig;
+  const { parameters, states } = vqgan(config);
+  const weights = await loadWeights(join(folder, file.weights), [...parameters, ...states]);
+  return new Codec(config, weights);
+}

@@ -1,9 +1,9 @@
 // A trained tokenizer as a folder of its own: what `smalti train tokenizer` leaves and the next training starts from.
 import { join } from "node:path";
-import { loadWeights, saveWeights } from "../checkpoint/weights.js";
+import { saveWeights } from "../checkpoint/weights.js";
 import { DiffusionError } from "../errors.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
-import { Codec } from "./codec.js";
+import { loadCodec, type Codec } from "./codec.js";
 import { pipelineFolder, readPipelineFile, writePipelineFile } from "./pipeline.js";
 
 const weightsFile = "codec.safetensors";
@@ -38,10 +38,5 @@ export async function loadTokenizerRun(folderOrName: string): Promise<Codec> {
       "checkpoint",
       `${folder}: expected a component codec, got none; train one with smalti train tokenizer`,
     );
-  const config = codec.config as unknown as VqganConfig;
-  const model = vqgan(config);
-  return new Codec(
-    config,
-    await loadWeights(join(folder, codec.weights), [...model.parameters, ...model.states]),
-  );
+  return loadCodec(folder, codec);
 }

@@ -18,7 +18,7 @@ import { version } from "../version.js";
 import { checkFields, optional, shown, text, whole } from "../models/check-config.js";
 import { samplingRules } from "../trainers/recipe.js";
 import { checkGenerateOptions, checkSampling, checkSettings } from "./check-generate.js";
-import { Codec, type CodecOptions } from "./codec.js";
+import { loadCodec, type Codec, type CodecOptions } from "./codec.js";
 import type { GenerateEvent } from "./events.js";
 import { GeneratedImage } from "./generated-image.js";
 import {
@@ -555,19 +555,15 @@ export async function loadPipeline(
   const codecConfig = codecFile.config as unknown as VqganConfig;
   const modelConfig = modelFile.config as unknown as TextToTokenConfig;
   const settings = file.settings as unknown as VqDiffusionSettings;
-  const { shape, model } = checkingFile(path, () => {
+  const model = checkingFile(path, () => {
     const parts = { shape: vqgan(codecConfig), model: textToToken(modelConfig) };
     const side = codecConfig.resolution / parts.shape.stride;
     checkSettings(settings, {
       codec: { codes: codecConfig.quantizer.codes, grid: [side, side] },
       model: modelConfig,
     });
-    return parts;
+    return parts.model;
   });
-  const codecWeights = await loadWeights(join(folder, codecFile.weights), [
-    ...shape.parameters,
-    ...shape.states,
-  ]);
   const weights = await loadWeights(join(folder, modelFile.weights), model.parameters);
   const tokenizer = await TextTokenizer.load(join(folder, files.tokenizer));
   const { vocabulary, padToken = 0 } = modelConfig.condition.text;
@@ -577,6 +573,6 @@ export async function loadPipeline(
       `${join(folder, files.tokenizer)}: expected ${vocabulary} tokens with padding ${padToken} as the model has, got ${tokenizer.vocabularySize} with padding ${tokenizer.padId}`,
     );
   }
-  const codec = new Codec(codecConfig, codecWeights);
+  const codec = await loadCodec(folder, codecFile);
   return new VqDiffusionPipeline(file.name, folder, settings, { codec, model, weights, tokenizer });
 }

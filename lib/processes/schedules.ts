@@ -2,6 +2,7 @@
 // checkpoints, and the coefficients of a pair of levels. Source: Gu et al. 2021, arXiv:2111.14822;
 // defaults of microsoft/VQ-Diffusion.
 import { DiffusionError, checkOptions } from "../errors.js";
+import { coefficientNames } from "../trace/decompose-tokens.js";
 
 export type MaskReplacePreset = "released" | "paper90";
 
@@ -159,18 +160,7 @@ export function cumulativeAt(
   return { abar: schedule.abar[i]!, bbar: schedule.bbar[i]!, cbar: schedule.cbar[i]! };
 }
 
-/** Columns of the coefficient table that the mask-and-replace ops read (native/kernels/args.h). */
-export const coefficientNames = [
-  "abarT",
-  "bbarT",
-  "cbarT",
-  "abarS",
-  "bbarS",
-  "cbarS",
-  "aTS",
-  "bTS",
-  "cTS",
-] as const;
+export { coefficientNames };
 
 export type PairCoefficients = [
   abarT: number,

@@ -23,22 +23,26 @@ const nearestCodes: Decomposition = ([latents, codebook], { metric }) => {
   return [argMin(squares.sub(products.mul(2)))];
 };
 
-/** Columns of the coefficient table (native/kernels/args.h), each (B, 1, 1). */
+/** Columns of the coefficient table that the mask-and-replace ops read (native/kernels/args.h). */
+export const coefficientNames = [
+  "abarT",
+  "bbarT",
+  "cbarT",
+  "abarS",
+  "bbarS",
+  "cbarS",
+  "aTS",
+  "bTS",
+  "cTS",
+] as const;
+
+/** Those columns, each (B, 1, 1). */
 function columns(coeffs: Tensor) {
-  const names = [
-    "abarT",
-    "bbarT",
-    "cbarT",
-    "abarS",
-    "bbarS",
-    "cbarS",
-    "aTS",
-    "bTS",
-    "cTS",
-  ] as const;
-  const parts = split(coeffs, names.length, 1).map((x) => x.reshape([x.shape[0]!, 1, 1]));
-  return Object.fromEntries(names.map((name, i) => [name, parts[i]!])) as Record<
-    (typeof names)[number],
+  const parts = split(coeffs, coefficientNames.length, 1).map((x) =>
+    x.reshape([x.shape[0]!, 1, 1]),
+  );
+  return Object.fromEntries(coefficientNames.map((name, i) => [name, parts[i]!])) as Record<
+    (typeof coefficientNames)[number],
     Tensor
   >;
 }

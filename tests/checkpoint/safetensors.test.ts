@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { writeFileAtomic } from "../../lib/checkpoint/atomic-write.js";
+import { writeFileAtomic } from "../../lib/files/atomic-write.js";
 import {
   openSafetensors,
   parseSafetensors,
