@@ -44,6 +44,10 @@ export interface Quantised {
   indices: Tensor;
   /** Scalar codebook loss. */
   loss: Tensor;
+  /** (rows, D): latents as they are compared with the codes, one a row. */
+  compared: Tensor;
+  /** (rows): squared distance of each to its code. */
+  errors: Tensor;
 }
 
 /** Codebook state of the moving-average variant. */
@@ -199,7 +203,12 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
         : codebookLoss(z, chosen, beta, legacyBeta);
       const quantised = straightThrough(z, chosen);
       latents.trace.record(scope.path, quantised);
-      return { quantised, indices, loss };
+      const compared = stopGradient(rows(z));
+      const errors = compared
+        .sub(stopGradient(rows(chosen)))
+        .square()
+        .sum([1]);
+      return { quantised, indices, loss, compared, errors };
     },
     updates(latents, indices) {
       if (!averages) {
@@ -302,28 +311,56 @@ export interface DeadCodeReplacement {
 }
 
 /**
- * Replaces rarely used codes by latents of the current batch. Dhariwal et al. 2020,
- * arXiv:2005.00341, section 3.2 (random restarts). Differs: a new code's count is a share of the
- * mean (default 0.1), enough to be used before it counts as dead again.
+ * Replaces rarely used codes by latents of the current batch. Dhariwal et al. 2020, arXiv:2005.00341, section 3.2 (random
+ * restarts). Differs: a latent is drawn with its squared distance to the nearest code as weight (Arthur and Vassilvitskii
+ * 2007, k-means++), so that new codes go where the codebook is poor and not where latents are many, as plain background
+ * is; and a new code's count is a share of the mean (default 0.1), enough to be used before it counts as dead again.
+ *
+ * `errors` holds that squared distance for each latent; it does not matter when every code is replaced.
  */
 export function replaceDeadCodes(
   codebook: Float32Array,
   counts: Float32Array,
-  latents: Float32Array,
+  { latents, errors }: { latents: Float32Array; errors: Float32Array },
   { threshold = 0.03, freshShare = 0.1, random }: DeadCodeOptions,
 ): DeadCodeReplacement {
   const K = counts.length;
   const D = codebook.length / K;
-  const available = latents.length / D;
   const mean = counts.reduce((sum, count) => sum + count, 0) / K;
   const replaced = [...counts.keys()].filter((k) => counts[k]! < threshold * mean);
-  if (replaced.length === 0 || available === 0) return { codebook, counts, replaced: [] };
+  if (replaced.length === 0 || errors.length === 0) return { codebook, counts, replaced: [] };
   const fresh = codebook.slice();
   const freshCounts = counts.slice();
+  const distances = replaced.length === K ? errors.map(() => Infinity) : errors.slice();
   for (const k of replaced) {
-    const source = Math.min(available - 1, Math.floor(random() * available));
-    fresh.set(latents.subarray(source * D, (source + 1) * D), k * D);
+    const source = drawByWeight(distances, random());
+    const code = latents.subarray(source * D, (source + 1) * D);
+    fresh.set(code, k * D);
     freshCounts[k] = freshShare * mean;
+    lowerDistances(distances, latents, code);
   }
   return { codebook: fresh, counts: freshCounts, replaced };
+}
+
+/** Index whose share of the weights holds `u`; alike likely when the weights are all infinite or all 0. */
+function drawByWeight(weights: Float32Array, u: number): number {
+  const total = weights.reduce((sum, w) => sum + w, 0);
+  const last = weights.length - 1;
+  if (total === 0 || total === Infinity) return Math.min(last, Math.floor(u * weights.length));
+  let rest = u * total;
+  for (let i = 0; i < last; ++i) {
+    rest -= weights[i]!;
+    if (rest < 0) return i;
+  }
+  return last;
+}
+
+/** distances[i] = min(distances[i], |latent i - code|^2), in place. */
+function lowerDistances(distances: Float32Array, latents: Float32Array, code: Float32Array): void {
+  const D = code.length;
+  for (let i = 0; i < distances.length; ++i) {
+    let sum = 0;
+    for (let d = 0; d < D && sum < distances[i]!; ++d) sum += (latents[i * D + d]! - code[d]!) ** 2;
+    if (sum < distances[i]!) distances[i] = sum;
+  }
 }

@@ -141,12 +141,18 @@ export class AutoencoderTrainer implements Trainable {
       metrics["discriminator"] = (await this.discriminator.run(index, lr, [seen])).loss;
     }
     this.#stream.used(used.at(-1)!);
-    const warnings = this.#restartDeadCodes(index, outputs["latents"] as Float32Array);
+    const warnings = this.#restartDeadCodes(index, {
+      latents: outputs["compared"] as Float32Array,
+      errors: outputs["errors"] as Float32Array,
+    });
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
   }
 
   /** Gives codes that the averages call unused to latents of this batch; in the first step all. */
-  #restartDeadCodes(index: number, latents: Float32Array): string[] {
+  #restartDeadCodes(
+    index: number,
+    batch: { latents: Float32Array; errors: Float32Array },
+  ): string[] {
     const every = this.options.restartEvery ?? 100;
     const { codebook, averages } = this.model.quantizer;
     const isFirst = index === 0;
@@ -163,7 +169,7 @@ export class AutoencoderTrainer implements Trainable {
       codebook: rows,
       counts,
       replaced,
-    } = replaceDeadCodes(read(codebook), read(averages.counts), latents, {
+    } = replaceDeadCodes(read(codebook), read(averages.counts), batch, {
       random: () => draws[next++ % draws.length]!,
       ...(isFirst && { threshold: Infinity }),
     });
@@ -247,7 +253,13 @@ function autoencoderTerms(
   const { l1 = 1, l2 = 0, codebookWeight = 1, perceptual } = options;
   const images = batch["images"]!;
   const latents = model.encode(images);
-  const { quantised, indices, loss: codebook } = model.quantizer.quantise(latents);
+  const {
+    quantised,
+    indices,
+    loss: codebook,
+    compared,
+    errors,
+  } = model.quantizer.quantise(latents);
   const output = model.decode(quantised);
   const mse = l2Loss(images, output);
   let reconstruction = l1Loss(images, output).mul(l1).add(mse.mul(l2));
@@ -260,7 +272,14 @@ function autoencoderTerms(
     );
   return {
     loss,
-    outputs: { reconstruction, codebook, mse, latents, ...(critic && { generated: output }) },
+    outputs: {
+      reconstruction,
+      codebook,
+      mse,
+      compared,
+      errors,
+      ...(critic && { generated: output }),
+    },
     ...(model.quantizer.averages && { updates: model.quantizer.updates(latents, indices) }),
   };
 }

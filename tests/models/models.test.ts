@@ -247,13 +247,26 @@ describe("codes", () => {
 
   it("restarts dead codes from latents", () => {
     const codebook = new Float32Array(8).fill(1);
-    const latents = Float32Array.of(5, 6);
-    const result = replaceDeadCodes(codebook, Float32Array.of(10, 0, 8, 6), latents, {
+    const batch = { latents: Float32Array.of(5, 6), errors: Float32Array.of(41) };
+    const result = replaceDeadCodes(codebook, Float32Array.of(10, 0, 8, 6), batch, {
       random: () => 0,
     });
     expect(result.replaced).toEqual([1]);
     expect([...result.codebook.subarray(2, 4)]).toEqual([5, 6]);
     expect(result.counts[1]).toBeCloseTo(0.6, 6);
     expect(codebook[2]).toBe(1);
+  });
+
+  it("restarts codes where the codebook is poor, not where latents are many", () => {
+    const latents = Float32Array.of(0, 0, 0, 0, 0, 0, 9);
+    const alive = Float32Array.of(0, 5, 5);
+    const batch = { latents, errors: Float32Array.of(0, 0, 0, 0, 0, 0, 81) };
+    const one = replaceDeadCodes(alive, Float32Array.of(10, 0, 0), batch, { random: () => 0.3 });
+    expect([...one.codebook]).toEqual([0, 9, 0]); // after 9 is a code nothing is far: any latent will do
+    const all = replaceDeadCodes(alive.subarray(0, 2), Float32Array.of(1, 1), batch, {
+      threshold: Infinity,
+      random: () => 0.3,
+    });
+    expect([...all.codebook]).toEqual([0, 9]);
   });
 });
