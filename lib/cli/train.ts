@@ -45,8 +45,14 @@ interface Outcome {
   metrics: Record<string, number>;
 }
 
-/** The recipe with what the flags change. */
-function withFlags<R extends Recipe>(recipe: R, { data, steps, seed }: TrainOptions): R {
+/** The recipe with what the flags change. Throws "option" for frozen parts that no folder gives weights to. */
+function withFlags<R extends Recipe>(recipe: R, options: TrainOptions): R {
+  const { data, steps, seed, from, resume } = options;
+  if (recipe.freeze?.length && from === undefined && !resume)
+    throw new DiffusionError(
+      "option",
+      `train: expected --from <folder> with the weights of the frozen ${recipe.freeze.join(", ")}, got none`,
+    );
   return {
     ...recipe,
     ...(data !== undefined && { data }),

@@ -35,6 +35,7 @@ export function buildTokenizerTrainer(
     ...(restartEvery !== undefined && { restartEvery }),
     ...(augment && { augment }),
     ...(optimiser && { optimiser }),
+    ...(recipe.freeze && { freeze: recipe.freeze }),
   });
 }
 
@@ -145,6 +146,7 @@ export async function buildVqDiffusionTrainer(
     ...(recipe.nullShare !== undefined && { nullShare: recipe.nullShare }),
     ...(recipe.unsaidShare !== undefined && { unsaidShare: recipe.unsaidShare }),
     ...(recipe.optimiser && { optimiser: recipe.optimiser }),
+    ...(recipe.freeze && { freeze: recipe.freeze }),
   });
   return { trainer, tokenizer, model };
 }

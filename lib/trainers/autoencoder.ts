@@ -32,6 +32,7 @@ import type { Buffer } from "../runtime/buffer.js";
 import { stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
+import { splitFrozen, type FrozenSplit } from "./freeze.js";
 import type { StepReport, Trainable } from "./loop.js";
 import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
 
@@ -56,6 +57,11 @@ export interface AutoencoderTrainerOptions {
   /** Restart codes used less than `threshold` of the mean every `every` steps (moving-average codebooks). 0 = never; default 100. */
   restartEvery?: number;
   augment?: LoaderOptions["augment"];
+  /**
+   * Parts that stay as they are, by the first words of their names, e.g. ["encoder", "quant_conv"]. "quantize" is the
+   * codebook; it also stays when "encoder" and "quant_conv" do, so that every picture keeps its tokens. Default none.
+   */
+  freeze?: readonly string[];
   /** Off by default. */
   perceptual?: { loss: PerceptualLoss; weight: number };
   /** Off by default. */
@@ -78,6 +84,8 @@ export class AutoencoderTrainer implements Trainable {
   private constructor(
     readonly model: Vqgan,
     readonly options: AutoencoderTrainerOptions,
+    /** Parameters and states that stay as they are. */
+    readonly frozen: readonly ParamSpec[],
     readonly generator: TrainStep,
     readonly discriminator: TrainStep | undefined,
   ) {
@@ -96,8 +104,13 @@ export class AutoencoderTrainer implements Trainable {
       : undefined;
     const seed = options.seed ?? 0;
     const discriminator = critic && (await discriminatorStep(model, critic, options, seed));
-    const generator = await generatorStep(model, critic, options, seed, discriminator?.buffers);
-    return new AutoencoderTrainer(model, options, generator, discriminator);
+    const split = splitModel(model, options.freeze);
+    const generator = await generatorStep(
+      { model, critic, split },
+      options,
+      discriminator?.buffers,
+    );
+    return new AutoencoderTrainer(model, options, split.frozen, generator, discriminator);
   }
 
   get #buffers(): Map<string, Buffer> {
@@ -110,8 +123,8 @@ export class AutoencoderTrainer implements Trainable {
   }
 
   get #configuration(): RunConfiguration {
-    const { model, seed = 0, batchSize, optimiser = {} } = this.options;
-    return { model, seed, batchSize, optimiser };
+    const { model, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
+    return { model, seed, batchSize, optimiser, ...(freeze.length > 0 && { freeze }) };
   }
 
   async prefetch(): Promise<Batch[]> {
@@ -148,15 +161,16 @@ export class AutoencoderTrainer implements Trainable {
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
   }
 
-  /** Gives codes that the averages call unused to latents of this batch; in the first step all. */
+  /** Gives codes that the averages call unused to latents of this batch; in the first step of new weights all. */
   #restartDeadCodes(
     index: number,
     batch: { latents: Float32Array; errors: Float32Array },
   ): string[] {
     const every = this.options.restartEvery ?? 100;
     const { codebook, averages } = this.model.quantizer;
-    const isFirst = index === 0;
+    const isFirst = index === 0 && !this.options.initial;
     if (!averages || every === 0 || (!isFirst && (index + 1) % every !== 0)) return [];
+    if (this.frozen.includes(codebook)) return [];
     const read = (spec: ParamSpec): Float32Array =>
       this.generator.buffers.get(spec.name)!.read() as Float32Array;
     const draws = uniformStream(
@@ -218,35 +232,50 @@ const imageInput = ({ batchSize, model }: AutoencoderTrainerOptions): readonly n
   batchSize, model.resolution, model.resolution, model.imageChannels ?? 3,
 ]; // prettier-ignore
 
+const codePath = ["encoder.", "quant_conv."];
+
+/** What is trained; a codebook whose latents do not change stays with them. */
+function splitModel(model: Vqgan, freeze: readonly string[] = []): FrozenSplit {
+  const chosen = splitFrozen(model, freeze);
+  const movesLatents = chosen.trained.some(({ name }) =>
+    codePath.some((part) => name.startsWith(part)),
+  );
+  return movesLatents ? chosen : splitFrozen(model, [...freeze, "quantize"]);
+}
+
 const stateShapes = (specs: readonly ParamSpec[]): Record<string, { shape: readonly number[] }> =>
   Object.fromEntries(specs.map(({ name, shape }) => [name, { shape }]));
 
+interface GeneratorParts {
+  model: Vqgan;
+  critic: PatchDiscriminator | undefined;
+  split: FrozenSplit;
+}
+
 function generatorStep(
-  model: Vqgan,
-  critic: PatchDiscriminator | undefined,
+  { model, critic, split: { trained, frozen } }: GeneratorParts,
   options: AutoencoderTrainerOptions,
-  seed: number,
   shared?: ReadonlyMap<string, Buffer>,
 ): Promise<TrainStep> {
+  const learnsCodes = !frozen.includes(model.quantizer.codebook);
   const loss = (_: unknown, batch: Record<string, Tensor>): LossTerms =>
-    autoencoderTerms(model, critic, options, batch);
+    autoencoderTerms({ model, critic, learnsCodes }, options, batch);
   return TrainStep.create(
     {
       inputs: { images: { shape: imageInput(options) }, ...(critic && { factor: { shape: [] } }) },
       loss,
-      parameters: model.parameters,
-      extraState: stateShapes(model.states),
+      parameters: trained,
+      extraState: stateShapes([...model.states, ...frozen]),
       optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
     },
-    options.initial ?? initialValues([...model.parameters, ...model.states], seed),
+    options.initial ?? initialValues([...model.parameters, ...model.states], options.seed ?? 0),
     shared,
   );
 }
 
 /** Reconstruction, codebook and, when asked for, adversarial terms of one batch. */
 function autoencoderTerms(
-  model: Vqgan,
-  critic: PatchDiscriminator | undefined,
+  { model, critic, learnsCodes }: Omit<GeneratorParts, "split"> & { learnsCodes: boolean },
   options: AutoencoderTrainerOptions,
   batch: Record<string, Tensor>,
 ): LossTerms {
@@ -280,7 +309,8 @@ function autoencoderTerms(
       errors,
       ...(critic && { generated: output }),
     },
-    ...(model.quantizer.averages && { updates: model.quantizer.updates(latents, indices) }),
+    ...(model.quantizer.averages &&
+      learnsCodes && { updates: model.quantizer.updates(latents, indices) }),
   };
 }
 

@@ -34,6 +34,7 @@ import type { TextTokenizer } from "../text/tokenizer.js";
 import { maskReplaceForward, randomUniform } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
+import { splitFrozen } from "./freeze.js";
 import type { StepReport, Trainable } from "./loop.js";
 import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
 
@@ -63,6 +64,8 @@ export interface DiscreteTrainerOptions {
   /** Share of samples in which an attribute is left unsaid, each for itself; default 0.1. */
   unsaidShare?: number;
   optimiser?: OptimiserOptions;
+  /** Parts that stay as they are, by the first words of their names, e.g. ["conditioner"]. Default none. */
+  freeze?: readonly string[];
 }
 
 const noisePurpose = 1;
@@ -98,11 +101,13 @@ export class DiscreteTrainer implements Trainable {
       );
     }
     const schedule = maskReplaceSchedule({ ...options.process, codes });
+    const { trained, frozen } = splitFrozen(model, options.freeze ?? []);
     const trainStep = await TrainStep.create(
       {
         inputs: inputSpecs(options, N),
         loss: (_, batch) => textToTokenLoss(model, codes, batch),
-        parameters: model.parameters,
+        parameters: trained,
+        extraState: Object.fromEntries(frozen.map(({ name, shape }) => [name, { shape }])),
         ...(options.optimiser && { optimiser: options.optimiser }),
       },
       options.initial ?? initialValues(model.parameters, options.seed ?? 0),
@@ -111,8 +116,8 @@ export class DiscreteTrainer implements Trainable {
   }
 
   get #configuration(): RunConfiguration {
-    const { model, process, seed = 0, batchSize, optimiser = {} } = this.options;
-    return { model, process, seed, batchSize, optimiser };
+    const { model, process, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
+    return { model, process, seed, batchSize, optimiser, ...(freeze.length > 0 && { freeze }) };
   }
 
   async prefetch(): Promise<Batch[]> {
@@ -201,9 +206,9 @@ export class DiscreteTrainer implements Trainable {
 
   /** Weights by name; the averaged ones when they are kept. */
   weights(): Map<string, Float32Array> {
-    const { buffers, options } = this.trainStep;
+    const { buffers } = this.trainStep;
     return new Map(
-      options.parameters.map(({ name }) => [
+      this.model.parameters.map(({ name }) => [
         name,
         (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
       ]),

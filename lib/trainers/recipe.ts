@@ -29,6 +29,7 @@ import { cosine, warmup, type LearningRate } from "../optim/schedule.js";
 import type { LossOptions } from "../processes/discrete-loss.js";
 import { maskReplaceSchedule, type MaskReplaceOptions } from "../processes/schedules.js";
 import type { LoaderOptions } from "../data/loader.js";
+import { splitFrozen } from "./freeze.js";
 import type { OptimiserOptions } from "./train-step.js";
 
 interface CommonRecipe {
@@ -43,6 +44,8 @@ interface CommonRecipe {
   warmup?: number;
   seed?: number;
   optimiser?: OptimiserOptions;
+  /** Parts that stay as they are, by the first words of their names, e.g. ["encoder", "quant_conv"]. */
+  freeze?: readonly string[];
 }
 
 export interface TokenizerRecipe extends CommonRecipe {
@@ -125,6 +128,7 @@ const common: Rules = {
   warmup: optional(whole(0, 1e9)),
   seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
   optimiser: optional(object),
+  freeze: optional(listOf(text(256), 0, 4096)),
 };
 
 const recipeRules: Record<Recipe["kind"], Rules> = {
@@ -170,9 +174,9 @@ const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, lim
 /** Checks the parts of a recipe by building, without weights, what it describes. */
 const checkParts: { [Kind in Recipe["kind"]]: (path: string, recipe: Recipe) => void } = {
   tokenizer(path, recipe) {
-    const { model, augment = {} } = recipe as TokenizerRecipe;
+    const { model, augment = {}, freeze = [] } = recipe as TokenizerRecipe;
     checkFields(`${path}: augment`, augment, augmentRules);
-    vqgan(model);
+    splitFrozen(vqgan(model), freeze);
   },
   "vq-diffusion"(path, recipe) {
     const { text: words, transformer, process, loss = {}, sampling } = recipe as VqDiffusionRecipe;
