@@ -1,0 +1,301 @@
+// The contract of samplers on continuous states, and their loop. A sampler turns a falling list of
+// levels into a plan: float64 numbers that say, for every network evaluation, what each slot of the
+// state becomes. One compiled graph (continuous-step.ts) runs network and update of any plan.
+//
+// A new solver is one file with a function options -> ContinuousSampler. Slot 0 is the state x;
+// multistep and multistage solvers keep what they need (earlier x0, the start of the step) in further
+// slots. The level after a step is always the next of the list, never computed from a stride.
+import { DiffusionError, formatShape } from "../errors.js";
+import type { Shape } from "../ir/shape.js";
+import { normalStream } from "../nn/random.js";
+import { startDeviation } from "../processes/gaussian-levels.js";
+import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
+import { keyTable } from "./discrete.js";
+import { sampleLoop } from "./sampler.js";
+import type { PlannedStep, SampleLoopOptions, SamplingStep } from "./sampler.js";
+
+/** A sum with these factors; what is left out counts as zero. */
+export interface Combination {
+  /** Factors of the slots before the update, slot 0 first. */
+  slots?: readonly number[];
+  /** Of the clean sample that the network sees at the level, after clamping. */
+  x0?: number;
+  /** Of the noise that it sees; kept or derived again from the clamped x0 (a setting of the graph). */
+  eps?: number;
+  /** Of the paired image y. */
+  pair?: number;
+  /** Of a fresh normal draw. */
+  noise?: number;
+  /** Of a fresh normal draw times the deviation that the network has learned. */
+  spread?: number;
+  /** Of the network's output as it is (its first half when it learns variances). */
+  output?: number;
+}
+
+/** One run of the network, and what becomes of the state. */
+export interface Evaluation {
+  /** Level of slot 0 when the network reads it. */
+  level: Level;
+  /**
+   * New slots before the network reads slot 0, from slots, pair and noise only (churn); default: as
+   * they are.
+   */
+  before?: readonly Combination[];
+  /** New value of every slot. */
+  after: readonly Combination[];
+  /** Log variances between which a learned range moves. */
+  logVariance?: readonly [low: number, high: number];
+}
+
+export interface ContinuousStep extends PlannedStep {
+  evaluations: readonly Evaluation[];
+}
+
+export interface ContinuousPlan {
+  /** State tensors of a sample. */
+  slots: number;
+  steps: readonly ContinuousStep[];
+  /** First level; decides the first state. */
+  first: Level;
+}
+
+/** One published algorithm. */
+export interface ContinuousSampler {
+  name: string;
+  /** Steps between neighbours of a list of levels, noisiest first; the last is where it ends. */
+  plan(levels: readonly Level[]): ContinuousPlan;
+}
+
+/** Neighbours of a list of levels; throws "option" for fewer than two. */
+export function levelPairs(where: string, levels: readonly Level[]): [from: Level, to: Level][] {
+  if (levels.length < 2) {
+    throw new DiffusionError(
+      "option",
+      `${where}: expected at least 2 levels, got ${levels.length}`,
+    );
+  }
+  return levels.slice(1).map((to, i) => [levels[i]!, to]);
+}
+
+/** A plan whose steps are made from neighbouring levels. */
+export const pairwisePlan = (
+  where: string,
+  levels: readonly Level[],
+  slots: number,
+  evaluations: (from: Level, to: Level, index: number) => readonly Evaluation[],
+): ContinuousPlan => ({
+  slots,
+  first: levels[0]!,
+  steps: levelPairs(where, levels).map(([from, to], i) => ({
+    t: from.time,
+    s: to.time,
+    evaluations: evaluations(from, to, i),
+  })),
+});
+
+const combinations = ({ steps }: ContinuousPlan): Combination[] =>
+  steps.flatMap(({ evaluations }) =>
+    evaluations.flatMap(({ before = [], after }) => [...before, ...after]),
+  );
+
+/** Whether any step of a plan adds fresh noise. */
+export const isStochastic = (plan: ContinuousPlan): boolean =>
+  combinations(plan).some(({ noise = 0, spread = 0 }) => noise !== 0 || spread !== 0);
+
+/** Whether any evaluation changes the state before the network reads it. */
+export const hasBefore = (plan: ContinuousPlan): boolean =>
+  plan.steps.some(({ evaluations }) => evaluations.some(({ before }) => before !== undefined));
+
+/** Parts of the row that an evaluation hands to the graph, in order. */
+export interface RowLayout {
+  slots: number;
+  before: boolean;
+}
+
+const kReading = ["inputScale", "a", "b", "c", "x0.x", "x0.pair", "x0.output", "eps.x", "eps.pair", "eps.output", "logVariance.low", "logVariance.high"] as const; // prettier-ignore
+const kTerms = ["x0", "eps", "pair", "noise", "spread", "output"] as const;
+const kEarlyTerms = ["pair", "noise"] as const;
+
+const slotColumns = (prefix: string, slots: number, terms: readonly string[]): string[] =>
+  Array.from({ length: slots }, (_, to) => [
+    ...Array.from({ length: slots }, (_, from) => `${prefix}.${to}.slot.${from}`),
+    ...terms.map((term) => `${prefix}.${to}.${term}`),
+  ]).flat();
+
+/** Names of the columns of the coefficient table. */
+export const columnNames = ({ slots, before }: RowLayout): string[] => [
+  ...kReading,
+  ...slotColumns("after", slots, kTerms),
+  ...(before ? slotColumns("before", slots, kEarlyTerms) : []),
+];
+
+const identity = (slots: number): Combination[] =>
+  Array.from({ length: slots }, (_, i) => ({
+    slots: Array.from({ length: slots }, (_, j) => Number(i === j)),
+  }));
+
+const termValues = (
+  slots: number,
+  terms: readonly (keyof Omit<Combination, "slots">)[],
+  rows: readonly Combination[],
+): number[] =>
+  rows.flatMap((row) => [
+    ...Array.from({ length: slots }, (_, i) => row.slots?.[i] ?? 0),
+    ...terms.map((term) => row[term] ?? 0),
+  ]);
+
+/** The row of an evaluation. */
+export function coefficientRow(
+  evaluation: Evaluation,
+  parameterisation: Parameterisation,
+  { slots, before }: RowLayout,
+): number[] {
+  const { level, after, logVariance = [0, 0] } = evaluation;
+  const { inputScale, x0, eps } = parameterisation(level);
+  if (after.length !== slots) {
+    throw new DiffusionError(
+      "internal",
+      `sampler: expected an update of each of ${slots} slots, got ${after.length}`,
+    );
+  }
+  return [
+    inputScale,
+    ...[level.a, level.b, level.c],
+    ...x0,
+    ...eps,
+    ...logVariance,
+    ...termValues(slots, kTerms, after),
+    ...(before ? termValues(slots, kEarlyTerms, evaluation.before ?? identity(slots)) : []),
+  ];
+}
+
+export type Floats = Float32Array | Float64Array;
+
+/** Values after a step. */
+export interface ContinuousState {
+  /** (B, ...shape), channels last. */
+  x: Floats;
+  /** Clean samples that the network saw last, for previews; absent before the first step. */
+  x0?: Floats;
+  /** Slots after the first. */
+  history: readonly Floats[];
+}
+
+/** Runs a compiled evaluation on inputs by name; `evaluation` lets it choose among programs. */
+export type RunEvaluation = (
+  inputs: Record<string, Int32Array | Floats>,
+  options: { signal?: AbortSignal; evaluation: Evaluation },
+) => Promise<Record<string, ArrayBufferView>>;
+
+export type NamedInputs = Record<string, Int32Array | Floats>;
+
+export interface ContinuousSampleOptions extends SampleLoopOptions<ContinuousState> {
+  plan: ContinuousPlan;
+  parameterisation: Parameterisation;
+  batch: number;
+  /** Of a sample, channels last. */
+  shape: Shape;
+  /** Noise of sample b in evaluation i depends on (seed, firstSample + b, i) only. */
+  seed: number;
+  /** Default 0. */
+  firstSample?: number;
+  /** First state (B, ...shape); default b y + startDeviation temperature n. */
+  start?: Floats;
+  /** Factor of the first noise; default 1. */
+  temperature?: number;
+  /** Paired images y (B, ...shape), for processes and networks that read them. */
+  pair?: Floats;
+  /** Noise to be used in evaluation `index` of the run, for a graph that takes given noise. */
+  noise?: (index: number) => NamedInputs;
+  /** Further inputs of the denoiser (conditions, guidance), fixed or by evaluation. */
+  inputs?: NamedInputs | ((evaluation: Evaluation, index: number) => NamedInputs);
+  /** Number type of the graph; default "f32". */
+  dtype?: "f32" | "f64";
+}
+
+/** Normal draws of a first state; sample b depends on (seed, firstSample + b) only. */
+export function startNoise(draw: {
+  batch: number;
+  size: number;
+  seed: number;
+  firstSample?: number;
+}): Float32Array {
+  const out = new Float32Array(draw.batch * draw.size);
+  for (let b = 0; b < draw.batch; ++b) {
+    const stream = `start.${(draw.firstSample ?? 0) + b}`;
+    out.set(normalStream(draw.seed, stream, draw.size), b * draw.size);
+  }
+  return out;
+}
+
+const elements = (shape: Shape): number => shape.reduce((size, extent) => size * extent, 1);
+
+function firstState(options: ContinuousSampleOptions): Floats {
+  const { plan, batch, shape, seed, firstSample = 0, temperature = 1, pair } = options;
+  const size = elements(shape);
+  for (const [name, values] of Object.entries({ start: options.start, pair })) {
+    if (!values || values.length === batch * size) continue;
+    throw new DiffusionError(
+      "shape",
+      `sampling: expected ${name} of ${formatShape([batch, ...shape])}, got ${values.length} values`,
+    );
+  }
+  if (options.start) return options.start;
+  const scale = startDeviation(plan.first) * temperature;
+  const noise = startNoise({ batch, size, seed, firstSample });
+  return noise.map((n, i) => scale * n + (pair ? plan.first.b * pair[i]! : 0));
+}
+
+/** Runs a plan; yields after each step. The last state holds the samples. */
+export function sampleContinuous(
+  run: RunEvaluation,
+  options: ContinuousSampleOptions,
+): AsyncGenerator<SamplingStep<ContinuousState>> {
+  const { plan, parameterisation, batch, seed, firstSample = 0, signal, pair, dtype } = options;
+  const floats = (values: ArrayLike<number>): Floats =>
+    dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values);
+  const layout: RowLayout = { slots: plan.slots, before: hasBefore(plan) };
+  const first = floats(firstState(options));
+  const zeros = Array.from({ length: plan.slots - 1 }, () =>
+    floats(new Float32Array(first.length)),
+  );
+  const extra = (evaluation: Evaluation, index: number): NamedInputs =>
+    typeof options.inputs === "function"
+      ? options.inputs(evaluation, index)
+      : (options.inputs ?? {});
+  const draws = isStochastic(plan) && !options.noise;
+  let count = 0;
+  const evaluate = async (state: ContinuousState, evaluation: Evaluation) => {
+    const index = count++;
+    const row = coefficientRow(evaluation, parameterisation, layout);
+    const rows = Array.from({ length: batch }, () => row).flat();
+    const slots = [state.x, ...state.history].map((slot, i) => [`slot.${i}`, slot]);
+    const out = await run(
+      {
+        ...(Object.fromEntries(slots) as NamedInputs),
+        coefficients: floats(rows),
+        times: floats(Array.from({ length: batch }, () => evaluation.level.time)),
+        ...(draws && { key: keyTable(seed, firstSample, index, batch) }),
+        ...(pair && { pair: floats(pair) }),
+        ...options.noise?.(index),
+        ...extra(evaluation, index),
+      },
+      { evaluation, ...(signal && { signal }) },
+    );
+    const slot = (i: number): Floats => out[`slot.${i}`] as Floats;
+    return {
+      x: slot(0),
+      x0: out["x0"] as Floats,
+      history: zeros.map((_, i) => slot(i + 1)),
+    };
+  };
+  return sampleLoop<ContinuousStep, ContinuousState>(
+    plan.steps,
+    { x: first, history: zeros },
+    async ({ evaluations }, state) => {
+      for (const evaluation of evaluations) state = await evaluate(state, evaluation);
+      return state;
+    },
+    options,
+  );
+}
