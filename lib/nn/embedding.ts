@@ -27,7 +27,7 @@ export function embedding(
   };
 }
 
-/** Features of a scalar time, width even: (position of the i-th pair) -> sin half and cos half. */
+/** Features of a scalar time: a sin half and a cos half, and a last 0 when the width is odd. */
 export interface SinusoidOptions {
   width: number;
   /**
@@ -41,34 +41,37 @@ export interface SinusoidOptions {
   period?: number;
 }
 
+function frequencies({ width, divisor, period = 10000 }: SinusoidOptions): number[] {
+  const half = Math.floor(width / 2);
+  return Array.from({ length: half }, (_, i) =>
+    Math.exp((-Math.log(period) * i) / (divisor ?? half)),
+  );
+}
+
 /**
  * Sinusoids of fixed positions in float64, one row a position. Vaswani et al. 2017,
  * arXiv:1706.03762, section 3.5.
  */
 export function sinusoidRows(positions: readonly number[], options: SinusoidOptions): number[] {
-  const { width, first = "cos", period = 10000 } = options;
-  const half = width / 2;
-  const { divisor = half } = options;
-  const frequencies = Array.from({ length: half }, (_, i) =>
-    Math.exp((-Math.log(period) * i) / divisor),
-  );
+  const { width, first = "cos" } = options;
+  const rates = frequencies(options);
+  const rest = width % 2 === 1 ? [0] : [];
   return positions.flatMap((position) => {
-    const sin = frequencies.map((f) => Math.sin(position * f));
-    const cos = frequencies.map((f) => Math.cos(position * f));
-    return first === "sin" ? [...sin, ...cos] : [...cos, ...sin];
+    const sin = rates.map((f) => Math.sin(position * f));
+    const cos = rates.map((f) => Math.cos(position * f));
+    return first === "sin" ? [...sin, ...cos, ...rest] : [...cos, ...sin, ...rest];
   });
 }
 
 /** Sinusoids of times known only when the program runs: (B) -> (B, width). */
 export function sinusoid(times: Tensor, options: SinusoidOptions): Tensor {
-  const { width, first = "cos", period = 10000 } = options;
-  const half = width / 2;
-  const { divisor = half } = options;
-  const frequencies = Array.from({ length: half }, (_, i) =>
-    Math.exp((-Math.log(period) * i) / divisor),
-  );
-  const angles = times.reshape([times.size, 1]).mul(times.trace.constant(frequencies, [1, half]));
-  return concat(first === "sin" ? [angles.sin(), angles.cos()] : [angles.cos(), angles.sin()], 1);
+  const { width, first = "cos" } = options;
+  const t = times.trace;
+  const rates = frequencies(options);
+  const angles = times.reshape([times.size, 1]).mul(t.constant(rates, [1, rates.length]));
+  const [sin, cos] = [angles.sin(), angles.cos()];
+  const rest = width % 2 === 1 ? [t.constant(0, [times.size, 1])] : [];
+  return concat([...(first === "sin" ? [sin, cos] : [cos, sin]), ...rest], 1);
 }
 
 export interface GridEmbeddingOptions {
