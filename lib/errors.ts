@@ -65,3 +65,19 @@ export function checkOptions(where: string, options: object, allowed: readonly s
     );
   }
 }
+
+/** The value, when it is among `allowed`; else throws "option", naming the nearest. */
+export function checkChoice<Name extends string>(
+  where: string,
+  what: string,
+  value: string,
+  allowed: readonly Name[],
+): Name {
+  if ((allowed as readonly string[]).includes(value)) return value as Name;
+  const near = nearestName(value, allowed);
+  const hint = near ? `; did you mean "${near}"?` : "";
+  throw new DiffusionError(
+    "option",
+    `${where}: expected ${what} among ${allowed.join(", ")}, got "${value}"${hint}`,
+  );
+}

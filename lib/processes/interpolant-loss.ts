@@ -1,0 +1,115 @@
+// Training of an interpolant: which times are drawn, the regression loss of each prediction and its
+// weights. Source: Ma et al. 2024 (SiT), arXiv:2401.08740, section 2 and appendix A; times, names and
+// constants of willisma/SiT transport/transport.py. Our time runs from data (0) to noise (1).
+import type { Tensor } from "../trace/tensor.js";
+import { forwardVariance, pathPoint } from "./interpolant.js";
+import type { PathName, PathPrediction } from "./interpolant.js";
+
+/** What is regressed; an x0 prediction has no loss of its own upstream. */
+export type TransportPrediction = Exclude<PathPrediction, "x0">;
+
+/** "none": 1; "velocity": (g / sigma)^2; "likelihood": g / sigma^2; no effect on a velocity. */
+export type TransportWeight = "none" | "velocity" | "likelihood";
+
+/** Times that are used, `low` nearest to data. */
+export interface TimeRange {
+  low: number;
+  high: number;
+}
+
+/** How far training and sampling stay away from singular ends, unless told otherwise. */
+export function defaultEpsilons(
+  path: PathName,
+  prediction: PathPrediction,
+): { train: number; sample: number } {
+  if (path === "vp") return { train: 1e-5, sample: 1e-3 };
+  return prediction === "velocity" ? { train: 0, sample: 0 } : { train: 1e-3, sample: 1e-3 };
+}
+
+/**
+ * Times without the singular ends. VP has one at data; linear and GVP at both ends unless a velocity
+ * is predicted.
+ */
+export function timeRange(path: PathName, prediction: PathPrediction, eps: number): TimeRange {
+  if (path === "vp") return { low: eps, high: 1 };
+  return prediction === "velocity" ? { low: 0, high: 1 } : { low: eps, high: 1 - eps };
+}
+
+/** Names of the columns of the table that `transportLoss` reads, one row a sample. */
+export const transportColumns = ["alpha", "sigma", "dAlpha", "dSigma", "weight"] as const;
+
+const weights: Readonly<Record<TransportWeight, (variance: number, sigma: number) => number>> = {
+  none: () => 1,
+  velocity: (variance, sigma) => (variance / sigma) ** 2,
+  likelihood: (variance, sigma) => variance / sigma ** 2,
+};
+
+export interface TransportOptions {
+  path: PathName;
+  prediction: TransportPrediction;
+  /** Default "none". */
+  weight?: TransportWeight;
+}
+
+/** Coefficients of the loss at given times: (B, columns). */
+export function transportTable(
+  { path, prediction, weight = "none" }: TransportOptions,
+  times: readonly number[],
+): Float32Array {
+  const rows = times.map((t) => {
+    const point = pathPoint(path, t);
+    const { alpha, sigma, dAlpha, dSigma } = point;
+    const scale = prediction === "velocity" ? 1 : weights[weight](forwardVariance(point), sigma);
+    return [alpha, sigma, dAlpha, dSigma, scale];
+  });
+  return Float32Array.from(rows.flat());
+}
+
+export type TransportColumns = Record<(typeof transportColumns)[number], Tensor>;
+
+/** Columns of the table, each with the rank of the samples: (B, 1, …). */
+export function transportCoefficients(table: Tensor, rank: number): TransportColumns {
+  const [B] = table.shape as [number, number];
+  const shape = [B, ...Array.from({ length: rank - 1 }, () => 1)];
+  const columns = transportColumns.map((name, i) => [
+    name,
+    table.slice([0, i], [B, 1]).reshape(shape),
+  ]);
+  return Object.fromEntries(columns) as TransportColumns;
+}
+
+/** xt = alpha x0 + sigma noise. */
+export const interpolate = (x0: Tensor, noise: Tensor, c: TransportColumns): Tensor =>
+  x0.mul(c.alpha).add(noise.mul(c.sigma));
+
+/** Squared residual of each prediction; arXiv:2401.08740, eq. 5 and 9. */
+const residuals: Readonly<
+  Record<
+    TransportPrediction,
+    (predicted: Tensor, x0: Tensor, noise: Tensor, c: TransportColumns) => Tensor
+  >
+> = {
+  velocity: (v, x0, noise, c) => v.sub(x0.mul(c.dAlpha).add(noise.mul(c.dSigma))),
+  noise: (eps, _, noise) => eps.sub(noise),
+  score: (score, _, noise, c) => score.mul(c.sigma).add(noise),
+};
+
+export interface TransportLoss {
+  /** Mean over all but the batch: (B). */
+  perSample: Tensor;
+  /** Mean over the batch: (). */
+  loss: Tensor;
+}
+
+/** Loss of a prediction at xt: mean of weight * residual^2. All tensors (B, …). */
+export function transportLoss(
+  prediction: TransportPrediction,
+  given: { predicted: Tensor; x0: Tensor; noise: Tensor; coefficients: TransportColumns },
+): TransportLoss {
+  const { predicted, x0, noise, coefficients } = given;
+  const residual = residuals[prediction](predicted, x0, noise, coefficients);
+  const [B] = residual.shape as [number];
+  const weighted = residual.square().mul(coefficients.weight);
+  const perSample = weighted.reshape([B, residual.size / B]).mean(1);
+  return { perSample, loss: perSample.mean() };
+}
