@@ -36,6 +36,8 @@ export {
   type VqTransformer,
   type VqTransformerConfig,
 } from "./models/vq-transformer.js";
+export { dit, ditConfigs, publishedDit, type Dit, type DitConfig } from "./models/dit.js";
+export { sit, sitConfigs, type SitConfig } from "./models/sit.js";
 export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
 export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";
 export { textToToken, type TextToTokenConfig } from "./models/text-to-token.js";

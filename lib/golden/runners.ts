@@ -1,7 +1,10 @@
 // Which runner computes which kind of golden case.
+import { ditRunners } from "./dit.js";
 import type { GoldenRunner } from "./evaluate.js";
+import { ldmFirstStageRunners } from "./ldm-first-stage.js";
 import { tamingRunners } from "./taming.js";
 import { tamingAdversaryRunners } from "./taming-adversary.js";
+import { tamingGumbelRunners } from "./taming-gumbel.js";
 import { torchOpsRunners } from "./torch-ops.js";
 import { torchOptimRunners } from "./torch-optim.js";
 import { vqdMathRunners } from "./vqd-math.js";
@@ -13,7 +16,10 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...torchOptimRunners,
   ...tamingRunners,
   ...tamingAdversaryRunners,
+  ...tamingGumbelRunners,
+  ...ldmFirstStageRunners,
   ...vqdMathRunners,
   ...vqdModelRunners,
   ...vqdSamplingRunners,
+  ...ditRunners,
 };

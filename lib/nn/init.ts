@@ -47,3 +47,18 @@ export const fanInUniform = (fanIn: number): Init => ({
   low: -1 / Math.sqrt(fanIn),
   high: 1 / Math.sqrt(fanIn),
 });
+
+/** Initialisers of a linear layer by its input and output width. */
+export type LinearInits = (from: number, to: number) => { weightInit: Init; biasInit: Init };
+
+/** Glorot and Bengio 2010, eq. 16: uniform within sqrt(6 / (fan in + fan out)). */
+export const xavierUniform = (fanIn: number, fanOut: number): Init => {
+  const high = Math.sqrt(6 / (fanIn + fanOut));
+  return { kind: "uniform", low: -high, high };
+};
+
+/** Linear layers of vision transformers: Glorot uniform and no bias. */
+export const xavierLinear: LinearInits = (from, to) => ({
+  weightInit: xavierUniform(from, to),
+  biasInit: zeros,
+});
