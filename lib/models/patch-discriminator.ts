@@ -8,6 +8,8 @@ import { ParamScope } from "../nn/module.js";
 import { leakyRelu } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
+import { checkFields, limits, oneOf, optional, whole } from "./check-config.js";
+import type { Rule } from "./check-config.js";
 
 export interface PatchDiscriminatorConfig {
   /** Channels of the picture; default 3. */
@@ -113,10 +115,18 @@ function actNorm(scope: ParamScope, channels: number): StatefulLayer {
   };
 }
 
+const rules: Readonly<Record<keyof PatchDiscriminatorConfig, Rule>> = {
+  imageChannels: optional(whole(1, 64)),
+  channels: optional(whole(1, limits.width / kMaxWidening)),
+  layers: optional(whole(1, 12)),
+  norm: optional(oneOf("batch", "act")),
+};
+
 export function patchDiscriminator(
   config: PatchDiscriminatorConfig = {},
   scope: ParamScope = new ParamScope(),
 ): PatchDiscriminator {
+  checkFields("patchDiscriminator", config, rules);
   const { imageChannels = 3, channels = 64, layers = 3, norm = "batch" } = config;
   const main = scope.child("main");
   const stages: StatefulLayer[] = [];

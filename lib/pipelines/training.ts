@@ -15,27 +15,29 @@ import type { Codec } from "./codec.js";
 import { pipelineFolder, readPipelineFile } from "./pipeline.js";
 import { saveVqDiffusion } from "./vq-diffusion.js";
 
+/** The named entries of a recipe that it has. */
+const given = <R extends object, Name extends keyof R>(
+  recipe: R,
+  ...names: Name[]
+): Pick<R, Name> =>
+  Object.fromEntries(
+    names.filter((name) => recipe[name] !== undefined).map((name) => [name, recipe[name]]),
+  ) as Pick<R, Name>;
+
 /** A tokenizer in training by a recipe; `from` gives the codec to go on from. */
 export function buildTokenizerTrainer(
   recipe: TokenizerRecipe,
   data: TrainingData,
   from?: Codec,
 ): Promise<AutoencoderTrainer> {
-  const { model, batchSize, seed, l1, l2, codebookWeight, restartEvery, augment, optimiser } =
-    recipe;
   return AutoencoderTrainer.create({
-    model,
+    model: recipe.model,
     dataset: data.train,
-    batchSize,
+    batchSize: recipe.batchSize,
     ...(from && { initial: from.weights() }),
-    ...(seed !== undefined && { seed }),
-    ...(l1 !== undefined && { l1 }),
-    ...(l2 !== undefined && { l2 }),
-    ...(codebookWeight !== undefined && { codebookWeight }),
-    ...(restartEvery !== undefined && { restartEvery }),
-    ...(augment && { augment }),
-    ...(optimiser && { optimiser }),
-    ...(recipe.freeze && { freeze: recipe.freeze }),
+    ...given(recipe, "seed", "optimiser", "freeze"),
+    ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
+    ...given(recipe, "augment", "tokenMix", "adversarial"),
   });
 }
 
@@ -141,12 +143,8 @@ export async function buildVqDiffusionTrainer(
     tokenizer,
     batchSize: recipe.batchSize,
     ...(start && { initial: await loadWeights(start.path, textToToken(model).parameters) }),
-    ...(recipe.seed !== undefined && { seed: recipe.seed }),
-    ...(recipe.loss && { loss: recipe.loss }),
-    ...(recipe.nullShare !== undefined && { nullShare: recipe.nullShare }),
-    ...(recipe.unsaidShare !== undefined && { unsaidShare: recipe.unsaidShare }),
-    ...(recipe.optimiser && { optimiser: recipe.optimiser }),
-    ...(recipe.freeze && { freeze: recipe.freeze }),
+    ...given(recipe, "seed", "optimiser", "freeze"),
+    ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });
   return { trainer, tokenizer, model };
 }

@@ -1,6 +1,5 @@
-// Training of a VQGAN: reconstruction, codebook and commitment terms, dead-code replacement; adversarial and perceptual
-// terms with the adaptive weight when asked for. Source: Esser et al. 2021, arXiv:2012.09841.
-import { gradients } from "../autodiff/differentiate.js";
+// Training of a VQGAN: the steps of generator and discriminator, dead-code replacement, saving and resuming. The losses
+// stand in autoencoder-loss.ts. Source: Esser et al. 2021, arXiv:2012.09841.
 import {
   loadTrainingState,
   saveTrainingState,
@@ -19,27 +18,40 @@ import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
 import { initialValues } from "../nn/init.js";
 import { ParamScope } from "../nn/module.js";
 import { uniformStream } from "../nn/random.js";
-import {
-  adaptiveWeight,
-  discriminatorFactor,
-  discriminatorLosses,
-  generatorLoss,
-  l1Loss,
-  l2Loss,
-  type DiscriminatorLossName,
-} from "../processes/adversarial.js";
+import { discriminatorFactor, type DiscriminatorLossName } from "../processes/adversarial.js";
 import type { Buffer } from "../runtime/buffer.js";
-import { stopGradient } from "../trace/functions.js";
-import type { Tensor } from "../trace/tensor.js";
+import {
+  autoencoderTerms,
+  discriminatorTerms,
+  type AutoencoderLossOptions,
+} from "./autoencoder-loss.js";
 import { BatchStream } from "./batches.js";
+import { initialiseCritic } from "./critic-start.js";
 import { splitFrozen, type FrozenSplit } from "./freeze.js";
 import type { StepReport, Trainable } from "./loop.js";
-import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
+import { foreignTokens } from "./token-mix.js";
+import {
+  TrainStep,
+  type OptimiserOptions,
+  type TrainStepOptions,
+  type Values,
+} from "./train-step.js";
 
-/** A perceptual distance of two image batches as a scalar. */
-export type PerceptualLoss = (x: Tensor, y: Tensor) => Tensor;
+/** The game against a discriminator. */
+export interface AdversarialOptions {
+  discriminator?: PatchDiscriminatorConfig;
+  /** Default "hinge". */
+  loss?: DiscriminatorLossName;
+  /** Steps before the adversarial terms begin. */
+  start: number;
+  /** Factor of the adaptive weight; default 0.8. */
+  weight?: number;
+}
 
-export interface AutoencoderTrainerOptions {
+export interface AutoencoderTrainerOptions extends Pick<
+  AutoencoderLossOptions,
+  "l1" | "l2" | "codebookWeight" | "perceptual"
+> {
   model: VqganConfig;
   dataset: ImageDataset;
   batchSize: number;
@@ -47,12 +59,6 @@ export interface AutoencoderTrainerOptions {
   seed?: number;
   /** Weights and codebook to start from, by name; default: drawn by the seed. */
   initial?: Values;
-  /** Weight of the mean absolute error; default 1. */
-  l1?: number;
-  /** Weight of the mean squared error; default 0. */
-  l2?: number;
-  /** Weight of the codebook loss; default 1. */
-  codebookWeight?: number;
   optimiser?: OptimiserOptions;
   /** Restart codes used less than `threshold` of the mean every `every` steps (moving-average codebooks). 0 = never; default 100. */
   restartEvery?: number;
@@ -62,16 +68,10 @@ export interface AutoencoderTrainerOptions {
    * codebook; it also stays when "encoder" and "quant_conv" do, so that every picture keeps its tokens. Default none.
    */
   freeze?: readonly string[];
+  /** Share of the pictures that get a rectangle of tokens of another one, for local tokens; default 0. Wants batches of 2 or more. */
+  tokenMix?: number;
   /** Off by default. */
-  perceptual?: { loss: PerceptualLoss; weight: number };
-  /** Off by default. */
-  adversarial?: {
-    discriminator?: PatchDiscriminatorConfig;
-    loss?: DiscriminatorLossName;
-    /** Steps before the adversarial terms begin. */
-    start: number;
-    weight?: number;
-  };
+  adversarial?: AdversarialOptions;
 }
 
 const adamBetas = [0.5, 0.9] as const; // for adversarial training, as in taming-transformers
@@ -87,7 +87,7 @@ export class AutoencoderTrainer implements Trainable {
     /** Parameters and states that stay as they are. */
     readonly frozen: readonly ParamSpec[],
     readonly generator: TrainStep,
-    readonly discriminator: TrainStep | undefined,
+    readonly discriminator: { critic: PatchDiscriminator; step: TrainStep } | undefined,
   ) {
     this.samplesPerStep = options.batchSize * (options.optimiser?.accumulate ?? 1);
     this.#stream = new BatchStream(options.dataset, {
@@ -100,31 +100,44 @@ export class AutoencoderTrainer implements Trainable {
   static async create(options: AutoencoderTrainerOptions): Promise<AutoencoderTrainer> {
     const model = vqgan(options.model);
     const critic = options.adversarial
-      ? patchDiscriminator(options.adversarial.discriminator ?? {}, new ParamScope("discriminator"))
+      ? patchDiscriminator(options.adversarial.discriminator, new ParamScope("discriminator"))
       : undefined;
-    const seed = options.seed ?? 0;
-    const discriminator = critic && (await discriminatorStep(model, critic, options, seed));
+    const values = (specs: readonly ParamSpec[]): Values => initialValues(specs, options.seed ?? 0);
     const split = splitModel(model, options.freeze);
-    const generator = await generatorStep(
-      { model, critic, split },
-      options,
+    const discriminator =
+      critic &&
+      (await TrainStep.create(
+        discriminatorStepOptions(model, critic, options),
+        values([...critic.parameters, ...critic.states]),
+      ));
+    const generator = await TrainStep.create(
+      generatorStepOptions(model, options, { split, ...(critic && { critic }) }),
+      options.initial ?? values([...model.parameters, ...model.states]),
       discriminator?.buffers,
     );
-    return new AutoencoderTrainer(model, options, split.frozen, generator, discriminator);
+    const game = critic && discriminator && { critic, step: discriminator };
+    return new AutoencoderTrainer(model, options, split.frozen, generator, game);
   }
 
   get #buffers(): Map<string, Buffer> {
     return new Map([
       ...this.generator.buffers,
-      ...[...(this.discriminator?.buffers ?? [])].filter(
+      ...[...(this.discriminator?.step.buffers ?? [])].filter(
         ([name]) => !this.generator.buffers.has(name),
       ),
     ]);
   }
 
   get #configuration(): RunConfiguration {
-    const { model, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
-    return { model, seed, batchSize, optimiser, ...(freeze.length > 0 && { freeze }) };
+    const { model, seed = 0, batchSize, optimiser = {}, freeze = [], adversarial } = this.options;
+    return {
+      model,
+      seed,
+      batchSize,
+      optimiser,
+      ...(freeze.length > 0 && { freeze }),
+      ...(adversarial && { adversarial }),
+    };
   }
 
   async prefetch(): Promise<Batch[]> {
@@ -139,10 +152,12 @@ export class AutoencoderTrainer implements Trainable {
     const factor = this.options.adversarial
       ? discriminatorFactor(index, this.options.adversarial.start)
       : 0;
-    const inputs = used.map(({ images }) => ({
+    const inputs = used.map(({ images }, i) => ({
       images,
+      ...(this.#mixes && { foreign: this.#foreign(`${index}.${i}`) }),
       ...(this.discriminator && { factor: Float32Array.of(factor) }),
     }));
+    if (index === 0) await this.#initialiseCritic(inputs[0]!);
     const { loss, gradNorm, outputs } = await this.generator.run(index, lr, inputs);
     const metrics: Record<string, number> = {
       reconstruction: Number(outputs["reconstruction"]![0]),
@@ -151,7 +166,7 @@ export class AutoencoderTrainer implements Trainable {
     };
     if (this.discriminator) {
       const seen = { ...inputs.at(-1)!, generated: outputs["generated"]! };
-      metrics["discriminator"] = (await this.discriminator.run(index, lr, [seen])).loss;
+      metrics["discriminator"] = (await this.discriminator.step.run(index, lr, [seen])).loss;
     }
     this.#stream.used(used.at(-1)!);
     const warnings = this.#restartDeadCodes(index, {
@@ -159,6 +174,22 @@ export class AutoencoderTrainer implements Trainable {
       errors: outputs["errors"] as Float32Array,
     });
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
+  }
+
+  async #initialiseCritic(batch: Record<string, Float32Array>): Promise<void> {
+    if (this.discriminator?.critic.config.norm !== "act") return;
+    const buffers = new Map([...this.generator.buffers, ...this.discriminator.step.buffers]);
+    await initialiseCritic(this.model, this.discriminator.critic, buffers, batch["images"]!);
+  }
+
+  get #mixes(): boolean {
+    return (this.options.tokenMix ?? 0) > 0;
+  }
+
+  #foreign(stream: string): Float32Array {
+    const { tokenMix = 0, seed = 0, batchSize } = this.options;
+    const shape = foreignShape(this.model, batchSize);
+    return foreignTokens(tokenMix, shape, { seed, stream: `tokenMix.${stream}` });
   }
 
   /** Gives codes that the averages call unused to latents of this batch; in the first step of new weights all. */
@@ -224,7 +255,7 @@ export class AutoencoderTrainer implements Trainable {
 
   dispose(): void {
     this.generator.dispose();
-    this.discriminator?.dispose();
+    this.discriminator?.step.dispose();
   }
 }
 
@@ -246,118 +277,62 @@ function splitModel(model: Vqgan, freeze: readonly string[] = []): FrozenSplit {
 const stateShapes = (specs: readonly ParamSpec[]): Record<string, { shape: readonly number[] }> =>
   Object.fromEntries(specs.map(({ name, shape }) => [name, { shape }]));
 
+const foreignShape = (model: Vqgan, batchSize: number): readonly [number, number, number] => {
+  const side = model.config.resolution / model.stride;
+  return [batchSize, side, side];
+};
+
+type StepInputs = TrainStepOptions["inputs"];
+
+/** Pictures, where they take tokens of another one, and whether the game has begun. */
+const inputSpecs = (model: Vqgan, options: AutoencoderTrainerOptions): StepInputs => ({
+  images: { shape: imageInput(options) },
+  ...(options.tokenMix && { foreign: { shape: foreignShape(model, options.batchSize) } }),
+  ...(options.adversarial && { factor: { shape: [] } }),
+});
+
 interface GeneratorParts {
-  model: Vqgan;
-  critic: PatchDiscriminator | undefined;
-  split: FrozenSplit;
+  critic?: PatchDiscriminator;
+  /** What is trained; default by `options.freeze`. */
+  split?: FrozenSplit;
 }
 
-function generatorStep(
-  { model, critic, split: { trained, frozen } }: GeneratorParts,
+/** The step of the autoencoder. */
+export function generatorStepOptions(
+  model: Vqgan,
   options: AutoencoderTrainerOptions,
-  shared?: ReadonlyMap<string, Buffer>,
-): Promise<TrainStep> {
-  const learnsCodes = !frozen.includes(model.quantizer.codebook);
-  const loss = (_: unknown, batch: Record<string, Tensor>): LossTerms =>
-    autoencoderTerms({ model, critic, learnsCodes }, options, batch);
-  return TrainStep.create(
-    {
-      inputs: { images: { shape: imageInput(options) }, ...(critic && { factor: { shape: [] } }) },
-      loss,
-      parameters: trained,
-      extraState: stateShapes([...model.states, ...frozen]),
-      optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
-    },
-    options.initial ?? initialValues([...model.parameters, ...model.states], options.seed ?? 0),
-    shared,
-  );
-}
-
-/** Reconstruction, codebook and, when asked for, adversarial terms of one batch. */
-function autoencoderTerms(
-  { model, critic, learnsCodes }: Omit<GeneratorParts, "split"> & { learnsCodes: boolean },
-  options: AutoencoderTrainerOptions,
-  batch: Record<string, Tensor>,
-): LossTerms {
-  const { l1 = 1, l2 = 0, codebookWeight = 1, perceptual } = options;
-  const images = batch["images"]!;
-  const latents = model.encode(images);
-  const {
-    quantised,
-    indices,
-    loss: codebook,
-    compared,
-    errors,
-  } = model.quantizer.quantise(latents);
-  const output = model.decode(quantised);
-  const mse = l2Loss(images, output);
-  let reconstruction = l1Loss(images, output).mul(l1).add(mse.mul(l2));
-  if (perceptual)
-    reconstruction = reconstruction.add(perceptual.loss(images, output).mul(perceptual.weight));
-  let loss = reconstruction.add(codebook.mul(codebookWeight));
-  if (critic)
-    loss = loss.add(
-      adversarialTerm(model, critic, options, { output, reconstruction, factor: batch["factor"]! }),
-    );
+  { critic, split = splitModel(model, options.freeze) }: GeneratorParts = {},
+): TrainStepOptions {
+  const { l1, l2, codebookWeight, perceptual, adversarial } = options;
+  const weight = adversarial?.weight;
+  const loss: AutoencoderLossOptions = {
+    learnsCodes: !split.frozen.includes(model.quantizer.codebook),
+    ...(l1 !== undefined && { l1 }),
+    ...(l2 !== undefined && { l2 }),
+    ...(codebookWeight !== undefined && { codebookWeight }),
+    ...(perceptual && { perceptual }),
+    ...(critic && { critic: { model: critic, ...(weight !== undefined && { weight }) } }),
+  };
   return {
-    loss,
-    outputs: {
-      reconstruction,
-      codebook,
-      mse,
-      compared,
-      errors,
-      ...(critic && { generated: output }),
-    },
-    ...(model.quantizer.averages &&
-      learnsCodes && { updates: model.quantizer.updates(latents, indices) }),
+    inputs: inputSpecs(model, options),
+    loss: (_, batch) => autoencoderTerms(model, batch, loss),
+    parameters: split.trained,
+    extraState: stateShapes([...model.states, ...split.frozen]),
+    optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
   };
 }
 
-function adversarialTerm(
+/** The step of the discriminator; it reads what the generator gave before its own update of the same step. */
+export function discriminatorStepOptions(
   model: Vqgan,
   critic: PatchDiscriminator,
   options: AutoencoderTrainerOptions,
-  { output, reconstruction, factor }: { output: Tensor; reconstruction: Tensor; factor: Tensor },
-): Tensor {
-  const t = output.trace;
-  const { logits } = critic.forward(output, { mode: "train", state: critic.state(t) });
-  const adversarial = generatorLoss(logits);
-  const last = t.parameter(model.parameters.find(({ name }) => name === model.lastLayer)!);
-  const [fromReconstruction] = gradients(reconstruction, [last]);
-  const [fromCritic] = gradients(adversarial, [last]);
-  const weight = adaptiveWeight(fromReconstruction!, fromCritic!, {
-    ...(options.adversarial?.weight !== undefined && {
-      discriminatorWeight: options.adversarial.weight,
-    }),
-  });
-  return adversarial.mul(weight).mul(factor);
-}
-
-/** The discriminator reads the generator's weights of before the step, as both losses of a step do in the reference. */
-async function discriminatorStep(
-  model: Vqgan,
-  critic: PatchDiscriminator,
-  options: AutoencoderTrainerOptions,
-  seed: number,
-): Promise<TrainStep> {
-  const lossOf = discriminatorLosses[options.adversarial?.loss ?? "hinge"];
-  return TrainStep.create(
-    {
-      inputs: {
-        images: { shape: imageInput(options) },
-        factor: { shape: [] },
-        generated: { shape: imageInput(options) },
-      },
-      loss: (t, { images, generated, factor }) => {
-        const real = critic.forward(images!, { mode: "train", state: critic.state(t) });
-        const fake = critic.forward(stopGradient(generated!), { mode: "train", state: real.state });
-        return { loss: lossOf(real.logits, fake.logits).mul(factor!), updates: fake.state };
-      },
-      parameters: critic.parameters,
-      extraState: stateShapes(critic.states),
-      optimiser: { betas: adamBetas, ...options.optimiser, accumulate: 1, emaDecay: 0 },
-    },
-    initialValues([...critic.parameters, ...critic.states], seed),
-  );
+): TrainStepOptions {
+  return {
+    inputs: { ...inputSpecs(model, options), generated: { shape: imageInput(options) } },
+    loss: (_, batch) => discriminatorTerms(critic, batch, options.adversarial?.loss),
+    parameters: critic.parameters,
+    extraState: stateShapes(critic.states),
+    optimiser: { betas: adamBetas, ...options.optimiser, accumulate: 1, emaDecay: 0 },
+  };
 }

@@ -24,11 +24,14 @@ import {
   vqTransformer,
   type VqTransformerConfig,
 } from "../models/vq-transformer.js";
+import { patchDiscriminator } from "../models/patch-discriminator.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
 import { cosine, warmup, type LearningRate } from "../optim/schedule.js";
+import { discriminatorLosses } from "../processes/adversarial.js";
 import type { LossOptions } from "../processes/discrete-loss.js";
 import { maskReplaceSchedule, type MaskReplaceOptions } from "../processes/schedules.js";
 import type { LoaderOptions } from "../data/loader.js";
+import type { AdversarialOptions } from "./autoencoder.js";
 import { splitFrozen } from "./freeze.js";
 import type { OptimiserOptions } from "./train-step.js";
 
@@ -56,6 +59,9 @@ export interface TokenizerRecipe extends CommonRecipe {
   codebookWeight?: number;
   restartEvery?: number;
   augment?: LoaderOptions["augment"];
+  tokenMix?: number;
+  /** The game against a discriminator; off by default. */
+  adversarial?: AdversarialOptions;
 }
 
 export interface VqDiffusionRecipe extends CommonRecipe {
@@ -140,6 +146,8 @@ const recipeRules: Record<Recipe["kind"], Rules> = {
     codebookWeight: optional(weight),
     restartEvery: optional(whole(0, 1e9)),
     augment: optional(object),
+    tokenMix: optional(probability),
+    adversarial: optional(object),
   },
   "vq-diffusion": {
     ...common,
@@ -171,12 +179,43 @@ const lossRules: Rules = {
 
 const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, limits.side)) };
 
+const adversarialRules: Readonly<Record<keyof AdversarialOptions, Rule>> = {
+  start: whole(0, 1e9),
+  weight: optional(weight),
+  loss: optional(oneOf(...Object.keys(discriminatorLosses))),
+  discriminator: optional(object),
+};
+
+/** The game of a tokenizer recipe; every stride-2 layer of the discriminator must leave pixels for the last two. */
+function checkAdversarial(where: string, options: AdversarialOptions, model: VqganConfig): void {
+  checkFields(where, options, adversarialRules);
+  const { layers = 3, imageChannels = 3 } = patchDiscriminator(options.discriminator).config;
+  const wanted = model.imageChannels ?? 3;
+  if (imageChannels !== wanted)
+    throw new DiffusionError(
+      "option",
+      `${where}: expected discriminator.imageChannels ${wanted} as the pictures have, got ${imageChannels}`,
+    );
+  if (model.resolution < 3 * 2 ** layers)
+    throw new DiffusionError(
+      "option",
+      `${where}: expected pictures of at least ${3 * 2 ** layers} pixels for ${layers} layers, got ${model.resolution}; set discriminator.layers`,
+    );
+}
+
 /** Checks the parts of a recipe by building, without weights, what it describes. */
 const checkParts: { [Kind in Recipe["kind"]]: (path: string, recipe: Recipe) => void } = {
   tokenizer(path, recipe) {
-    const { model, augment = {}, freeze = [] } = recipe as TokenizerRecipe;
+    const tokenizer = recipe as TokenizerRecipe;
+    const { model, augment = {}, freeze = [], adversarial, tokenMix = 0, batchSize } = tokenizer;
     checkFields(`${path}: augment`, augment, augmentRules);
     splitFrozen(vqgan(model), freeze);
+    if (tokenMix > 0 && batchSize < 2)
+      throw new DiffusionError(
+        "option",
+        `${path}: expected a batchSize of at least 2 with tokenMix, got ${batchSize}`,
+      );
+    if (adversarial) checkAdversarial(`${path}: adversarial`, adversarial, model);
   },
   "vq-diffusion"(path, recipe) {
     const { text: words, transformer, process, loss = {}, sampling } = recipe as VqDiffusionRecipe;

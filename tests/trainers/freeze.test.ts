@@ -24,7 +24,10 @@ const pictures = memoryDataset({
   width: 16,
   height: 16,
   channels: 3,
-  pixels: Uint8Array.from({ length: 8 * 768 }, (_, i) => (i * i * 31 + i * 7) % 256),
+  pixels: Uint8Array.from(
+    { length: 8 * 768 },
+    (_, i) => (i * i * 31 + Math.floor(i / 768) * i * 7) % 251,
+  ),
 });
 
 const withGradientCodebook: VqganConfig = {
