@@ -1,4 +1,5 @@
 // Which runner computes which kind of golden case.
+import { admModelRunners } from "./adm-models.js";
 import { ditRunners } from "./dit.js";
 import type { GoldenRunner } from "./evaluate.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
@@ -22,4 +23,5 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...vqdModelRunners,
   ...vqdSamplingRunners,
   ...ditRunners,
+  ...admModelRunners,
 };

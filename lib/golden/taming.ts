@@ -1,5 +1,6 @@
 // Golden kinds of the VQGAN: taming_vqmodel, taming_quantizer_remap and taming_ema_quantizer.
 import { gradients } from "../autodiff/differentiate.js";
+import { checkFields, limits, object, optional, real, whole } from "../models/check-config.js";
 import {
   codebookLoss,
   codeRemap,
@@ -17,41 +18,44 @@ import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { codecConfig } from "./first-stage-config.js";
+import type { DdConfig } from "./first-stage-config.js";
 import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
 import type { LoadedWeights } from "./weights.js";
 
 interface VqModelConfig {
-  ddconfig: {
-    z_channels: number;
-    resolution: number;
-    in_channels: number;
-    ch: number;
-    ch_mult: number[];
-    num_res_blocks: number;
-    attn_resolutions: number[];
-  };
+  ddconfig: DdConfig;
   n_embed: number;
   embed_dim: number;
   beta: number;
-  norm_num_groups: number;
+  norm_num_groups?: number;
 }
 
-const vqganConfig = ({ ddconfig: d, ...config }: VqModelConfig): VqganConfig => ({
-  resolution: d.resolution,
-  imageChannels: d.in_channels,
-  channels: d.ch,
-  multipliers: d.ch_mult,
-  residualBlocks: d.num_res_blocks,
-  attentionResolutions: d.attn_resolutions,
-  groups: config.norm_num_groups,
-  latentChannels: d.z_channels,
-  quantizer: { codes: config.n_embed, width: config.embed_dim, beta: config.beta },
-});
+const vqModelRules = {
+  ddconfig: object,
+  n_embed: whole(1, limits.codes),
+  embed_dim: whole(1, limits.width),
+  beta: real(0, 1e6),
+  norm_num_groups: optional(whole(1, limits.width)),
+};
+
+function vqganConfig(golden: GoldenCase): VqganConfig {
+  checkFields(golden.kind, golden.config, vqModelRules);
+  const {
+    ddconfig,
+    norm_num_groups: groups = 32,
+    ...config
+  } = golden.config as unknown as VqModelConfig;
+  return {
+    ...codecConfig(ddconfig, groups, false),
+    quantizer: { codes: config.n_embed, width: config.embed_dim, beta: config.beta },
+  };
+}
 
 /** Second best minus best squared distance of each latent: how clear its code is. */
-function indexMargin(latents: Tensor, codebook: Tensor): Tensor {
+export function indexMargin(latents: Tensor, codebook: Tensor): Tensor {
   const D = codebook.shape[1]!;
   const z = latents.reshape([latents.size / D, D]);
   const distances = z
@@ -114,7 +118,7 @@ function vqModelResults(
 }
 
 async function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
-  const model = vqgan(vqganConfig(golden.config as unknown as VqModelConfig));
+  const model = vqgan(vqganConfig(golden));
   const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
   const inputs = { x: ioValues(golden, "x") };
   const results = await evaluate((t, x) => vqModelResults(golden, model, weights, t, x), {

@@ -58,7 +58,8 @@ export interface CodebookState {
 }
 
 export interface VectorQuantizer {
-  readonly config: VectorQuantizerConfig;
+  /** Entries of the codebook and their width. */
+  readonly config: { readonly codes: number; readonly width: number };
   /** Name of the codebook: a parameter, or state when kept by moving averages. */
   readonly codebook: ParamSpec;
   /** Name of the other state of the moving-average variant. */

@@ -10,16 +10,20 @@ const layouts: KeyRule[] = [
     layout: "conv",
   },
   {
-    from: /^((?:encoder|decoder)\..*\.(?:nin_shortcut|q|k|v|proj_out)\.weight)$/,
+    from: /^((?:encoder|decoder)\..*\.(?:nin_shortcut|q|k|v|proj_out|to_qkv|to_out)\.weight)$/,
     to: "$1",
     layout: "pointwise",
   },
   { from: /^((?:post_)?quant_conv\.weight)$/, to: "$1", layout: "pointwise" },
+  { from: /^(quantize\.proj\.weight)$/, to: "$1", layout: "pointwise" },
 ];
 
-/** taming-transformers VQModel; ITHQ's moving-average codebook has no ".weight". */
+/**
+ * taming-transformers VQModel and GumbelVQ, and VQModel and AutoencoderKL of latent-diffusion; ITHQ's moving-average
+ * codebook has no ".weight".
+ */
 export const tamingVqganKeys: KeyMap = {
-  drop: [/^loss\./, /num_batches_tracked$/],
+  drop: [/^loss\./, /^model_ema\./, /^colorize$/, /num_batches_tracked$/],
   rules: [
     ...layouts,
     { from: /^quantize\.embedding$/, to: "quantize.embedding.weight" },

@@ -1,8 +1,10 @@
 // Residual block of convolutions, optionally conditioned on a time embedding.
 import { silu } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import { mish } from "./activation.js";
 import { conv2d } from "./conv.js";
 import { linear } from "./linear.js";
+import type { Layer } from "./linear.js";
 import type { ParamScope } from "./module.js";
 import { groupNorm } from "./norm.js";
 
@@ -14,6 +16,19 @@ export interface ResnetBlockOptions {
   eps?: number;
   /** Width of a time embedding that is added between the convolutions; default none. */
   timeWidth?: number;
+  /** Default "silu". */
+  activation?: "silu" | "mish";
+}
+
+/** Group norm and activation: one pass for silu. */
+function activatedNorm(
+  scope: ParamScope,
+  channels: number,
+  { groups, eps = 1e-6, activation = "silu" }: ResnetBlockOptions,
+): Layer {
+  const fused = activation === "silu" ? "silu" : "none";
+  const norm = groupNorm(scope, { channels, groups, eps, activation: fused });
+  return activation === "silu" ? norm : (x) => mish(norm(x));
 }
 
 /**
@@ -24,12 +39,12 @@ export function resnetBlock(
   scope: ParamScope,
   options: ResnetBlockOptions,
 ): (x: Tensor, time?: Tensor) => Tensor {
-  const { in: channels, out, groups, eps = 1e-6, timeWidth } = options;
-  const norm1 = groupNorm(scope.child("norm1"), { channels, groups, eps, activation: "silu" });
+  const { in: channels, out, timeWidth } = options;
+  const norm1 = activatedNorm(scope.child("norm1"), channels, options);
   const conv1 = conv2d(scope.child("conv1"), { in: channels, out });
   const timeProjection =
     timeWidth === undefined ? undefined : linear(scope.child("temb_proj"), { in: timeWidth, out });
-  const norm2 = groupNorm(scope.child("norm2"), { channels: out, groups, eps, activation: "silu" });
+  const norm2 = activatedNorm(scope.child("norm2"), out, options);
   const conv2 = conv2d(scope.child("conv2"), { in: out, out });
   const shortcut =
     channels === out ? undefined : linear(scope.child("nin_shortcut"), { in: channels, out });

@@ -1,0 +1,150 @@
+// Golden kinds of the first stages of latent diffusion: ldm_autoencoder_kl and ldm_vqmodel_interface.
+import { autoencoderKl } from "../models/autoencoder-kl.js";
+import type { AutoencoderKl } from "../models/autoencoder-kl.js";
+import { checkFields, limits, object, optional, whole } from "../models/check-config.js";
+import { tamingVqganKeys } from "../models/vqgan.keys.js";
+import { vqgan } from "../models/vqgan.js";
+import type { Vqgan } from "../models/vqgan.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { codecConfig } from "./first-stage-config.js";
+import type { DdConfig } from "./first-stage-config.js";
+import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { indexMargin } from "./taming.js";
+import { loadWeights } from "./weights.js";
+import type { LoadedWeights } from "./weights.js";
+
+interface KlConfig {
+  ddconfig: DdConfig;
+  embed_dim: number;
+  norm_num_groups?: number;
+}
+
+const width = whole(1, limits.width);
+const klRules = { ddconfig: object, embed_dim: width, norm_num_groups: optional(width) };
+
+/** Weight of the KL term in the golden loss. */
+const kKlWeight = 0.01;
+
+function buildKl(golden: GoldenCase): AutoencoderKl {
+  checkFields(golden.kind, golden.config, klRules);
+  const {
+    ddconfig,
+    embed_dim: embedChannels,
+    norm_num_groups: groups = 32,
+  } = golden.config as unknown as KlConfig;
+  return autoencoderKl({ ...codecConfig(ddconfig, groups, true), embedChannels });
+}
+
+function klResults(
+  golden: GoldenCase,
+  model: AutoencoderKl,
+  weights: LoadedWeights,
+  inputs: Tensors,
+): Tensors {
+  const x = channelsLast(inputs["x"]!);
+  const noise = channelsLast(inputs["noise"]!);
+  const moments = model.moments(x);
+  const posterior = model.encode(x);
+  const z = posterior.sample(noise);
+  const reconstruction = model.decode(z);
+  const kl = posterior.kl();
+  const loss = reconstruction.sub(x).square().mean().add(kl.mean().mul(kKlWeight));
+  const maps: Record<string, Tensor> = {
+    moments,
+    mean: posterior.mean,
+    logvar: posterior.logVariance,
+    z,
+    reconstruction,
+    reconstruction_mode: model.decode(posterior.mean),
+  };
+  return {
+    ...Object.fromEntries(Object.entries(maps).map(([name, y]) => [name, channelsFirst(y)])),
+    loss_kl_per_sample: kl,
+    nll_per_sample: posterior.nll(noise),
+    loss_total: loss,
+    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+  };
+}
+
+async function autoencoder(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
+  const model = buildKl(golden);
+  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
+  const inputs = { x: ioValues(golden, "x"), noise: ioValues(golden, "noise") };
+  const results = await evaluate((_, x) => klResults(golden, model, weights, x), {
+    inputs,
+    parameters: weights.parameters,
+  });
+  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
+  return results;
+}
+
+interface VqConfig extends KlConfig {
+  n_embed: number;
+}
+
+const vqRules = { ...klRules, n_embed: whole(1, limits.codes) };
+
+function buildVq(golden: GoldenCase): Vqgan {
+  checkFields(golden.kind, golden.config, vqRules);
+  const {
+    ddconfig,
+    n_embed: codes,
+    embed_dim,
+    norm_num_groups: groups = 32,
+  } = golden.config as unknown as VqConfig;
+  return vqgan({
+    ...codecConfig(ddconfig, groups, false),
+    quantizer: { codes, width: embed_dim },
+  });
+}
+
+function vqResults(
+  golden: GoldenCase,
+  model: Vqgan,
+  weights: LoadedWeights,
+  t: Trace,
+  inputs: Tensors,
+): Tensors {
+  const x = channelsLast(inputs["x"]!);
+  const h = model.encode(x);
+  const { quantised, indices } = model.quantizer.quantise(h);
+  const decoded = model.decode(quantised);
+  const loss = decoded.sub(x).square().mean();
+  return {
+    h: channelsFirst(h),
+    decoded: channelsFirst(decoded),
+    decoded_not_quantized: channelsFirst(model.decode(h)),
+    indices: indices.reshape([indices.size]),
+    "tap.index_margin": indexMargin(h, t.parameter(model.quantizer.codebook)),
+    loss,
+    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+  };
+}
+
+async function vqInterface(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
+  const model = buildVq(golden);
+  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
+  const inputs = { x: ioValues(golden, "x") };
+  const results = await evaluate((t, x) => vqResults(golden, model, weights, t, x), {
+    inputs,
+    parameters: weights.parameters,
+  });
+  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
+  return results;
+}
+
+export const ldmFirstStageRunners: Readonly<Record<string, GoldenRunner>> = {
+  ldm_autoencoder_kl: autoencoder,
+  ldm_vqmodel_interface: vqInterface,
+};

@@ -1,0 +1,128 @@
+// Golden kind taming_gumbelvq: a VQGAN whose codes are drawn by a Gumbel-softmax, from given noise.
+import { DiffusionError } from "../errors.js";
+import { checkFields, limits, object, optional, real, whole } from "../models/check-config.js";
+import { tamingVqganKeys } from "../models/vqgan.keys.js";
+import { vqgan } from "../models/vqgan.js";
+import type { Vqgan } from "../models/vqgan.js";
+import { topK } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { codecConfig } from "./first-stage-config.js";
+import type { DdConfig } from "./first-stage-config.js";
+import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
+import type { LoadedWeights } from "./weights.js";
+
+interface GumbelConfig {
+  ddconfig: DdConfig;
+  n_embed: number;
+  embed_dim: number;
+  kl_weight: number;
+  temperature: number;
+  kl_scale_in_loss_total: number;
+  norm_num_groups?: number;
+}
+
+const width = whole(1, limits.width);
+const rules = {
+  ddconfig: object,
+  n_embed: whole(1, limits.codes),
+  embed_dim: width,
+  kl_weight: real(0, 1e6),
+  temperature: real(1e-9, 1e6),
+  kl_scale_in_loss_total: real(-1e6, 1e6),
+  norm_num_groups: optional(width),
+};
+
+function build(golden: GoldenCase): Vqgan {
+  checkFields(golden.kind, golden.config, rules);
+  const c = golden.config as unknown as GumbelConfig;
+  if (c.ddconfig.z_channels !== c.embed_dim) {
+    throw new DiffusionError(
+      "option",
+      `${golden.kind}: expected embed_dim ${c.ddconfig.z_channels} as z_channels, got ${c.embed_dim}`,
+    );
+  }
+  return vqgan({
+    ...codecConfig(c.ddconfig, c.norm_num_groups ?? 32, false),
+    quantizer: {
+      kind: "gumbel",
+      codes: c.n_embed,
+      width: c.embed_dim,
+      klWeight: c.kl_weight,
+      temperature: c.temperature,
+    },
+  });
+}
+
+/** Best minus second best of what the argmax sees. */
+function margin(scores: Tensor): Tensor {
+  const { values } = topK(scores, { k: 2 });
+  const shape = scores.shape.slice(0, -1);
+  const column = (i: number): Tensor =>
+    values
+      .slice(
+        values.shape.map((_, axis) => (axis === shape.length ? i : 0)),
+        [...shape, 1],
+      )
+      .reshape(shape);
+  return column(0).sub(column(1));
+}
+
+function results(
+  golden: GoldenCase,
+  model: Vqgan,
+  weights: LoadedWeights,
+  inputs: Tensors,
+): Tensors {
+  const { kl_scale_in_loss_total: klScale } = golden.config as unknown as GumbelConfig;
+  const quantizer = model.gumbel!;
+  const x = channelsLast(inputs["x"]!);
+  const noise = channelsLast(inputs["exponential_draws"]!).log().neg();
+  const latents = model.encode(x);
+  const logits = quantizer.logits(latents);
+  const out: Tensors = {
+    prequant: channelsFirst(latents),
+    logits: channelsFirst(logits),
+    "tap.index_margin": margin(logits.add(noise)),
+  };
+  for (const [way, hard] of Object.entries({ hard: true, soft: false })) {
+    const { quantised, indices, loss: kl } = quantizer.quantiseWith(latents, { noise, hard });
+    const reconstruction = model.decode(quantised);
+    const loss = reconstruction.sub(x).square().mean().add(kl.mul(klScale));
+    const request = { golden, prefix: `grad.${way}.`, inputs, weights, specs: model.parameters };
+    Object.assign(out, {
+      [`indices_${way}`]: indices,
+      [`z_q_${way}`]: channelsFirst(quantised),
+      [`loss_kl_${way}`]: kl,
+      [`reconstruction_${way}`]: channelsFirst(reconstruction),
+      [`loss_total_${way}`]: loss,
+      ...gradientResults(loss, request),
+    });
+    if (hard) out["codebook_entry"] = channelsFirst(quantizer.lookup(indices));
+  }
+  return out;
+}
+
+async function gumbelVq(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  const model = build(golden);
+  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
+  const inputs = {
+    x: ioValues(golden, "x"),
+    exponential_draws: ioValues(golden, "exponential_draws"),
+  };
+  const values = await evaluate((_, x) => results(golden, model, weights, x), {
+    inputs,
+    parameters: weights.parameters,
+  });
+  for (const prefix of ["grad.hard.", "grad.soft."])
+    gradientsInForeignLayout(values, { prefix, weights, inputs });
+  return values;
+}
+
+export const tamingGumbelRunners: Readonly<Record<string, GoldenRunner>> = {
+  taming_gumbelvq: gumbelVq,
+};
