@@ -1,49 +1,15 @@
 // Safetensors files (github.com/huggingface/safetensors, README "Format"): u64 header length, JSON
 // header, raw data, all little endian. Files come from strangers, so the header is checked
 // completely before a byte of data is read, and tensors are read one by one at their offsets.
-import { open, type FileHandle } from "node:fs/promises";
-import { checkOptions, DiffusionError, formatShape, nearestName } from "../errors.js";
+import { checkOptions, DiffusionError, formatShape } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
-import { bfloatsToFloats, floatsToBfloats, floatsToHalves, halvesToFloats } from "./half.js";
+import { fault, openFile, readAt, type ByteSource } from "./byte-source.js";
+import { Checkpoint, type PlacedTensor, type TensorInfo } from "./checkpoint.js";
+import { floatsToBfloats, floatsToHalves } from "./half.js";
+import { layouts, type SafetensorsDtype, type StoredArray } from "./stored-dtype.js";
 
-export type SafetensorsDtype =
-  | "BOOL"
-  | "U8"
-  | "I8"
-  | "F8_E5M2"
-  | "F8_E4M3"
-  | "I16"
-  | "U16"
-  | "F16"
-  | "BF16"
-  | "I32"
-  | "U32"
-  | "F32"
-  | "F64"
-  | "I64"
-  | "U64";
-
-export type StoredArray =
-  | Uint8Array
-  | Int8Array
-  | Int16Array
-  | Uint16Array
-  | Int32Array
-  | Uint32Array
-  | Float32Array
-  | Float64Array
-  | BigInt64Array
-  | BigUint64Array;
-
-export interface TensorInfo {
-  name: string;
-  dtype: SafetensorsDtype;
-  shape: readonly number[];
-  elements: number;
-  bytes: number;
-  /** First byte in the file. */
-  offset: number;
-}
+export type { TensorInfo } from "./checkpoint.js";
+export type { SafetensorsDtype, StoredArray } from "./stored-dtype.js";
 
 export interface SafetensorsHeader {
   metadata: Record<string, string>;
@@ -60,153 +26,43 @@ export type StoredDtype = Lowercase<SafetensorsDtype>;
 export interface TensorToWrite {
   name: string;
   shape: readonly number[];
-  data: StoredArray;
+  /** The values, or a function that gets them when they are written; it needs a dtype. */
+  data: StoredArray | (() => Promise<StoredArray>);
   /** Default: what the array is. */
   dtype?: StoredDtype;
 }
 
-interface Layout {
-  bytes: number;
-  make: (buffer: ArrayBuffer) => StoredArray;
-}
-
-const layouts: Record<SafetensorsDtype, Layout> = {
-  BOOL: { bytes: 1, make: (b) => new Uint8Array(b) },
-  U8: { bytes: 1, make: (b) => new Uint8Array(b) },
-  I8: { bytes: 1, make: (b) => new Int8Array(b) },
-  F8_E5M2: { bytes: 1, make: (b) => new Uint8Array(b) },
-  F8_E4M3: { bytes: 1, make: (b) => new Uint8Array(b) },
-  I16: { bytes: 2, make: (b) => new Int16Array(b) },
-  U16: { bytes: 2, make: (b) => new Uint16Array(b) },
-  F16: { bytes: 2, make: (b) => new Uint16Array(b) },
-  BF16: { bytes: 2, make: (b) => new Uint16Array(b) },
-  I32: { bytes: 4, make: (b) => new Int32Array(b) },
-  U32: { bytes: 4, make: (b) => new Uint32Array(b) },
-  F32: { bytes: 4, make: (b) => new Float32Array(b) },
-  F64: { bytes: 8, make: (b) => new Float64Array(b) },
-  I64: { bytes: 8, make: (b) => new BigInt64Array(b) },
-  U64: { bytes: 8, make: (b) => new BigUint64Array(b) },
-};
-
 const maxHeaderBytes = 100_000_000; // the limit of the reference implementation
 const maxRank = 16;
-const readChunkBytes = 1 << 28;
-const maxNearestCandidates = 2000;
-const maxNearestLength = 200; // the time of a comparison grows with the product of the lengths
-
-const fault = (where: string, expected: string, got: string, cause?: unknown): DiffusionError =>
-  new DiffusionError("checkpoint", `${where}: expected ${expected}, got ${got}`, { cause });
-
-/**
- * The most similar of the first 2,000 candidates of about the same length, for messages: a file may
- * hold any number of names of any length.
- */
-export function nearestTensorName(name: string, candidates: Iterable<string>): string | undefined {
-  if (name.length > maxNearestLength) return undefined;
-  const slack = Math.max(2, name.length / 3); // nearestName takes nothing further away
-  const similar: string[] = [];
-  for (const candidate of candidates) {
-    if (Math.abs(candidate.length - name.length) <= slack) similar.push(candidate);
-    if (similar.length === maxNearestCandidates) break;
-  }
-  return nearestName(name, similar);
-}
-
-/** An open file: its header is in memory, its data is not. */
-export class SafetensorsFile implements Disposable {
-  readonly metadata: Record<string, string>;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
-  readonly #file: FileHandle;
-  #isClosed = false;
-
-  /** Use openSafetensors. */
-  constructor(
-    readonly path: string,
-    file: FileHandle,
-    header: SafetensorsHeader,
-  ) {
-    this.#file = file;
-    this.metadata = header.metadata;
-    this.tensors = header.tensors;
-  }
-
-  get names(): string[] {
-    return [...this.tensors.keys()];
-  }
-
-  has(name: string): boolean {
-    return this.tensors.has(name);
-  }
-
-  /**
-   * Where a tensor lies and what it is. Throws "checkpoint" with the nearest name when there is
-   * none.
-   */
-  info(name: string): TensorInfo {
-    const info = this.tensors.get(name);
-    if (info) return info;
-    const nearest = nearestTensorName(name, this.tensors.keys());
-    throw fault(
-      this.path,
-      `a tensor "${name}"`,
-      `none of that name among ${this.tensors.size}${nearest ? `; did you mean "${nearest}"?` : ""}`,
-    );
-  }
-
-  /** The stored values of one tensor; F16 and BF16 come as their bits in a Uint16Array. */
-  async read(name: string): Promise<StoredArray> {
-    const { dtype, offset, bytes } = this.info(name);
-    if (this.#isClosed) throw fault(this.path, "an open file", "a closed one");
-    return layouts[dtype].make(await readAt(this.#file, this.path, offset, bytes));
-  }
-
-  /**
-   * One tensor as float32; F16, BF16 and F64 are converted. Throws "checkpoint" for whole numbers.
-   */
-  async readF32(name: string): Promise<Float32Array> {
-    const { dtype } = this.info(name);
-    if (!["F32", "F16", "BF16", "F64"].includes(dtype))
-      throw fault(this.path, `floats in "${name}"`, dtype);
-    const values = await this.read(name);
-    if (values instanceof Float32Array) return values;
-    if (values instanceof Float64Array) return Float32Array.from(values);
-    return dtype === "F16"
-      ? halvesToFloats(values as Uint16Array)
-      : bfloatsToFloats(values as Uint16Array);
-  }
-
-  async close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    await this.#file.close();
-  }
-
-  /** Closes in the background; nothing is written, so there is nothing to wait for. */
-  [Symbol.dispose](): void {
-    void this.close().catch(() => undefined);
-  }
-}
-
 /**
  * Opens a file and checks its header. Throws "checkpoint" for anything but a sound safetensors
  * file.
  */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const file = await open(path, "r").catch((cause: NodeJS.ErrnoException) => {
-    const reason = cause.code === "ENOENT" ? "no such file" : cause.message;
-    throw fault(path, "a readable safetensors file", reason, cause);
-  });
+export async function openSafetensors(path: string): Promise<Checkpoint> {
+  const source = await openFile(path, "safetensors file");
   try {
-    const { size } = await file.stat();
-    const prefix = await readAt(file, path, 0, Math.min(8, size));
-    const length = headerLength(prefix, size, path);
-    const text = await readAt(file, path, 8, length);
-    return new SafetensorsFile(path, file, parseHeader(text, size, path));
+    return await readSafetensorsHeader(source);
   } catch (error) {
-    await file.close();
-    if (error instanceof DiffusionError) throw error;
-    throw fault(path, "a readable safetensors file", (error as Error).message, error);
+    await source.close();
+    throw error;
   }
+}
+
+/** The checkpoint of an opened file, which is closed with it. Throws like openSafetensors. */
+export async function readSafetensorsHeader(source: ByteSource): Promise<Checkpoint> {
+  const { where, size } = source;
+  const length = headerLength(await readAt(source, 0, Math.min(8, size)), size, where);
+  const { metadata, tensors } = parseHeader(await readAt(source, 8, length), size, where);
+  const placed = [...tensors].map(([name, info]): [string, PlacedTensor] => [
+    name,
+    { info, source },
+  ]);
+  return new Checkpoint(where, {
+    format: "safetensors",
+    metadata,
+    tensors: new Map(placed),
+    close: () => source.close(),
+  });
 }
 
 /**
@@ -222,7 +78,7 @@ export async function readSafetensors(path: string): Promise<{
     const tensors = new Map<string, TensorInfo & { data: StoredArray }>();
     for (const info of file.tensors.values())
       tensors.set(info.name, { ...info, data: await file.read(info.name) });
-    return { metadata: file.metadata, tensors };
+    return { metadata: { ...file.metadata }, tensors };
   } finally {
     await file.close();
   }
@@ -232,36 +88,6 @@ export async function readSafetensors(path: string): Promise<{
 export function parseSafetensors(bytes: Uint8Array, where = "safetensors"): SafetensorsHeader {
   const length = headerLength(bytes, bytes.length, where);
   return parseHeader(Uint8Array.from(bytes.subarray(8, 8 + length)).buffer, bytes.length, where);
-}
-
-async function readAt(
-  file: FileHandle,
-  where: string,
-  offset: number,
-  bytes: number,
-): Promise<ArrayBuffer> {
-  let buffer: ArrayBuffer;
-  try {
-    buffer = new ArrayBuffer(bytes);
-  } catch (cause) {
-    throw new DiffusionError(
-      "memory",
-      `${where}: expected ${bytes} bytes of memory, got none that large`,
-      { cause },
-    );
-  }
-  for (let done = 0; done < bytes;) {
-    const part = new Uint8Array(buffer, done, Math.min(bytes - done, readChunkBytes));
-    const { bytesRead } = await file.read(part, 0, part.length, offset + done);
-    if (bytesRead === 0)
-      throw fault(
-        where,
-        `${bytes} bytes at ${offset}`,
-        `the end of the file after ${done}; was it changed meanwhile?`,
-      );
-    done += bytesRead;
-  }
-  return buffer;
 }
 
 function headerLength(prefix: Uint8Array | ArrayBuffer, fileBytes: number, where: string): number {
@@ -396,7 +222,8 @@ interface TensorPlan {
   name: string;
   dtype: SafetensorsDtype;
   shape: readonly number[];
-  data: StoredArray;
+  elements: number;
+  data: StoredArray | (() => Promise<StoredArray>);
 }
 
 function planTensor({ name, shape, data, dtype }: TensorToWrite): TensorPlan {
@@ -404,23 +231,31 @@ function planTensor({ name, shape, data, dtype }: TensorToWrite): TensorPlan {
   if (name === "__metadata__")
     throw new DiffusionError("option", `${at}: expected another name, got the reserved one`);
   const elements = shape.reduce((product, size) => product * size, 1);
-  if (!isCounts(shape) || elements !== data.length)
+  if (!isCounts(shape))
+    throw new DiffusionError("shape", `${at}: expected a shape, got ${formatShape(shape)}`);
+  const isLazy = typeof data === "function";
+  const stored =
+    (dtype?.toUpperCase() as SafetensorsDtype | undefined) ?? (isLazy ? undefined : natural(data));
+  if (stored === undefined || !layouts[stored])
+    throw new DiffusionError("dtype", `${at}: expected a dtype, got values of ${stored}`);
+  const plan = { name, dtype: stored, shape, elements, data };
+  if (!isLazy) checkValues(plan, data);
+  return plan;
+}
+
+function checkValues({ name, dtype, shape, elements }: TensorPlan, data: StoredArray): void {
+  const at = `writeSafetensors: "${name}"`;
+  if (elements !== data.length)
     throw new DiffusionError(
       "shape",
       `${at}: expected ${elements} values for ${formatShape(shape)}, got ${data.length}`,
     );
-  const stored = (dtype?.toUpperCase() as SafetensorsDtype | undefined) ?? natural(data);
-  const layout = layouts[stored];
-  const isConverted = data instanceof Float32Array && (stored === "F16" || stored === "BF16");
-  if (
-    !layout ||
-    (!isConverted && !(layout.make(new ArrayBuffer(0)).constructor === data.constructor))
-  )
+  const isConverted = data instanceof Float32Array && (dtype === "F16" || dtype === "BF16");
+  if (!isConverted && layouts[dtype].make(new ArrayBuffer(0)).constructor !== data.constructor)
     throw new DiffusionError(
       "dtype",
-      `${at}: expected values of ${stored}, got ${data.constructor.name}`,
+      `${at}: expected values of ${dtype}, got ${data.constructor.name}`,
     );
-  return { name, dtype: stored, shape, data };
 }
 
 const naturalDtypes: [new (length: number) => StoredArray, SafetensorsDtype][] = [
@@ -438,15 +273,15 @@ const naturalDtypes: [new (length: number) => StoredArray, SafetensorsDtype][] =
 const natural = (data: StoredArray): SafetensorsDtype =>
   naturalDtypes.find(([type]) => data instanceof type)?.[1] ?? "F32";
 
-function* fileParts(
+async function* fileParts(
   plans: readonly TensorPlan[],
   metadata: Record<string, string>,
-): Generator<Uint8Array> {
+): AsyncGenerator<Uint8Array> {
   const header: [string, unknown][] =
     Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
   let begin = 0;
-  for (const { name, dtype, shape, data } of plans) {
-    const end = begin + data.length * layouts[dtype].bytes;
+  for (const { name, dtype, shape, elements } of plans) {
+    const end = begin + elements * layouts[dtype].bytes;
     header.push([name, { dtype, shape, data_offsets: [begin, end] }]);
     begin = end;
   }
@@ -455,12 +290,16 @@ function* fileParts(
   padded.writeBigUInt64LE(BigInt(padded.length - 8));
   json.copy(padded, 8);
   yield padded;
-  for (const plan of plans) yield* dataParts(plan);
+  for (const plan of plans) {
+    const values = typeof plan.data === "function" ? await plan.data() : plan.data;
+    checkValues(plan, values);
+    yield* dataParts(plan.dtype, values);
+  }
 }
 
 // A megabyte of values at a time: the writer awaits between parts, so conversion does not hold the
 // event loop.
-function* dataParts({ dtype, data }: TensorPlan): Generator<Uint8Array> {
+function* dataParts(dtype: SafetensorsDtype, data: StoredArray): Generator<Uint8Array> {
   const step = 1 << 20;
   const convert = dtype === "F16" ? floatsToHalves : floatsToBfloats;
   for (let start = 0; start < data.length; start += step) {

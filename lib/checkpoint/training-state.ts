@@ -4,7 +4,8 @@ import { DiffusionError, formatShape } from "../errors.js";
 import { sameShape } from "../ir/shape.js";
 import type { Buffer } from "../runtime/buffer.js";
 import { version } from "../version.js";
-import { openSafetensors, writeSafetensors, type SafetensorsFile } from "./safetensors.js";
+import type { Checkpoint } from "./checkpoint.js";
+import { openSafetensors, writeSafetensors } from "./safetensors.js";
 
 const metadataKey = "smalti.training";
 
@@ -76,7 +77,7 @@ const shown = (value: unknown): string => (JSON.stringify(value) ?? "none").slic
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-function parseState({ path, metadata }: SafetensorsFile): Record<string, unknown> {
+function parseState({ path, metadata }: Checkpoint): Record<string, unknown> {
   const text = metadata[metadataKey];
   if (text === undefined)
     throw fault(
@@ -158,7 +159,7 @@ function firstDifference(stored: unknown, current: unknown, name: string): Diffe
   return undefined;
 }
 
-function checkTensors(file: SafetensorsFile, buffers: ReadonlyMap<string, Buffer>): void {
+function checkTensors(file: Checkpoint, buffers: ReadonlyMap<string, Buffer>): void {
   const { path, tensors } = file;
   const missing = [...buffers.keys()].filter((name) => !tensors.has(name));
   const unknown = [...tensors.keys()].filter((name) => !buffers.has(name));

@@ -3,18 +3,14 @@ import { DiffusionError, formatShape } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { sameShape } from "../ir/shape.js";
 import { version } from "../version.js";
-import {
-  nearestTensorName,
-  openSafetensors,
-  writeSafetensors,
-  type SafetensorsFile,
-} from "./safetensors.js";
+import { nearestTensorName, type Checkpoint } from "./checkpoint.js";
+import { openSafetensors, writeSafetensors } from "./safetensors.js";
 
 const shownLines = 40;
 const hintedLines = 5; // with the nearest name: each costs up to 2,000 comparisons
 
 /** How a file differs from the expected names and shapes; undefined when it does not. */
-function differences(file: SafetensorsFile, specs: readonly ParamSpec[]): string | undefined {
+function differences(file: Checkpoint, specs: readonly ParamSpec[]): string | undefined {
   const expected = new Set(specs.map(({ name }) => name));
   const unused = [...file.tensors.keys()].filter((name) => !expected.has(name));
   const missing = specs.filter(({ name }) => !file.tensors.has(name));
