@@ -37,6 +37,11 @@ export {
   type VqTransformerConfig,
 } from "./models/vq-transformer.js";
 export { dit, ditConfigs, publishedDit, type Dit, type DitConfig } from "./models/dit.js";
+export {
+  clipTextEncoder,
+  clipTextConfigs,
+  type ClipTextEncoderConfig,
+} from "./models/clip-text-encoder.js";
 export { sit, sitConfigs, type SitConfig } from "./models/sit.js";
 export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
 export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";

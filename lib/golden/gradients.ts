@@ -2,10 +2,11 @@
 // foreign parameter.
 import { gradients } from "../autodiff/differentiate.js";
 import type { ParamSpec } from "../ir/param.js";
+import { split } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
 import type { Tensors } from "./evaluate.js";
-import { inForeignLayout, ourName } from "./weights.js";
+import { inForeignLayout, originOf } from "./weights.js";
 import type { LoadedWeights } from "./weights.js";
 
 /** Names after `prefix` of the io entries that begin with it. */
@@ -32,11 +33,15 @@ export function gradientResults(loss: Tensor, request: GradientRequest): Tensors
   const t = loss.trace;
   const targets = names.map((name) => {
     if (inputs[name]) return inputs[name];
-    const ours = ourName(weights, weightPrefix + name);
+    const ours = originOf(weights, weightPrefix + name).name;
     return t.parameter(specs.find((spec) => spec.name === ours)!);
   });
   const grads = gradients(loss, targets);
-  return Object.fromEntries(names.map((name, i) => [prefix + name, grads[i]!]));
+  const partOf = (name: string, whole: Tensor): Tensor => {
+    const part = inputs[name] ? undefined : originOf(weights, weightPrefix + name).part;
+    return part ? split(whole, part.of, -1)[part.index]! : whole;
+  };
+  return Object.fromEntries(names.map((name, i) => [prefix + name, partOf(name, grads[i]!)]));
 }
 
 /** Puts the gradients of parameters back into the foreign layout. */
@@ -55,6 +60,6 @@ export function gradientsInForeignLayout(
     if (!name.startsWith(prefix)) continue;
     const target = name.slice(prefix.length).split("@")[0]!;
     if (target in inputs) continue;
-    results[name] = inForeignLayout(weights, ourName(weights, weightPrefix + target), values);
+    results[name] = inForeignLayout(weights, weightPrefix + target, values);
   }
 }

@@ -1,5 +1,6 @@
 // Which runner computes which kind of golden case.
 import { admModelRunners } from "./adm-models.js";
+import { clipRunners } from "./clip.js";
 import { ditRunners } from "./dit.js";
 import type { GoldenRunner } from "./evaluate.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
@@ -23,5 +24,6 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...vqdModelRunners,
   ...vqdSamplingRunners,
   ...ditRunners,
+  ...clipRunners,
   ...admModelRunners,
 };

@@ -61,7 +61,7 @@ function lossGradients(loss: Tensor, state: NormState, request: GradientRequest)
   const { golden, prefix, weights } = request;
   const replaced: Tensors = { ...request.inputs };
   for (const name of namesAfter(golden, prefix)) {
-    for (const [ours, { foreign }] of weights.origins) {
+    for (const [foreign, { name: ours }] of weights.origins) {
       if (foreign === name && state[ours]) replaced[name] = state[ours];
     }
   }

@@ -2,20 +2,20 @@
 // ones.
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
-import { fromLayout, mapKey, shapeInLayout, toLayout } from "../nn/key-map.js";
-import type { KeyMap, Layout } from "../nn/key-map.js";
+import { fromLayout, mapKey, placePart, shapeInLayout, toLayout } from "../nn/key-map.js";
+import type { KeyMap, KeyMatch, Part } from "../nn/key-map.js";
 import type { GoldenCase, Values } from "./case.js";
 
-interface Origin {
-  foreign: string;
+/** Where a foreign tensor went; `name` is ours. */
+interface Origin extends KeyMatch {
+  /** The foreign shape. */
   shape: readonly number[];
-  layout: Layout;
 }
 
 export interface LoadedWeights {
   /** Values by our names. */
   parameters: Map<string, Values>;
-  /** Where each of our parameters came from. */
+  /** By foreign name. */
   origins: Map<string, Origin>;
 }
 
@@ -38,20 +38,21 @@ export function loadWeights(
         `parity: expected every weight to be known, got ${foreign}`,
       );
     }
-    const ours = shapeInLayout(shape, match.layout);
+    const ours = shapeInLayout(shape, match.layout, match.part);
     if (ours.join() !== spec.shape.join()) {
       throw new DiffusionError(
         "checkpoint",
         `parity: expected ${spec.name} (${spec.shape.join(", ")}), got (${ours.join(", ")}) from ${foreign}`,
       );
     }
+    const values = toLayout(Float32Array.from(data), shape, match.layout);
+    origins.set(foreign, { ...match, shape });
     parameters.set(spec.name, {
       shape: ours,
-      data: toLayout(Float32Array.from(data), shape, match.layout),
+      data: match.part ? withPart(parameters.get(spec.name), ours, values, match.part) : values,
     });
-    origins.set(spec.name, { foreign, shape, layout: match.layout });
   }
-  const missing = specs.filter(({ name }) => !parameters.has(name));
+  const missing = specs.filter(({ name }) => !isComplete(name, parameters, origins));
   if (missing.length > 0) {
     throw new DiffusionError(
       "checkpoint",
@@ -61,14 +62,39 @@ export function loadWeights(
   return { parameters, origins };
 }
 
-/** Our name of a foreign parameter. */
-export function ourName({ origins }: LoadedWeights, foreign: string): string {
-  for (const [name, origin] of origins) if (origin.foreign === foreign) return name;
+/** The whole with one more part in it. */
+function withPart(
+  before: Values | undefined,
+  shape: readonly number[],
+  values: Float32Array,
+  part: Part,
+): Float32Array {
+  const whole =
+    (before?.data as Float32Array | undefined) ?? new Float32Array(values.length * part.of);
+  placePart(whole, shape.at(-1)!, values, part);
+  return whole;
+}
+
+/** Whether a parameter is there, with all its parts. */
+function isComplete(
+  name: string,
+  parameters: ReadonlyMap<string, Values>,
+  origins: ReadonlyMap<string, Origin>,
+): boolean {
+  if (!parameters.has(name)) return false;
+  const parts = [...origins.values()].filter((origin) => origin.name === name);
+  return new Set(parts.map(({ part }) => part?.index)).size === (parts[0]!.part?.of ?? 1);
+}
+
+/** Where a foreign parameter went. */
+export function originOf({ origins }: LoadedWeights, foreign: string): Origin {
+  const origin = origins.get(foreign);
+  if (origin) return origin;
   throw new DiffusionError("checkpoint", `parity: expected a parameter from ${foreign}, got none`);
 }
 
-/** Values of one of our parameters, or of its gradient, in the foreign layout. */
-export function inForeignLayout({ origins }: LoadedWeights, name: string, values: Values): Values {
-  const { shape, layout } = origins.get(name)!;
+/** Values that belong to a foreign parameter, in our layout, or its gradient, in the foreign layout. */
+export function inForeignLayout(weights: LoadedWeights, foreign: string, values: Values): Values {
+  const { shape, layout } = originOf(weights, foreign);
   return { shape, data: fromLayout(Float32Array.from(values.data), shape, layout) };
 }

@@ -13,6 +13,12 @@ export type Layout =
   /** Axes of extent 1 dropped, e.g. (1, C, 1, 1) -> (C). */
   | "squeeze";
 
+/** A foreign tensor that is one of `of` equal parts of ours, side by side along our last axis. */
+export interface Part {
+  index: number;
+  of: number;
+}
+
 export interface KeyRule {
   /** Matched against the whole foreign name. */
   from: RegExp;
@@ -22,6 +28,8 @@ export interface KeyRule {
   rank?: number;
   /** Default "same". */
   layout?: Layout;
+  /** Which part of ours it is, in our layout; default the whole. */
+  part?: Part;
 }
 
 export interface KeyMap {
@@ -33,10 +41,11 @@ export interface KeyMap {
 export interface KeyMatch {
   name: string;
   layout: Layout;
+  part?: Part;
 }
 
 /**
- * Our name and layout of a foreign tensor; "drop" when it is left out on purpose, undefined when no
+ * Our name, layout and part of a foreign tensor; "drop" when it is left out on purpose, undefined when no
  * rule knows it.
  */
 export function mapKey(
@@ -48,7 +57,9 @@ export function mapKey(
   const rule = map.rules.find(
     ({ from, rank = shape.length }) => rank === shape.length && from.test(foreign),
   );
-  return rule && { name: foreign.replace(rule.from, rule.to), layout: rule.layout ?? "same" };
+  if (!rule) return undefined;
+  const { to, layout = "same", part } = rule;
+  return { name: foreign.replace(rule.from, to), layout, ...(part && { part }) };
 }
 
 /** Permutation that a layout applies to the axes, after dropping extents as said. */
@@ -66,11 +77,27 @@ const moves: Readonly<Record<Layout, Move>> = {
   squeeze: { source: (shape) => shape.filter((extent) => extent !== 1), permutation: undefined },
 };
 
-/** Shape of a foreign tensor in our layout. */
-export function shapeInLayout(shape: readonly number[], layout: Layout): number[] {
+/** Shape of a foreign tensor in our layout, or of the whole that it is a part of. */
+export function shapeInLayout(shape: readonly number[], layout: Layout, part?: Part): number[] {
   const { source, permutation } = moves[layout];
   const from = source(shape);
-  return permutation ? permutation.map((axis) => from[axis]!) : from;
+  const ours = permutation ? permutation.map((axis) => from[axis]!) : from;
+  if (part) ours[ours.length - 1]! *= part.of;
+  return ours;
+}
+
+/** Copies a part, in our layout, to its place in the whole; `width` is the whole's last extent. */
+export function placePart(
+  whole: Float32Array,
+  width: number,
+  values: Float32Array,
+  { index, of }: Part,
+): void {
+  const columns = width / of;
+  for (let row = 0; row * columns < values.length; ++row) {
+    const from = values.subarray(row * columns, (row + 1) * columns);
+    whole.set(from, row * width + index * columns);
+  }
 }
 
 function permute(
