@@ -1,12 +1,12 @@
 // Vector quantisation of latents: nearest code, straight-through gradient, codebook losses,
 // moving-average and cosine variants, remapping to used codes. Sources: van den Oord et al. 2017,
 // arXiv:1711.00937; CompVis/taming-transformers taming/modules/vqvae/quantize.py;
-// microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes).
+// microsoft/VQ-Diffusion ema_vqvae; Yu et al. 2022, arXiv:2110.04627 (cosine codes); Chou, Lookabaugh and Gray 1989 (rate).
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { normal, ones } from "../nn/init.js";
 import type { ParamScope } from "../nn/module.js";
-import { nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
+import { concat, nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import { checkFields, flag, limits, oneOf, optional, real, whole } from "./check-config.js";
@@ -35,6 +35,13 @@ export interface VectorQuantizerConfig {
   decay?: number;
   /** Smoothing of the counts; default 1e-5. */
   eps?: number;
+  /**
+   * Squared distance that one bit of code length is worth when a code is chosen; default 0. Above 0, latents that differ
+   * little, as those of plain background, share one code. Chou, Lookabaugh and Gray 1989, entropy-constrained vector
+   * quantization: argmin_k |z - e_k|^2 - rateWeight log2 p_k, p from the moving counts. Only for codebook "ema" and
+   * metric "euclidean".
+   */
+  rateWeight?: number;
 }
 
 export interface Quantised {
@@ -156,13 +163,34 @@ const rules: Readonly<Record<keyof VectorQuantizerConfig, Rule>> = {
   legacyBeta: optional(flag),
   decay: optional(real(0, 1)),
   eps: optional(real(0, 1)),
+  rateWeight: optional(real(0, 1e6)),
 };
+
+/**
+ * A column that lengthens the codes (K, D) so that their squared distance to latents lengthened by 0 grows by
+ * rateWeight log2(1 / p_k). Counts below a hundredth of their mean are taken as that.
+ */
+function rateColumn(counts: Tensor, rateWeight: number): Tensor {
+  const K = counts.shape[0]!;
+  const share = counts.div(counts.sum()).clamp(0.01 / K, 1);
+  return share
+    .log()
+    .mul(-rateWeight / Math.LN2)
+    .sqrt()
+    .reshape([K, 1]);
+}
 
 export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
   checkFields("vectorQuantizer", config, rules);
   const { codes: K, width: D, codebook: kind = "gradient", metric = "euclidean" } = config;
-  const { beta = 0.25, legacyBeta = true } = config;
+  const { beta = 0.25, legacyBeta = true, rateWeight = 0 } = config;
   const isEma = kind === "ema";
+  if (rateWeight > 0 && (!isEma || metric === "cosine")) {
+    throw new DiffusionError(
+      "option",
+      `vectorQuantizer: expected codebook "ema" and metric "euclidean" with rateWeight, got "${kind}" and "${metric}"`,
+    );
+  }
   const place = scope.child("embedding");
   const init =
     metric === "cosine" || isEma
@@ -183,10 +211,22 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
   const stored = (t: Trace): Tensor =>
     isEma ? t.state(codebook.name, { shape: codebook.shape }) : t.parameter(codebook);
   const vectors = (t: Trace): Tensor => (metric === "cosine" ? unitLength(stored(t)) : stored(t));
-  const nearest = (latents: Tensor): Tensor =>
-    nearestCodes(rows(latents), stored(latents.trace), { metric }).reshape(
-      latents.shape.slice(0, -1),
-    );
+  const nearest = (latents: Tensor): Tensor => {
+    const t = latents.trace;
+    const flat = rows(latents);
+    const codes = stored(t);
+    const chosen =
+      averages && rateWeight > 0
+        ? nearestCodes(
+            concat([flat, t.constant(0, [flat.shape[0]!, 1])], 1),
+            concat(
+              [codes, rateColumn(t.state(averages.counts.name, { shape: [K] }), rateWeight)],
+              1,
+            ),
+          )
+        : nearestCodes(flat, codes, { metric });
+    return chosen.reshape(latents.shape.slice(0, -1));
+  };
   const lookup = (tokens: Tensor): Tensor => vectors(tokens.trace).gather(tokens, 0);
 
   return {
