@@ -1,12 +1,15 @@
 // Which runner computes which kind of golden case.
 import { admModelRunners } from "./adm-models.js";
 import { clipRunners } from "./clip.js";
+import { diffuseVaeModelRunners } from "./diffusevae-models.js";
 import { ditRunners } from "./dit.js";
 import type { GoldenRunner } from "./evaluate.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
+import { ldmUnetRunners } from "./ldm-unet.js";
 import { tamingRunners } from "./taming.js";
 import { tamingAdversaryRunners } from "./taming-adversary.js";
 import { tamingGumbelRunners } from "./taming-gumbel.js";
+import { tamingLpipsRunners } from "./taming-lpips.js";
 import { torchOpsRunners } from "./torch-ops.js";
 import { torchOptimRunners } from "./torch-optim.js";
 import { vqdMathRunners } from "./vqd-math.js";
@@ -19,11 +22,14 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...tamingRunners,
   ...tamingAdversaryRunners,
   ...tamingGumbelRunners,
+  ...tamingLpipsRunners,
   ...ldmFirstStageRunners,
+  ...ldmUnetRunners,
   ...vqdMathRunners,
   ...vqdModelRunners,
   ...vqdSamplingRunners,
   ...ditRunners,
   ...clipRunners,
   ...admModelRunners,
+  ...diffuseVaeModelRunners,
 };

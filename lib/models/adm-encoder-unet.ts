@@ -174,10 +174,10 @@ export function admEncoderUnet(
     forward(input) {
       checkUnetInput({ where, channels, stride: 1 }, input);
       const { x, times, dropoutKey } = input;
-      const emb = time(times);
+      const call = { embedding: time(times), dropoutKey };
       const maps: Tensor[] = [];
-      for (const stage of down.stages) maps.push(stage(maps.at(-1) ?? x, emb, dropoutKey));
-      maps.push(middle(maps.at(-1)!, emb, dropoutKey));
+      for (const stage of down.stages) maps.push(stage(maps.at(-1) ?? x, call));
+      maps.push(middle(maps.at(-1)!, call));
       const y = head(maps.at(-1)!, concat(maps.map(pixelMean), 1));
       x.trace.record(scope.nameOf("out"), y);
       return y;

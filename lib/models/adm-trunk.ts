@@ -104,22 +104,31 @@ export function checkAdmTrunk(where: string, config: AdmTrunkConfig): void {
   });
 }
 
+/** Builds attention for maps of `width` channels. */
+export type AdmAttention = (
+  scope: ParamScope,
+  width: number,
+  path: "down" | "middle" | "up",
+) => UnetBlock;
+
 /** What the parts of one U-Net share. */
 export interface AdmContext {
   readonly config: AdmTrunkConfig;
   readonly sites: DropoutSites;
+  readonly attention: AdmAttention;
 }
 
-export const admContext = (config: AdmTrunkConfig): AdmContext => ({
-  config,
-  sites: new DropoutSites(config.dropout ?? 0),
-});
+/** `attention`: default over the pixels alone. */
+export const admContext = (
+  config: AdmTrunkConfig,
+  attention: AdmAttention = pixelAttention(config),
+): AdmContext => ({ config, sites: new DropoutSites(config.dropout ?? 0), attention });
 
 /** Stages one after another, with one tap at the end. */
 const sequence =
   (scope: ParamScope, stages: readonly UnetBlock[]): UnetBlock =>
-  (x, embedding, dropoutKey) => {
-    const y = stages.reduce((h, stage) => stage(h, embedding, dropoutKey), x);
+  (x, call) => {
+    const y = stages.reduce((h, stage) => stage(h, call), x);
     x.trace.record(scope.path, y);
     return y;
   };
@@ -141,15 +150,19 @@ function block({ config, sites }: AdmContext, scope: ParamScope, widths: BlockWi
   });
 }
 
-function mix({ config }: AdmContext, scope: ParamScope, width: number, heads: number): UnetBlock {
+function pixelAttention(config: AdmTrunkConfig): AdmAttention {
   const { groups = 32, headChannels, attentionOrder: order = "heads-first" } = config;
-  const attention = qkvAttention(scope, {
-    channels: width,
-    heads: headChannels === undefined ? heads : width / headChannels,
-    groups,
-    order,
-  });
-  return (x) => attention(x);
+  const { heads = 1, upHeads = heads } = config;
+  return (scope, channels, path) => {
+    const count = path === "up" ? upHeads : heads;
+    const mix = qkvAttention(scope, {
+      channels,
+      heads: headChannels === undefined ? count : channels / headChannels,
+      groups,
+      order,
+    });
+    return (x) => mix(x);
+  };
 }
 
 function resampler(
@@ -180,7 +193,7 @@ export function admDownPath(
   scope: ParamScope,
   inChannels: number,
 ): AdmDownPath {
-  const { residualBlocks, attentionFactors, heads = 1 } = context.config;
+  const { residualBlocks, attentionFactors } = context.config;
   const levels = admWidths(context.config);
   const stages: UnetBlock[] = [];
   const widths: number[] = [];
@@ -200,7 +213,7 @@ export function admDownPath(
       const before = from;
       push(width, (place) => [
         block(context, place.child(0), { in: before, out: width }),
-        ...(hasAttention ? [mix(context, place.child(1), width, heads)] : []),
+        ...(hasAttention ? [context.attention(place.child(1), width, "down")] : []),
       ]);
       from = width;
     }
@@ -215,7 +228,7 @@ export function admMiddle(context: AdmContext, scope: ParamScope, width: number)
   const widths = { in: width, out: width };
   return sequence(scope, [
     block(context, scope.child(0), widths),
-    mix(context, scope.child(1), width, context.config.heads ?? 1),
+    context.attention(scope.child(1), width, "middle"),
     block(context, scope.child(2), widths),
   ]);
 }
@@ -232,7 +245,7 @@ export function admUpPath(
   scope: ParamScope,
   kept: readonly number[],
 ): AdmUpPath {
-  const { residualBlocks, attentionFactors, heads = 1, upHeads = heads } = context.config;
+  const { residualBlocks, attentionFactors } = context.config;
   const levels = admWidths(context.config);
   const skips = [...kept];
   const stages: UnetBlock[] = [];
@@ -243,7 +256,7 @@ export function admUpPath(
       const place = scope.child(stages.length);
       const parts = [block(context, place.child(0), { in: from + skips.pop()!, out: width })];
       if (attentionFactors.includes(2 ** level))
-        parts.push(mix(context, place.child(parts.length), width, upHeads));
+        parts.push(context.attention(place.child(parts.length), width, "up"));
       if (level > 0 && i === residualBlocks)
         parts.push(resampler(context, place.child(parts.length), width, "up"));
       stages.push(sequence(place, parts));
@@ -253,29 +266,34 @@ export function admUpPath(
   return { stages, width: from };
 }
 
-/** (image (B, H, W, in), embedding (B, E), dropout key) -> features (B, H, W, width). */
+/** (image (B, H, W, in), call) -> features (B, H, W, width). */
 export interface AdmTrunk {
   readonly width: number;
-  run(image: Tensor, embedding: Tensor, dropoutKey?: Tensor): Tensor;
+  run: UnetBlock;
 }
 
 /** Down path, middle and up path on scopes input_blocks, middle_block and output_blocks. */
-export function admTrunk(scope: ParamScope, config: AdmTrunkConfig, inChannels: number): AdmTrunk {
-  const context = admContext(config);
+export function admTrunk(
+  scope: ParamScope,
+  config: AdmTrunkConfig,
+  inChannels: number,
+  attention?: AdmAttention,
+): AdmTrunk {
+  const context = admContext(config, attention);
   const down = admDownPath(context, scope.child("input_blocks"), inChannels);
   const middle = admMiddle(context, scope.child("middle_block"), down.widths.at(-1)!);
   const up = admUpPath(context, scope.child("output_blocks"), down.widths);
   return {
     width: up.width,
-    run(image, embedding, dropoutKey) {
+    run(image, call) {
       const kept: Tensor[] = [];
       let h = image;
       for (const stage of down.stages) {
-        h = stage(h, embedding, dropoutKey);
+        h = stage(h, call);
         kept.push(h);
       }
-      h = middle(h, embedding, dropoutKey);
-      for (const stage of up.stages) h = stage(concat([h, kept.pop()!], 3), embedding, dropoutKey);
+      h = middle(h, call);
+      for (const stage of up.stages) h = stage(concat([h, kept.pop()!], 3), call);
       return h;
     },
   };

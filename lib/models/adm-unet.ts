@@ -94,7 +94,7 @@ export function admNetwork(scope: ParamScope, config: AdmUnetConfig, inChannels:
   return (image: Tensor, { times, labels, dropoutKey }: UnetInput): Tensor => {
     const base = time(times);
     const all = label && labels ? base.add(label(labels)) : base;
-    return head(trunk.run(image, all, dropoutKey));
+    return head(trunk.run(image, { embedding: all, dropoutKey }));
   };
 }
 

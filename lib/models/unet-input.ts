@@ -11,7 +11,7 @@ export interface UnetInput {
   labels?: Tensor;
   /** Conditioning image (B, h, w, C), resized to x: exactly when the model has one. */
   lowRes?: Tensor;
-  /** Latent vector (B, D): exactly when the model has a projection for it. */
+  /** Latent vector (B, D), only for a model with a projection for it; without one nothing is added. */
   latent?: Tensor;
   /** Key i32 (B, 4): dropout acts when it is given. */
   dropoutKey?: Tensor;
@@ -66,7 +66,7 @@ export function checkUnetInput(contract: UnetContract, input: UnetInput): void {
   checkVector(contract, "times", times, [B]);
   checkPresence(contract, "labels", labels, classes !== undefined);
   checkPresence(contract, "lowRes", lowRes, conditional);
-  checkPresence(contract, "latent", latent, latentWidth !== undefined);
+  if (latentWidth === undefined) checkPresence(contract, "latent", latent, false);
   if (labels) checkVector(contract, "labels", labels, [B]);
   if (latent) checkVector(contract, "latent", latent, [B, latentWidth!]);
   if (dropoutKey) checkVector(contract, "dropoutKey", dropoutKey, [B, 4]);

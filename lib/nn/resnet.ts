@@ -3,6 +3,7 @@ import { silu } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { mish } from "./activation.js";
 import { conv2d } from "./conv.js";
+import type { Dropout } from "./dropout.js";
 import { linear } from "./linear.js";
 import type { Layer } from "./linear.js";
 import type { ParamScope } from "./module.js";
@@ -18,6 +19,8 @@ export interface ResnetBlockOptions {
   timeWidth?: number;
   /** Default "silu". */
   activation?: "silu" | "mish";
+  /** Before the second convolution; default none. */
+  dropout?: Dropout;
 }
 
 /** Group norm and activation: one pass for silu. */
@@ -38,8 +41,8 @@ function activatedNorm(
 export function resnetBlock(
   scope: ParamScope,
   options: ResnetBlockOptions,
-): (x: Tensor, time?: Tensor) => Tensor {
-  const { in: channels, out, timeWidth } = options;
+): (x: Tensor, time?: Tensor, dropoutKey?: Tensor) => Tensor {
+  const { in: channels, out, timeWidth, dropout = (h) => h } = options;
   const norm1 = activatedNorm(scope.child("norm1"), channels, options);
   const conv1 = conv2d(scope.child("conv1"), { in: channels, out });
   const timeProjection =
@@ -48,11 +51,11 @@ export function resnetBlock(
   const conv2 = conv2d(scope.child("conv2"), { in: out, out });
   const shortcut =
     channels === out ? undefined : linear(scope.child("nin_shortcut"), { in: channels, out });
-  return (x, time) => {
+  return (x, time, dropoutKey) => {
     let h = conv1(norm1(x));
     if (timeProjection && time)
       h = h.add(timeProjection(silu(time)).reshape([x.shape[0]!, 1, 1, out]));
-    const y = conv2(norm2(h)).add(shortcut ? shortcut(x) : x);
+    const y = conv2(dropout(norm2(h), dropoutKey)).add(shortcut ? shortcut(x) : x);
     x.trace.record(scope.path, y);
     return y;
   };

@@ -16,14 +16,14 @@ export const repeatPixels = (x: Tensor, factor = 2): Tensor =>
   repeat(repeat(x, factor, 1), factor, 2);
 
 /** Means of 2 x 2 pixels; a last odd row or column is left out. */
-const halve = (x: Tensor): Tensor => avgPool2d(x, { kernel: 2 });
+export const meanPixels = (x: Tensor): Tensor => avgPool2d(x, { kernel: 2 });
 
 /** Halves the size: 3x3 with stride 2, or means of 2 x 2 pixels without parameters. */
 export function unetDownsample(scope: ParamScope, channels: number, learned: boolean): Layer {
   const conv =
     learned && conv2d(scope.child("op"), { in: channels, out: channels, stride: 2, padding: 1 });
   return (x) => {
-    const y = conv ? conv(x) : halve(x);
+    const y = conv ? conv(x) : meanPixels(x);
     x.trace.record(scope.path, y);
     return y;
   };
@@ -55,13 +55,25 @@ export interface UnetBlockOptions {
   eps?: number;
 }
 
-/** (x (B, H, W, in), embedding (B, E), dropout key) -> (B, H', W', out). */
-export type UnetBlock = (x: Tensor, embedding: Tensor, dropoutKey?: Tensor) => Tensor;
+/** What the stages of one U-Net are called with beside the map. */
+export interface UnetCall {
+  /** Of time and class: (B, E). */
+  embedding: Tensor;
+  /** Dropout acts when it is given. */
+  dropoutKey?: Tensor | undefined;
+  /** Tokens (B, M, D) for stages that attend to a condition. */
+  context?: Tensor | undefined;
+  /** Additive mask over these tokens, broadcastable to (B, heads, H W, M). */
+  contextMask?: Tensor | undefined;
+}
+
+/** (x (B, H, W, in), call) -> (B, H', W', out). */
+export type UnetBlock = (x: Tensor, call: UnetCall) => Tensor;
 
 /** The skip branch, resampled without parameters. */
 const resampled: Readonly<Record<"up" | "down" | "none", Layer>> = {
   up: (x) => repeatPixels(x),
-  down: halve,
+  down: meanPixels,
   none: (x) => x,
 };
 
@@ -92,10 +104,10 @@ export function unetBlock(scope: ParamScope, options: UnetBlockOptions): UnetBlo
     biasInit: zeros,
   });
   const skip = from === out ? undefined : linear(scope.child("skip_connection"), { in: from, out });
-  return (x, emb, dropoutKey) => {
+  return (x, { embedding: emb, dropoutKey }) => {
     const B = x.shape[0]!;
     const active = norm1(x);
-    const h = conv1(resample === "down" ? halve(active) : active);
+    const h = conv1(resample === "down" ? meanPixels(active) : active);
     const rows = project(emb.silu()).reshape([B, 1, 1, scaleShift ? 2 * out : out]);
     const [scale, shift] = scaleShift ? split(rows, 2, 3) : [];
     const normed =
