@@ -1,0 +1,116 @@
+// Golden kind ldm_unet_crossattn: forward, taps and gradients of latent diffusion's U-Net.
+import { DiffusionError } from "../errors.js";
+import { checkFields, flag, limits, text, whole } from "../models/check-config.js";
+import type { Rule, Rules } from "../models/check-config.js";
+import {
+  latentDiffusionCodeUnetKeys,
+  latentDiffusionUnetKeys,
+} from "../models/latent-diffusion-unet.keys.js";
+import { latentDiffusionUnet } from "../models/latent-diffusion-unet.js";
+import type { LatentDiffusionUnet, LatentDiffusionUnetConfig } from "../models/latent-diffusion-unet.js"; // prettier-ignore
+import type { Trace } from "../trace/trace.js";
+import { maybe, only, trunkConfig, unetRules } from "./adm-models.js";
+import type { Config, GoldenCase, Values } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+import { givenValues } from "./unet-results.js";
+import { loadWeights } from "./weights.js";
+
+const countOrNone: Rule = (value) => (value === -1 ? undefined : whole(1, limits.width)(value));
+
+const rules: Rules = {
+  ...unetRules,
+  image_size: whole(1, limits.side),
+  num_heads: maybe(countOrNone),
+  num_head_channels: maybe(countOrNone),
+  num_classes: maybe(whole(1, limits.width)),
+  resblock_updown: maybe(flag),
+  use_new_attention_order: maybe(flag),
+  use_fp16: maybe(only(false)),
+  use_spatial_transformer: maybe(flag),
+  transformer_depth: maybe(whole(1, limits.layers)),
+  context_dim: maybe(whole(1, limits.width)),
+  n_embed: maybe(whole(1, limits.codes)),
+  legacy: maybe(flag),
+  /** Where the case looked for its taps. */
+  first_spatial_transformer: maybe(text(200)),
+};
+
+const given = (value: unknown): value is number => typeof value === "number" && value !== -1;
+
+function unetConfig(kind: string, c: Config): LatentDiffusionUnetConfig {
+  checkFields(kind, c, rules);
+  const usesTransformer = c["use_spatial_transformer"] === true;
+  if (usesTransformer !== given(c["context_dim"])) {
+    throw new DiffusionError(
+      "option",
+      `${kind}: expected context_dim exactly with use_spatial_transformer, got ${JSON.stringify(c["context_dim"] ?? null)}`,
+    );
+  }
+  if (!given(c["num_heads"]) && !given(c["num_head_channels"])) {
+    throw new DiffusionError(
+      "option",
+      `${kind}: expected num_heads or num_head_channels, got neither`,
+    );
+  }
+  const { heads, ...trunk } = trunkConfig(c);
+  return {
+    ...trunk,
+    ...(given(heads) && { heads }),
+    resolution: c["image_size"] as number,
+    inChannels: c["in_channels"] as number,
+    outChannels: c["out_channels"] as number,
+    legacyHeads: (c["legacy"] as boolean | undefined) ?? true,
+    ...(given(c["num_classes"]) && { classes: c["num_classes"] }),
+    ...(given(c["n_embed"]) && { codes: c["n_embed"] }),
+    ...(usesTransformer && {
+      transformer: {
+        contextWidth: c["context_dim"] as number,
+        depth: (c["transformer_depth"] as number | undefined) ?? 1,
+      },
+    }),
+  };
+}
+
+/** Taps are maps, but for the transformer's blocks, which see tokens. */
+const taps = (golden: GoldenCase, t: Trace): Tensors =>
+  Object.fromEntries(
+    namesAfter(golden, "tap.")
+      .filter((name) => t.recorded.has(name))
+      .map((name) => {
+        const y = t.recorded.get(name)!;
+        return [`tap.${name}`, y.rank === 4 ? channelsFirst(y) : y];
+      }),
+  );
+
+async function unet(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  const config = unetConfig(golden.kind, golden.config);
+  const model: LatentDiffusionUnet = latentDiffusionUnet(config);
+  const keys = config.codes === undefined ? latentDiffusionUnetKeys : latentDiffusionCodeUnetKeys;
+  const weights = loadWeights(golden, model.parameters, keys);
+  const inputs = givenValues(golden);
+  const prefix = "grad.";
+  const results = await evaluate(
+    (t, x) => {
+      const output = channelsFirst(
+        model.forward({
+          x: channelsLast(x["x"]!),
+          times: x["t"]!,
+          ...(x["y"] && { labels: x["y"] }),
+          ...(x["context"] && { context: x["context"] }),
+        }),
+      );
+      const loss = output.mul(x["upstream"]!).mean();
+      const request = { golden, prefix, inputs: x, weights, specs: model.parameters };
+      return { ...taps(golden, t), output, loss, ...gradientResults(loss, request) };
+    },
+    { inputs, parameters: weights.parameters },
+  );
+  gradientsInForeignLayout(results, { prefix, weights, inputs });
+  return results;
+}
+
+export const ldmUnetRunners: Readonly<Record<string, GoldenRunner>> = {
+  ldm_unet_crossattn: unet,
+};
