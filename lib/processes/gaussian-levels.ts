@@ -8,6 +8,8 @@ export interface Rates {
   a: number;
   b: number;
   c: number;
+  /** The time that they refer to; default the level's own. */
+  time?: number;
 }
 
 /** x = a x0 + b y + c n with y a paired image (b = 0: none). */
@@ -24,6 +26,14 @@ export interface Level {
   readonly carry?: number;
   /** Derivatives in the time that the network's velocity refers to; only velocities need them. */
   readonly rates?: Rates;
+}
+
+/** All levels of a process, for solvers that evaluate between those of a list. */
+export interface LevelLine {
+  /** The level with noise-to-signal ratio c / a. */
+  ofRatio(ratio: number): Level;
+  /** The level whose network is told this. */
+  ofTime(time: number): Level;
 }
 
 /** Factors of (x, y, output) in a quantity. */

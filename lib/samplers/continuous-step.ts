@@ -1,15 +1,16 @@
 // One evaluation of a continuous sampler as a graph: network, conversion to (x0, eps), clamping, and
 // the update of every slot. All numbers of the step come in as a row of coefficients per sample, so
 // one compiled graph serves every step of every plan with the same slots.
+import { gradients } from "../autodiff/differentiate.js";
 import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import type { Shape } from "../ir/shape.js";
 import { randomNormal } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
-import type { Trace } from "../trace/trace.js";
+import type { InputSpec, Trace } from "../trace/trace.js";
 import { columnNames, hasBefore, isStochastic } from "./continuous.js";
-import type { ContinuousPlan } from "./continuous.js";
+import type { ContinuousPlan, GradientMode, RowLayout } from "./continuous.js";
 
 /** What a network reads. */
 export interface ContinuousInput {
@@ -26,6 +27,16 @@ export interface ContinuousInput {
  * declares its own condition inputs on the trace. Guidance wraps a denoiser and gives a denoiser.
  */
 export type ContinuousDenoiser = (trace: Trace, input: ContinuousInput) => Tensor;
+
+/** A classifier whose gradient guides the samples. */
+export interface Classifier {
+  /**
+   * Log probability (B) of what is wanted, from the state x itself (not scaled) and the times; it
+   * declares its own inputs, such as labels, on the trace.
+   */
+  logProbability: (trace: Trace, input: { x: Tensor; times: Tensor }) => Tensor;
+  mode: GradientMode;
+}
 
 /** Bounds that x0 is clamped to. */
 export type Clamp = readonly [low: number, high: number];
@@ -50,6 +61,7 @@ export interface ContinuousStepOptions {
   epsilon?: "kept" | "rederived";
   /** What the second half of the output says about the variance; default: no second half. */
   variance?: "learned" | "learnedRange";
+  guide?: Classifier;
 }
 
 /** Numbers of the random streams of the draws after and before the network. */
@@ -59,10 +71,15 @@ const kEarlyNoisePurpose = 2;
 /** Columns of the coefficient table as tensors that broadcast over a sample. */
 type Columns = (name: string) => Tensor;
 
-function declareColumns(t: Trace, { batch, shape, plan }: ContinuousStepOptions): Columns {
-  const names = columnNames({ slots: plan.slots, before: hasBefore(plan) });
-  const table = t.input("coefficients", { shape: [batch, names.length], dtype: t.dtype });
-  const place = new Map(names.map((name, i) => [name, i]));
+const layoutOf = ({ plan, guide }: ContinuousStepOptions): RowLayout => ({
+  slots: plan.slots,
+  before: hasBefore(plan),
+  gradient: guide?.mode,
+});
+
+function columnsOf(table: Tensor, options: ContinuousStepOptions): Columns {
+  const { batch, shape } = options;
+  const place = new Map(columnNames(layoutOf(options)).map((name, i) => [name, i]));
   return (name) =>
     table.slice([0, place.get(name)!], [batch, 1]).reshape([batch, ...shape.map(() => 1)]);
 }
@@ -139,44 +156,90 @@ function readOutput(
   return { x0: clamped, eps: noise.div(columns("c")) };
 }
 
-/**
- * Graph of one evaluation. Inputs: `slot.i`, `times`, `coefficients`, `key` (drawn noise) or `noise`
- * and `noiseBefore` (given), `pair`, and those of the denoiser. Outputs: `slot.i` and `x0`.
- */
+/** Inputs of an evaluation, besides those that the denoiser declares. */
+export function continuousInputs(options: ContinuousStepOptions): Record<string, InputSpec> {
+  const { batch, shape, plan, hasPair = false, noise = "drawn" } = options;
+  const sample: InputSpec = { shape: [batch, ...shape] };
+  const slots = Array.from({ length: plan.slots }, (_, i) => [`slot.${i}`, sample]);
+  const isGiven = isStochastic(plan) && noise === "given";
+  return {
+    ...(Object.fromEntries(slots) as Record<string, InputSpec>),
+    times: { shape: [batch] },
+    coefficients: { shape: [batch, columnNames(layoutOf(options)).length] },
+    ...(hasPair && { pair: sample }),
+    ...(isStochastic(plan) && !isGiven && { key: { shape: [batch, 4], dtype: "i32" } }),
+    ...(isGiven && { noise: sample }),
+    ...(isGiven && hasBefore(plan) && { noiseBefore: sample }),
+  };
+}
+
+/** Gradient of the summed log probability with respect to x, (B, ...shape). */
+function classifierGradient(t: Trace, x: Tensor, times: Tensor, guide: Classifier): Tensor {
+  const logProbability = guide.logProbability(t, { x, times });
+  return gradients(logProbability.sum(), [x])[0]!;
+}
+
+/** One evaluation on tensors: `slot.i` after it, and the clean samples `x0` that the network saw. */
+export function continuousStep(
+  t: Trace,
+  inputs: Readonly<Record<string, Tensor>>,
+  options: ContinuousStepOptions,
+): Record<string, Tensor> {
+  const { plan, variance, guide } = options;
+  const columns = columnsOf(inputs["coefficients"]!, options);
+  const { times, key } = inputs as Record<"times", Tensor> & { key?: Tensor };
+  const pair = inputs["pair"] && { pair: inputs["pair"] };
+  const state = Array.from({ length: plan.slots }, (_, i) => inputs[`slot.${i}`]!);
+  const draw = (name: string, purpose: number): Tensor | undefined =>
+    key ? randomNormal(key, { shape: state[0]!.shape, purpose }) : inputs[name];
+  const slots = hasBefore(plan)
+    ? updateSlots(columns, "before", state, {
+        ...pair,
+        noise: draw("noiseBefore", kEarlyNoisePurpose),
+      })
+    : state;
+  const x = slots[0]!;
+  const output = options.denoise(t, { x: x.mul(columns("inputScale")), times, ...pair });
+  const { value, spread } = splitOutput(output, options);
+  const { x0, eps } = readOutput(columns, { x, ...pair, output: value }, options);
+  const noise = draw("noise", kNoisePurpose);
+  const deviation = spread && learnedDeviation(spread, columns, variance === "learnedRange");
+  const next = updateSlots(columns, "after", slots, {
+    x0,
+    eps,
+    ...pair,
+    noise,
+    spread: deviation && noise ? deviation.mul(noise) : undefined,
+    output: value,
+  });
+  const named = (values: readonly Tensor[]): Record<string, Tensor> =>
+    Object.fromEntries(values.map((value, i) => [`slot.${i}`, value]));
+  if (!guide) return { ...named(next), x0 };
+  const gradient = classifierGradient(t, x, times, guide);
+  const terms = {
+    gradient,
+    gradientSpread: deviation ? deviation.square().mul(gradient) : undefined,
+  };
+  return {
+    ...named(next.map((slot, i) => slot.add(combine(columns, `guide.${i}`, terms)))),
+    x0: x0.add(gradient.mul(columns("x0.gradient"))),
+  };
+}
+
+/** Graph of one evaluation: inputs of `continuousInputs` and of the denoiser. */
 export const continuousStepGraph = (
   options: ContinuousStepOptions,
   traceOptions: { dtype?: "f32" | "f64" } = {},
 ): Graph =>
   trace((t) => {
-    const { batch, shape, plan, hasPair = false, noise = "drawn", variance } = options;
-    const sample = { shape: [batch, ...shape], dtype: t.dtype };
-    const columns = declareColumns(t, options);
-    const times = t.input("times", { shape: [batch], dtype: t.dtype });
-    const state = Array.from({ length: plan.slots }, (_, i) => t.input(`slot.${i}`, sample));
-    const pair = hasPair ? { pair: t.input("pair", sample) } : {};
-    const key = isStochastic(plan) && noise === "drawn" ? t.input("key", { shape: [batch, 4], dtype: "i32" }) : undefined; // prettier-ignore
-    const draw = (name: string, purpose: number): Tensor | undefined => {
-      if (!isStochastic(plan)) return undefined;
-      return key ? randomNormal(key, { shape: sample.shape, purpose }) : t.input(name, sample);
-    };
-    const slots = hasBefore(plan)
-      ? updateSlots(columns, "before", state, { ...pair, noise: draw("noiseBefore", kEarlyNoisePurpose) }) // prettier-ignore
-      : state;
-    const x = slots[0]!;
-    const output = options.denoise(t, { x: x.mul(columns("inputScale")), times, ...pair });
-    const { value, spread } = splitOutput(output, options);
-    const { x0, eps } = readOutput(columns, { x, ...pair, output: value }, options);
-    const fresh = draw("noise", kNoisePurpose);
-    const deviation = spread && learnedDeviation(spread, columns, variance === "learnedRange");
-    const terms = {
-      x0,
-      eps,
-      ...pair,
-      noise: fresh,
-      spread: deviation && fresh ? deviation.mul(fresh) : undefined,
-      output: value,
-    };
-    const next = updateSlots(columns, "after", slots, terms);
-    next.forEach((slot, i) => t.output(`slot.${i}`, slot));
-    t.output("x0", x0);
+    const inputs = Object.entries(continuousInputs(options)).map(([name, spec]) => [
+      name,
+      t.input(name, spec),
+    ]);
+    const outputs = continuousStep(
+      t,
+      Object.fromEntries(inputs) as Record<string, Tensor>,
+      options,
+    );
+    for (const [name, value] of Object.entries(outputs)) t.output(name, value);
   }, traceOptions);

@@ -9,7 +9,7 @@ import { DiffusionError, formatShape } from "../errors.js";
 import type { Shape } from "../ir/shape.js";
 import { normalStream } from "../nn/random.js";
 import { startDeviation } from "../processes/gaussian-levels.js";
-import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
+import type { Level, LevelLine, Parameterisation } from "../processes/gaussian-levels.js";
 import { keyTable } from "./discrete.js";
 import { sampleLoop } from "./sampler.js";
 import type { PlannedStep, SampleLoopOptions, SamplingStep } from "./sampler.js";
@@ -30,6 +30,10 @@ export interface Combination {
   spread?: number;
   /** Of the network's output as it is (its first half when it learns variances). */
   output?: number;
+  /** Of a classifier's gradient that shifts the mean of a step: the step's variance, when fixed. */
+  gradient?: number;
+  /** Of that gradient times the variance that the network has learned. */
+  gradientSpread?: number;
 }
 
 /** One run of the network, and what becomes of the state. */
@@ -62,8 +66,11 @@ export interface ContinuousPlan {
 /** One published algorithm. */
 export interface ContinuousSampler {
   name: string;
-  /** Steps between neighbours of a list of levels, noisiest first; the last is where it ends. */
-  plan(levels: readonly Level[]): ContinuousPlan;
+  /**
+   * Steps between neighbours of a list of levels, noisiest first; the last is where it ends. `line`
+   * is asked for levels between them, by solvers that evaluate there.
+   */
+  plan(levels: readonly Level[], line?: LevelLine): ContinuousPlan;
 }
 
 /** Neighbours of a list of levels; throws "option" for fewer than two. */
@@ -110,23 +117,29 @@ export const hasBefore = (plan: ContinuousPlan): boolean =>
 export interface RowLayout {
   slots: number;
   before: boolean;
+  /** Where a classifier's gradient acts: on eps (any sampler), or on the mean (ancestral ones). */
+  gradient?: GradientMode | undefined;
 }
+
+/** Dhariwal & Nichol 2021, arXiv:2105.05233: algorithm 2 ("score") and 1 ("mean"). */
+export type GradientMode = "score" | "mean";
 
 const kReading = ["inputScale", "a", "b", "c", "x0.x", "x0.pair", "x0.output", "eps.x", "eps.pair", "eps.output", "logVariance.low", "logVariance.high"] as const; // prettier-ignore
 const kTerms = ["x0", "eps", "pair", "noise", "spread", "output"] as const;
+const kGradientTerms = ["gradient", "gradientSpread"] as const;
 const kEarlyTerms = ["pair", "noise"] as const;
 
 const slotColumns = (prefix: string, slots: number, terms: readonly string[]): string[] =>
-  Array.from({ length: slots }, (_, to) => [
-    ...Array.from({ length: slots }, (_, from) => `${prefix}.${to}.slot.${from}`),
-    ...terms.map((term) => `${prefix}.${to}.${term}`),
-  ]).flat();
+  Array.from({ length: slots }, (_, to) => terms.map((term) => `${prefix}.${to}.${term}`)).flat();
+
+const slotNames = (slots: number): string[] => Array.from({ length: slots }, (_, i) => `slot.${i}`);
 
 /** Names of the columns of the coefficient table. */
-export const columnNames = ({ slots, before }: RowLayout): string[] => [
+export const columnNames = ({ slots, before, gradient }: RowLayout): string[] => [
   ...kReading,
-  ...slotColumns("after", slots, kTerms),
-  ...(before ? slotColumns("before", slots, kEarlyTerms) : []),
+  ...slotColumns("after", slots, [...slotNames(slots), ...kTerms]),
+  ...(gradient ? ["x0.gradient", ...slotColumns("guide", slots, kGradientTerms)] : []),
+  ...(before ? slotColumns("before", slots, [...slotNames(slots), ...kEarlyTerms]) : []),
 ];
 
 const identity = (slots: number): Combination[] =>
@@ -144,11 +157,30 @@ const termValues = (
     ...terms.map((term) => row[term] ?? 0),
   ]);
 
-/** The row of an evaluation. */
+/**
+ * Factors of a classifier's gradient. By score, eps loses c s g and x0 gains c² / a s g
+ * (arXiv:2105.05233, algorithm 2); by mean, the step adds its variance times s g (algorithm 1).
+ */
+function gradientValues(
+  { level: { a, c }, after }: Evaluation,
+  mode: GradientMode,
+  scale: number,
+): number[] {
+  const ofX0 = mode === "score" ? (c * c) / a : 0;
+  const factors = after.flatMap(({ x0 = 0, eps = 0, gradient = 0, gradientSpread = 0 }) =>
+    mode === "score"
+      ? [scale * (ofX0 * x0 - c * eps), 0]
+      : [scale * gradient, scale * gradientSpread],
+  );
+  return [scale * ofX0, ...factors];
+}
+
+/** The row of an evaluation; `gradientScale` is a classifier's. */
 export function coefficientRow(
   evaluation: Evaluation,
   parameterisation: Parameterisation,
-  { slots, before }: RowLayout,
+  { slots, before, gradient }: RowLayout,
+  gradientScale = 1,
 ): number[] {
   const { level, after, logVariance = [0, 0] } = evaluation;
   const { inputScale, x0, eps } = parameterisation(level);
@@ -165,6 +197,7 @@ export function coefficientRow(
     ...eps,
     ...logVariance,
     ...termValues(slots, kTerms, after),
+    ...(gradient ? gradientValues(evaluation, gradient, gradientScale) : []),
     ...(before ? termValues(slots, kEarlyTerms, evaluation.before ?? identity(slots)) : []),
   ];
 }
@@ -209,6 +242,10 @@ export interface ContinuousSampleOptions extends SampleLoopOptions<ContinuousSta
   noise?: (index: number) => NamedInputs;
   /** Further inputs of the denoiser (conditions, guidance), fixed or by evaluation. */
   inputs?: NamedInputs | ((evaluation: Evaluation, index: number) => NamedInputs);
+  /** Where a classifier's gradient acts in the graph; default: there is none. */
+  gradient?: GradientMode;
+  /** Strength of a classifier's gradient, fixed or by level; default 1. */
+  gradientScale?: number | ((level: Level) => number);
   /** Number type of the graph; default "f32". */
   dtype?: "f32" | "f64";
 }
@@ -254,7 +291,10 @@ export function sampleContinuous(
   const { plan, parameterisation, batch, seed, firstSample = 0, signal, pair, dtype } = options;
   const floats = (values: ArrayLike<number>): Floats =>
     dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values);
-  const layout: RowLayout = { slots: plan.slots, before: hasBefore(plan) };
+  const { gradient, gradientScale = 1 } = options;
+  const layout: RowLayout = { slots: plan.slots, before: hasBefore(plan), gradient };
+  const strength = ({ level }: Evaluation): number =>
+    typeof gradientScale === "number" ? gradientScale : gradientScale(level);
   const first = floats(firstState(options));
   const zeros = Array.from({ length: plan.slots - 1 }, () =>
     floats(new Float32Array(first.length)),
@@ -267,7 +307,7 @@ export function sampleContinuous(
   let count = 0;
   const evaluate = async (state: ContinuousState, evaluation: Evaluation) => {
     const index = count++;
-    const row = coefficientRow(evaluation, parameterisation, layout);
+    const row = coefficientRow(evaluation, parameterisation, layout, strength(evaluation));
     const rows = Array.from({ length: batch }, () => row).flat();
     const slots = [state.x, ...state.history].map((slot, i) => [`slot.${i}`, slot]);
     const out = await run(

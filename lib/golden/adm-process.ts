@@ -1,0 +1,356 @@
+// Golden kinds adm_schedule, adm_respacing and adm_diffusion_ops: arrays, respacing, posteriors,
+// sampler steps and losses of openai/guided-diffusion, without a network.
+import { gradients } from "../autodiff/differentiate.js";
+import { DiffusionError } from "../errors.js";
+import { chainLevel, gaussianChain, rescaledTimes, respacedChain } from "../processes/gaussian.js";
+import type { GaussianChain } from "../processes/gaussian.js";
+import { predictions } from "../processes/gaussian-levels.js";
+import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
+import {
+  corrupt,
+  gaussianColumns,
+  gaussianLoss,
+  gaussianTable,
+  isLearned,
+  predictedPosterior,
+  priorTerm,
+  tableColumn,
+  truePosteriorMean,
+} from "../processes/gaussian-loss.js";
+import type {
+  ChainPrediction,
+  GaussianLossOptions,
+  VarianceName,
+} from "../processes/gaussian-loss.js";
+import { cosineBetas, rescaledLinearBetas } from "../processes/gaussian-schedules.js";
+import { sectionTimesteps } from "../processes/respacing.js";
+import { coefficientRow } from "../samplers/continuous.js";
+import type { ContinuousSampler } from "../samplers/continuous.js";
+import { continuousStep } from "../samplers/continuous-step.js";
+import { ddim } from "../samplers/ddim.js";
+import { ddpm, previousMean } from "../samplers/ddpm.js";
+import { inversion } from "../samplers/inversion.js";
+import { concat } from "../trace/functions.js";
+import type { Tensor } from "../trace/tensor.js";
+import type { GoldenCase, Values } from "./case.js";
+import { ioValues } from "./case.js";
+import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
+import { channelsFirst, channelsLast } from "./layouts.js";
+
+const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
+
+/** Betas of a schedule by the reference's name. */
+export function admBetas(name: string, timesteps: number): number[] {
+  if (name === "linear") return rescaledLinearBetas(timesteps);
+  if (name === "cosine") return cosineBetas(timesteps);
+  throw new DiffusionError("option", `parity: expected schedule linear or cosine, got ${name}`);
+}
+
+/** The reference's names of the arrays. */
+const arrayNames = {
+  betas: "betas",
+  alphas_cumprod: "alphaBars",
+  alphas_cumprod_prev: "alphaBarsPrev",
+  alphas_cumprod_next: "alphaBarsNext",
+  sqrt_alphas_cumprod: "sqrtAlphaBars",
+  sqrt_one_minus_alphas_cumprod: "sqrtOneMinusAlphaBars",
+  log_one_minus_alphas_cumprod: "logOneMinusAlphaBars",
+  sqrt_recip_alphas_cumprod: "sqrtRecipAlphaBars",
+  sqrt_recipm1_alphas_cumprod: "sqrtRecipMinusOne",
+  posterior_variance: "posteriorVariance",
+  posterior_log_variance_clipped: "posteriorLogVariance",
+  posterior_mean_coef1: "posteriorMeanX0",
+  posterior_mean_coef2: "posteriorMeanXt",
+} as const satisfies Readonly<Record<string, keyof GaussianChain>>;
+
+const chainArrays = (prefix: string, chain: GaussianChain): Record<string, Values> =>
+  Object.fromEntries(
+    Object.entries(arrayNames).map(([name, key]) => [`${prefix}.${name}`, vector(chain[key])]),
+  );
+
+function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
+  const { schedules } = golden.config as { schedules: [string, number][] };
+  const results = schedules.map(([name, T]) =>
+    chainArrays(`${name}.${T}`, gaussianChain(admBetas(name, T))),
+  );
+  return Promise.resolve(Object.assign({}, ...results) as Record<string, Values>);
+}
+
+function respacing(golden: GoldenCase): Promise<Record<string, Values>> {
+  const { specs, noise_schedule } = golden.config as {
+    specs: [number, string][];
+    noise_schedule: string;
+  };
+  const results = specs.map(([T, text], i): Record<string, Values> => {
+    const kept = sectionTimesteps(T, text);
+    const timesteps: Values = { shape: [kept.length], data: Int32Array.from(kept) };
+    const betas = admBetas(noise_schedule, T);
+    // very short linear chains have no betas below one; the reference gives their timesteps only
+    if (betas.some((beta) => beta > 1)) return { [`${i}.timesteps`]: timesteps };
+    const chain = respacedChain(gaussianChain(betas), kept);
+    return { [`${i}.timesteps`]: timesteps, ...chainArrays(String(i), chain) };
+  });
+  return Promise.resolve(Object.assign({}, ...results) as Record<string, Values>);
+}
+
+interface OpsConfig {
+  noise_schedule: string;
+  T: number;
+  rescale_timesteps: boolean;
+  out_var_scale_for_LEARNED_losses: number;
+}
+
+const meanNames: Readonly<Record<string, ChainPrediction>> = {
+  EPSILON: "eps",
+  START_X: "x0",
+  PREVIOUS_X: "previous",
+};
+
+const varianceNames: Readonly<Record<string, VarianceName>> = {
+  LEARNED_RANGE: "learnedRange",
+  LEARNED: "learned",
+  FIXED_LARGE: "fixedLarge",
+  FIXED_SMALL: "fixedSmall",
+};
+
+function named<Name extends string>(table: Readonly<Record<string, Name>>, word: string): Name {
+  const name = table[word];
+  if (name) return name;
+  throw new DiffusionError(
+    "option",
+    `parity: expected one of ${Object.keys(table).join(", ")}, got ${word}`,
+  );
+}
+
+/** Everything of a case that its pieces share. */
+interface Ops {
+  config: OpsConfig;
+  chain: GaussianChain;
+  times: number[];
+  evaluate: Evaluate;
+  golden: GoldenCase;
+}
+
+const given = (golden: GoldenCase, ...names: string[]): Record<string, Values> =>
+  Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
+
+const table = (
+  { chain, times }: Ops,
+  prediction: ChainPrediction,
+  variance: VarianceName,
+): Values => ({
+  shape: [times.length, gaussianColumns.length],
+  data: gaussianTable(chain, times, { prediction, variance }),
+});
+
+const outputs = (values: Tensors): Tensors =>
+  Object.fromEntries(
+    Object.entries(values).map(([name, x]) => [name, x.rank > 1 ? channelsFirst(x) : x]),
+  );
+
+const lastAxis = (x: Tensors): Tensors =>
+  Object.fromEntries(
+    Object.entries(x).map(([name, value]) => [name, value.rank > 2 ? channelsLast(value) : value]),
+  );
+
+/** The stand-in network: the given mean, with the given variances when they are learned. */
+const outputOf = (mean: Tensor, spread: Tensor, variance: VarianceName): Tensor =>
+  isLearned(variance) ? concat([mean, spread], mean.rank - 1) : mean;
+
+async function forward(ops: Ops): Promise<Record<string, Values>> {
+  const { golden, chain, evaluate } = ops;
+  const inputs = { ...given(golden, "x0", "noise", "x_t"), table: table(ops, "eps", "fixedSmall") };
+  const last = chainLevel(chain, chain.timesteps - 1);
+  return evaluate(
+    (_, given) => {
+      const { x0, noise, x_t: xt, table } = lastAxis(given) as Record<"x0" | "noise" | "x_t" | "table", Tensor>; // prettier-ignore
+      const full = (x: Tensor): Tensor => x.broadcastTo(x0.shape);
+      const c = tableColumn(table, "c", x0);
+      return outputs({
+        q_sample: corrupt(x0, noise, table),
+        q_mean: x0.mul(tableColumn(table, "a", x0)),
+        q_variance: full(c.square()),
+        q_log_variance: full(c.log().mul(2)),
+        q_posterior_mean: truePosteriorMean(x0, { xt, table }),
+        q_posterior_variance: full(tableColumn(table, "variance", x0)),
+        q_posterior_log_variance: full(tableColumn(table, "logSmall", x0)),
+        prior_bpd: priorTerm(x0, last),
+      });
+    },
+    { inputs },
+  );
+}
+
+/** Rows of a one-step plan for each sample's own pair of levels and reading of the output. */
+function stepRows(
+  pairs: readonly (readonly Level[])[],
+  sampler: ContinuousSampler,
+  readings: readonly Parameterisation[],
+): Values {
+  const rows = pairs.map((levels, i) => {
+    const plan = sampler.plan(levels);
+    const [evaluation] = plan.steps[0]!.evaluations;
+    return coefficientRow(evaluation!, readings[i]!, { slots: 1, before: false });
+  });
+  return { shape: [rows.length, rows[0]!.length], data: Float32Array.from(rows.flat()) };
+}
+
+/** p_mean_variance and one step of every sampler. */
+async function posterior(ops: Ops, prefix: string): Promise<Record<string, Values>> {
+  const { golden, chain, times, evaluate } = ops;
+  const [meanName = "", varianceName = "", clip] = prefix.split(".");
+  const prediction = named(meanNames, meanName);
+  const variance = named(varianceNames, varianceName);
+  const clamp = clip === "clip" ? ([-1, 1] as const) : undefined;
+  const down = times.map((t) => [chainLevel(chain, t), chainLevel(chain, t - 1)]);
+  const up = times.map((t) => [chainLevel(chain, t + 1), chainLevel(chain, t)]);
+  const readings = down.map((levels): Parameterisation => {
+    const inner = prediction === "previous" ? previousMean(levels) : predictions[prediction];
+    return () => inner(levels[0]!);
+  });
+  const mean = prediction === "previous" ? "output" : "x0";
+  const samplers = {
+    p_sample: [ddpm({ variance, mean }), down],
+    "ddim_eta0.0": [ddim(), down],
+    "ddim_eta0.6": [ddim({ eta: 0.6 }), down],
+    ddim_reverse: [inversion(), up],
+  } as const;
+  const rows = Object.entries(samplers).map(([name, [sampler, pairs]]) => [
+    `rows.${name}`,
+    stepRows(pairs, sampler, readings),
+  ]);
+  const inputs = {
+    ...given(golden, "x_t", "step_noise", "out_mean", "out_var"),
+    table: table(ops, prediction, variance),
+    ...(Object.fromEntries(rows) as Record<string, Values>),
+  };
+  const results = await evaluate(
+    (t, given) => {
+      const x = lastAxis(given) as Record<"x_t" | "step_noise" | "out_mean" | "out_var" | "table", Tensor>; // prettier-ignore
+      const output = outputOf(x.out_mean, x.out_var, variance);
+      const found = predictedPosterior(
+        { output, xt: x.x_t, table: x.table },
+        { prediction, variance, ...(clamp && { clamp }) },
+      );
+      const [batch, ...shape] = x.x_t.shape as [number, ...number[]];
+      const step = ([name, [sampler, pairs]]: [
+        string,
+        readonly [ContinuousSampler, Level[][]],
+      ]) => {
+        const done = continuousStep(
+          t,
+          {
+            "slot.0": x.x_t,
+            times: t.constant(0).broadcastTo([batch]),
+            coefficients: given[`rows.${name}`]!,
+            noise: x.step_noise,
+          },
+          {
+            denoise: () => output,
+            batch,
+            shape,
+            plan: sampler.plan(pairs.at(-1)!),
+            noise: "given",
+            epsilon: "rederived",
+            ...(clamp && { clamp }),
+            ...(isLearned(variance) && { variance: variance as "learned" | "learnedRange" }),
+          },
+        );
+        return [name, done["slot.0"]!];
+      };
+      return outputs({
+        mean: found.mean,
+        variance: found.variance.broadcastTo(x.x_t.shape),
+        log_variance: found.logVariance.broadcastTo(x.x_t.shape),
+        pred_xstart: found.x0,
+        ...Object.fromEntries(Object.entries(samplers).map(step)),
+      });
+    },
+    { inputs },
+  );
+  return Object.fromEntries(
+    Object.entries(results).map(([name, value]) => [`${prefix}.${name}`, value]),
+  );
+}
+
+const losses: Readonly<Record<string, (T: number) => GaussianLossOptions>> = {
+  MSE: () => ({ loss: "l2" }),
+  RESCALED_MSE: (T) => ({ loss: "l2", boundFactor: T / 1000 }),
+  KL: () => ({ loss: "bound" }),
+  RESCALED_KL: (T) => ({ loss: "bound", boundFactor: T }),
+};
+
+async function training(ops: Ops, prefix: string): Promise<Record<string, Values>> {
+  const { golden, config, evaluate } = ops;
+  const [, meanName = "", varianceName = "", lossName = ""] = prefix.split(".");
+  const prediction = named(meanNames, meanName);
+  const variance = named(varianceNames, varianceName);
+  const loss = losses[lossName]?.(config.T);
+  if (!loss)
+    throw new DiffusionError("option", `parity: expected a loss of ${Object.keys(losses).join(", ")}, got ${lossName}`); // prettier-ignore
+  const scale = variance === "learned" ? config.out_var_scale_for_LEARNED_losses : 1;
+  const inputs = {
+    ...given(golden, "x0", "noise", "out_mean", "out_var"),
+    table: table(ops, prediction, variance),
+  };
+  const results = await evaluate(
+    (_, given) => {
+      const x = lastAxis(given) as Record<"x0" | "noise" | "out_mean" | "out_var" | "table", Tensor>; // prettier-ignore
+      const spread = x.out_var.mul(scale);
+      const { perSample, error, bound } = gaussianLoss(
+        {
+          x0: x.x0,
+          eps: x.noise,
+          xt: corrupt(x.x0, x.noise, x.table),
+          table: x.table,
+          output: outputOf(x.out_mean, spread, variance),
+        },
+        { prediction, variance, ...loss },
+      );
+      const wanted = isLearned(variance) ? [x.out_mean, spread] : [x.out_mean];
+      const [ofMean, ofSpread] = gradients(perSample.sum(), wanted);
+      return outputs({
+        loss: perSample,
+        grad_out_mean: ofMean!,
+        ...(ofSpread && { grad_out_var: ofSpread }),
+        ...(error && { mse: error }),
+        ...(error && bound && { vb: bound }),
+      });
+    },
+    { inputs },
+  );
+  return Object.fromEntries(
+    Object.entries(results).map(([name, value]) => [`${prefix}.${name}`, value]),
+  );
+}
+
+/** Groups of results in a case: the first words of their names. */
+const groups = (golden: GoldenCase, pattern: RegExp): string[] => [
+  ...new Set([...golden.io.keys()].flatMap((name) => pattern.exec(name)?.[1] ?? [])),
+];
+
+async function diffusionOps(
+  golden: GoldenCase,
+  evaluate: Evaluate,
+): Promise<Record<string, Values>> {
+  const config = golden.config as unknown as OpsConfig;
+  const plain = gaussianChain(admBetas(config.noise_schedule, config.T));
+  const chain = config.rescale_timesteps ? rescaledTimes(plain) : plain;
+  const times = [...ioValues(golden, "t").data];
+  const ops: Ops = { config, chain, times, evaluate, golden };
+  const results = [
+    await forward(ops),
+    { model_timesteps: vector(Float64Array.from(times, (t) => chain.times[t]!)) },
+  ];
+  for (const prefix of groups(golden, /^([A-Z_]+\.[A-Z_]+\.(?:no)?clip)\./))
+    results.push(await posterior(ops, prefix));
+  for (const prefix of groups(golden, /^(train\.[A-Z_]+\.[A-Z_]+\.[A-Z_]+)\./))
+    results.push(await training(ops, prefix));
+  return Object.assign({}, ...results) as Record<string, Values>;
+}
+
+export const admProcessRunners: Readonly<Record<string, GoldenRunner>> = {
+  adm_schedule: schedule,
+  adm_respacing: respacing,
+  adm_diffusion_ops: diffusionOps,
+};

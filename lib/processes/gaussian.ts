@@ -1,0 +1,161 @@
+// A discrete Gaussian chain and every array derived from its betas, in float64, with the levels that
+// samplers walk on. Sources: Ho et al. 2020, arXiv:2006.11239; Pandey et al. 2022, arXiv:2201.00308.
+import { DiffusionError } from "../errors.js";
+import type { Level } from "./gaussian-levels.js";
+
+/** Entry i belongs to timestep i; i = 0 is the least noisy. */
+export interface GaussianChain {
+  readonly timesteps: number;
+  /** What the network is told at each index. */
+  readonly times: readonly number[];
+  readonly betas: Float64Array;
+  readonly alphaBars: Float64Array;
+  /** alphaBar of the level before; 1 first. */
+  readonly alphaBarsPrev: Float64Array;
+  /** alphaBar of the level after; 0 last. */
+  readonly alphaBarsNext: Float64Array;
+  readonly sqrtAlphaBars: Float64Array;
+  readonly sqrtOneMinusAlphaBars: Float64Array;
+  readonly logOneMinusAlphaBars: Float64Array;
+  /** sqrt(1 / alphaBar), sqrt(1 / alphaBar - 1). */
+  readonly sqrtRecipAlphaBars: Float64Array;
+  readonly sqrtRecipMinusOne: Float64Array;
+  /** Of q(x_{t-1} | x_t, x0): arXiv:2006.11239, eq. 6 and 7. */
+  readonly posteriorVariance: Float64Array;
+  /** Its log, with entry 0, which would be -Infinity, replaced by entry 1. */
+  readonly posteriorLogVariance: Float64Array;
+  readonly posteriorMeanX0: Float64Array;
+  readonly posteriorMeanXt: Float64Array;
+}
+
+function checkBetas(betas: readonly number[]): void {
+  const at = betas.findIndex((beta) => !(beta > 0 && beta <= 1));
+  if (betas.length > 0 && at < 0) return;
+  throw new DiffusionError(
+    "option",
+    `gaussianChain: expected betas in (0, 1], got ${at < 0 ? "none" : `${betas[at]} at ${at}`}`,
+  );
+}
+
+/** Chain of one-step variances; `times` is what the network is told, default the index. */
+export function gaussianChain(
+  betas: readonly number[] | Float64Array,
+  times?: readonly number[],
+): GaussianChain {
+  const plain = Float64Array.from(betas);
+  checkBetas([...plain]);
+  const T = plain.length;
+  let product = 1;
+  const alphaBars = plain.map((beta) => (product *= 1 - beta));
+  const before = (i: number): number => (i === 0 ? 1 : alphaBars[i - 1]!);
+  const posteriorVariance = plain.map((beta, i) =>
+    i === 0 ? 0 : (beta * (1 - before(i))) / (1 - alphaBars[i]!),
+  );
+  return {
+    timesteps: T,
+    times: times ?? Array.from({ length: T }, (_, i) => i),
+    betas: plain,
+    alphaBars,
+    alphaBarsPrev: alphaBars.map((_, i) => before(i)),
+    alphaBarsNext: alphaBars.map((_, i) => alphaBars[i + 1] ?? 0),
+    sqrtAlphaBars: alphaBars.map(Math.sqrt),
+    sqrtOneMinusAlphaBars: alphaBars.map((bar) => Math.sqrt(1 - bar)),
+    logOneMinusAlphaBars: alphaBars.map((bar) => Math.log(1 - bar)),
+    sqrtRecipAlphaBars: alphaBars.map((bar) => Math.sqrt(1 / bar)),
+    sqrtRecipMinusOne: alphaBars.map((bar) => Math.sqrt(1 / bar - 1)),
+    posteriorVariance,
+    posteriorLogVariance: posteriorVariance.map((variance, i) =>
+      Math.log(i === 0 ? (posteriorVariance[1] ?? plain[0]!) : variance),
+    ),
+    posteriorMeanX0: plain.map((beta, i) => (beta * Math.sqrt(before(i))) / (1 - alphaBars[i]!)),
+    posteriorMeanXt: plain.map(
+      (beta, i) => (Math.sqrt(1 - beta) * (1 - before(i))) / (1 - alphaBars[i]!),
+    ),
+  };
+}
+
+/**
+ * Chain over some of the timesteps with the same alphaBars: Nichol & Dhariwal 2021,
+ * arXiv:2102.09672, section 4. The network is told the original times.
+ */
+export function respacedChain(chain: GaussianChain, kept: readonly number[]): GaussianChain {
+  const indices = [...new Set(kept)].sort((x, y) => x - y);
+  const wrong = indices.find((i) => !Number.isInteger(i) || i < 0 || i >= chain.timesteps);
+  if (indices.length === 0 || wrong !== undefined) {
+    throw new DiffusionError(
+      "option",
+      `respacedChain: expected timesteps from 0 to ${chain.timesteps - 1}, got ${wrong ?? "none"}`,
+    );
+  }
+  let last = 1;
+  const betas = indices.map((i) => {
+    const beta = 1 - chain.alphaBars[i]! / last;
+    last = chain.alphaBars[i]!;
+    return beta;
+  });
+  return gaussianChain(
+    betas,
+    indices.map((i) => chain.times[i]!),
+  );
+}
+
+/** The same chain whose network is told times of a chain of 1000 steps ("rescale timesteps"). */
+export const rescaledTimes = (
+  chain: GaussianChain,
+  timesteps = chain.timesteps,
+): GaussianChain => ({
+  ...chain,
+  times: chain.times.map((time) => (time * 1000) / timesteps),
+});
+
+/**
+ * How a paired image y acts. 1: on the network only, b = 0. 2: it shifts the whole chain, b = 1 at
+ * every noisy level: arXiv:2201.00308, section 3.3 and appendix A.
+ */
+export type Formulation = 1 | 2;
+
+/** Clean data, the end of every chain. */
+export const cleanLevel: Level = { time: -1, a: 1, b: 0, c: 0 };
+
+/** Level `index` of a chain; -1 is clean data, `timesteps` pure noise. */
+export function chainLevel(
+  chain: GaussianChain,
+  index: number,
+  formulation: Formulation = 1,
+): Level {
+  if (index === -1) return cleanLevel;
+  const b = formulation - 1;
+  if (index === chain.timesteps) return { time: chain.times[index - 1]!, a: 0, b, c: 1 };
+  return {
+    time: chain.times[index]!,
+    a: chain.sqrtAlphaBars[index]!,
+    b,
+    c: chain.sqrtOneMinusAlphaBars[index]!,
+  };
+}
+
+export interface ChainLevelsOptions {
+  formulation?: Formulation;
+  /** Number of levels from the low end, for truncated chains; default all. */
+  count?: number;
+  /**
+   * Where the chain ends: "clean" data (default), or another level, such as timestep 0 of the
+   * original chain in the published DDIM of latent diffusion.
+   */
+  end?: "clean" | Level;
+}
+
+/** All levels of a chain, noisiest first, and clean data. */
+export function chainLevels(chain: GaussianChain, options: ChainLevelsOptions = {}): Level[] {
+  const { formulation = 1, count = chain.timesteps, end = "clean" } = options;
+  if (!Number.isInteger(count) || count < 1 || count > chain.timesteps) {
+    throw new DiffusionError(
+      "option",
+      `chainLevels: expected a count from 1 to ${chain.timesteps}, got ${count}`,
+    );
+  }
+  const noisy = Array.from({ length: count }, (_, i) =>
+    chainLevel(chain, i, formulation),
+  ).reverse();
+  return [...noisy, end === "clean" ? cleanLevel : end];
+}
