@@ -1,5 +1,6 @@
 // Which runner computes which kind of golden case.
 import { admModelRunners } from "./adm-models.js";
+import { admProcessRunners } from "./adm-process.js";
 import { clipRunners } from "./clip.js";
 import { diffuseVaeModelRunners } from "./diffusevae-models.js";
 import { ditRunners } from "./dit.js";
@@ -31,5 +32,6 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...ditRunners,
   ...clipRunners,
   ...admModelRunners,
+  ...admProcessRunners,
   ...diffuseVaeModelRunners,
 };
