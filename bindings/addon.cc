@@ -28,8 +28,7 @@ Napi::Value kernels(const Napi::CallbackInfo& info) {
   return strings_to_js(info.Env(), compilable_ops());
 }
 
-Napi::Value describe(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
+Napi::Value describe_core(Napi::Env env) {
   const MemoryInfo memory = memory_info();
   Napi::Object object = Napi::Object::New(env);
   object.Set("version", kVersion);
@@ -41,6 +40,10 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   object.Set("cpu", cpu_name());
   object.Set("napi", NAPI_VERSION);
   return object;
+}
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return describe_core(info.Env()); });
 }
 
 void configure(const Napi::CallbackInfo& info) {

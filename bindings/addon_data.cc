@@ -2,6 +2,7 @@
 // waited for, so that nothing touches memory of a finished thread.
 #include "bindings/addon_data.h"
 
+#include "bindings/convert.h"
 #include "bindings/errors.h"
 #include "bindings/job.h"
 #include "native/core/error.h"
@@ -11,11 +12,25 @@ namespace smalti {
 
 void Job::run() {
   try {
-    if (abort().is_raised()) throw Error(ErrorCode::aborted, "run: expected to start, got aborted");
+    if (abort_.is_raised())
+      throw Error(ErrorCode::aborted, std::string(where_) + ": expected to start, got aborted");
     execute();
   } catch (...) {
     failure_ = std::current_exception();
   }
+}
+
+void Job::stop_by(Napi::Value abort) {
+  if (!abort.IsObject()) return;
+  const Napi::Value flag = abort.As<Napi::Object>().Get("flag");
+  const bool is_word = flag.IsTypedArray() &&
+                       flag.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array &&
+                       flag.As<Napi::TypedArray>().ElementLength() == 1;
+  if (!is_word)
+    throw Error(ErrorCode::option,
+                std::string(where_) + ": expected an abort flag Int32Array(1), got another value");
+  abort_.word = reinterpret_cast<const int32_t*>(bytes_of(flag.As<Napi::TypedArray>()).data());
+  keep(flag.As<Napi::Object>());
 }
 
 void Job::settle(Napi::Env env) {
@@ -48,21 +63,38 @@ AddonData::AddonData(Napi::Env env) {
 void AddonData::clean_up(void* self) {
   auto& data = *static_cast<AddonData*>(self);
   std::unique_lock<std::mutex> lock(data.mutex_);
-  for (Job* job : data.executing_) job->abort().is_set = true;
+  for (Job* job : data.executing_) job->abort_.is_set = true;
   data.idle_.wait(lock, [&] { return data.executing_.empty(); });
 }
 
 Napi::Promise AddonData::start(std::unique_ptr<Job> owned) {
-  Job* job = owned.release();  // settle() deletes it
+  Job* job = owned.get();
   const Napi::Promise promise = job->deferred_.Promise();
   const Napi::Env env = job->deferred_.Env();
-  if (unsettled_++ == 0) napi_ref_threadsafe_function(env, done_);
+  job->begin();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     executing_.insert(job);
   }
-  Engine::instance().post([this, job] { execute(job); });
+  try {
+    Engine::instance().post([this, job] { execute(job); });
+  } catch (...) {
+    refuse(*job, std::current_exception());
+    return promise;
+  }
+  owned.release();  // settle() deletes it
+  if (unsettled_++ == 0) napi_ref_threadsafe_function(env, done_);
   return promise;
+}
+
+// The engine did not take the job.
+void AddonData::refuse(Job& job, std::exception_ptr reason) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    executing_.erase(&job);
+  }
+  job.failure_ = std::move(reason);
+  job.settle(job.deferred_.Env());
 }
 
 void AddonData::execute(Job* job) {

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -32,6 +33,7 @@ class AddonData {
   static void settle(napi_env env, napi_value callback, void* context, void* job);
   static void clean_up(void* self);
   void execute(Job* job);
+  void refuse(Job& job, std::exception_ptr reason);
 
   napi_threadsafe_function done_ = nullptr;
   std::mutex mutex_;

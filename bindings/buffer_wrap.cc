@@ -38,7 +38,8 @@ Napi::Function BufferWrap::define(Napi::Env env) {
 BufferWrap::BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BufferWrap>(info) {
   guarded(info.Env(), [&] {
     bytes_ = count_argument(info, 0, "NativeBuffer");
-    buffer_ = std::make_shared<Buffer>(bytes_);
+    const std::string name = info[1].IsUndefined() ? "" : text_argument(info, 1, "NativeBuffer");
+    buffer_ = std::make_shared<Buffer>(bytes_, name);
     if (bytes_ > 0) std::memset(buffer_->memory.data(), 0, bytes_);
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(bytes_));
   });

@@ -20,7 +20,7 @@ constexpr int64_t kRounds = 1 << 18;
 class PeakJob : public Job {
  public:
   PeakJob(Napi::Env env, const KernelTable& table, double milliseconds)
-      : Job(env), table_(table), milliseconds_(milliseconds) {}
+      : Job(env, "measurePeak"), table_(table), milliseconds_(milliseconds) {}
 
   // The best of many short measurements: a disturbed one is too low, none is too high.
   void execute() override {
@@ -32,17 +32,15 @@ class PeakJob : public Job {
       const int64_t operations = table_.fma_peak(kRounds, &sink);
       const std::chrono::duration<double, std::nano> time = Clock::now() - start;
       best_ = std::max(best_, static_cast<double>(operations) / time.count());
-    } while (Clock::now() < end && !flag_.is_raised());
+    } while (Clock::now() < end && !abort().is_raised());
   }
 
   Napi::Value result(Napi::Env env) override { return Napi::Number::New(env, best_); }
-  AbortFlag& abort() override { return flag_; }
 
  private:
   const KernelTable& table_;
   double milliseconds_;
   double best_ = 0;
-  AbortFlag flag_;
 };
 
 }  // namespace

@@ -22,19 +22,17 @@ namespace {
 class CompileJob final : public Job {
  public:
   CompileJob(Napi::Env env, Graph graph, std::string isa)
-      : Job(env), graph_(std::move(graph)), isa_(std::move(isa)) {}
+      : Job(env, "compile"), graph_(std::move(graph)), isa_(std::move(isa)) {}
   void execute() override {
-    program_ = std::make_shared<const Program>(compile(std::move(graph_), isa_));
+    program_ = std::make_shared<const Program>(compile(std::move(graph_), isa_, abort()));
   }
   Napi::Value result(Napi::Env env) override {
     return ProgramWrap::create(env, std::move(program_));
   }
-  AbortFlag& abort() override { return abort_; }
 
  private:
   Graph graph_;
   std::string isa_;
-  AbortFlag abort_;
   std::shared_ptr<const Program> program_;
 };
 
@@ -42,30 +40,28 @@ class BindJob final : public Job {
  public:
   BindJob(Napi::Env env, std::shared_ptr<const Program> program,
           std::vector<std::shared_ptr<Buffer>> buffers)
-      : Job(env), program_(std::move(program)), buffers_(std::move(buffers)) {
+      : Job(env, "bind"), program_(std::move(program)), buffers_(std::move(buffers)) {}
+  void begin() override {
     for (const std::shared_ptr<Buffer>& buffer : buffers_) ++buffer->runs;
   }
-  void execute() override { session_ = std::make_shared<Session>(program_, buffers_, abort_); }
+  void execute() override { session_ = std::make_shared<Session>(program_, buffers_, abort()); }
   Napi::Value result(Napi::Env env) override {
     return SessionWrap::create(env, std::move(session_));
   }
   void finish() override {
     for (const std::shared_ptr<Buffer>& buffer : buffers_) --buffer->runs;
   }
-  AbortFlag& abort() override { return abort_; }
 
  private:
   std::shared_ptr<const Program> program_;
   std::vector<std::shared_ptr<Buffer>> buffers_;
-  AbortFlag abort_;
   std::shared_ptr<Session> session_;
 };
 
 class RunJob final : public Job {
  public:
-  RunJob(Napi::Env env, std::shared_ptr<Session> session) : Job(env), session_(std::move(session)) {
-    session_->begin_use();
-  }
+  RunJob(Napi::Env env, std::shared_ptr<Session> session)
+      : Job(env, "run"), session_(std::move(session)) {}
 
   void copy_inputs(Napi::Array inputs) {
     const std::vector<InputSlot>& slots = session_->program().inputs;
@@ -89,23 +85,11 @@ class RunJob final : public Job {
     outputs_index_ = kept().size() - 1;
   }
 
-  void set_flag(Napi::Value abort) {
-    if (!abort.IsObject()) return;
-    const Napi::Value flag = abort.As<Napi::Object>().Get("flag");
-    const bool is_word = flag.IsTypedArray() &&
-                         flag.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array &&
-                         flag.As<Napi::TypedArray>().ElementLength() == 1;
-    if (!is_word)
-      throw Error(ErrorCode::option,
-                  "run: expected an abort flag Int32Array(1), got another value");
-    data_.abort.word =
-        reinterpret_cast<const int32_t*>(bytes_of(flag.As<Napi::TypedArray>()).data());
-    keep(flag.As<Napi::Object>());
-  }
+  void begin() override { session_->begin_use(); }
 
   void execute() override {
     const auto start = std::chrono::steady_clock::now();
-    session_->run(data_);
+    session_->run(data_, abort());
     milliseconds_ =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
@@ -123,7 +107,6 @@ class RunJob final : public Job {
   }
 
   void finish() override { session_->end_use(); }
-  AbortFlag& abort() override { return data_.abort; }
 
  private:
   static void expect_length(const char* what, Napi::Array list, size_t length) {
@@ -186,8 +169,9 @@ Napi::Value ProgramWrap::bind(const Napi::CallbackInfo& info) {
                     "bind: expected an array of NativeBuffer, got another value");
       buffers.push_back(BufferWrap::Unwrap(value.As<Napi::Object>())->buffer("bind"));
     }
-    return AddonData::of(info.Env())
-        .start(std::make_unique<BindJob>(info.Env(), program("bind"), std::move(buffers)));
+    auto job = std::make_unique<BindJob>(info.Env(), program("bind"), std::move(buffers));
+    job->stop_by(info[1]);
+    return AddonData::of(info.Env()).start(std::move(job));
   });
 }
 
@@ -210,14 +194,9 @@ Napi::Value SessionWrap::run(const Napi::CallbackInfo& info) {
     if (!session_)
       throw Error(ErrorCode::option, "run: expected a live session, got a disposed one");
     auto job = std::make_unique<RunJob>(info.Env(), session_);
-    try {
-      job->copy_inputs(array_argument(info, 0, "run"));
-      job->keep_outputs(array_argument(info, 1, "run"));
-      job->set_flag(info[2]);
-    } catch (...) {
-      job->finish();
-      throw;
-    }
+    job->copy_inputs(array_argument(info, 0, "run"));
+    job->keep_outputs(array_argument(info, 1, "run"));
+    job->stop_by(info[2]);
     return AddonData::of(info.Env()).start(std::move(job));
   });
 }
@@ -229,8 +208,9 @@ Napi::Value start_compile(const Napi::CallbackInfo& info) {
     const Span<uint8_t> bytes = bytes_argument(info, 0, "compile");
     const std::string isa = info[1].IsUndefined() ? "" : text_argument(info, 1, "compile");
     Graph graph = decode({bytes.data(), bytes.size()});
-    return AddonData::of(info.Env())
-        .start(std::make_unique<CompileJob>(info.Env(), std::move(graph), isa));
+    auto job = std::make_unique<CompileJob>(info.Env(), std::move(graph), isa);
+    job->stop_by(info[2]);
+    return AddonData::of(info.Env()).start(std::move(job));
   });
 }
 

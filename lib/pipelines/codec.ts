@@ -44,7 +44,10 @@ export class Codec {
     const specs = [...this.model.parameters, ...this.model.states];
     this.#sessions = new SessionCache(
       new Map(
-        specs.map(({ name, shape }) => [name, Buffer.fromArray(weights.get(name)!, "f32", shape)]),
+        specs.map(({ name, shape }) => [
+          name,
+          Buffer.fromArray(weights.get(name)!, "f32", shape, name),
+        ]),
       ),
     );
   }
@@ -75,7 +78,11 @@ export class Codec {
       const pixels = new Float32Array(count * size * size * 3);
       for (let i = 0; i < count; ++i)
         pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
-      const session = await this.#sessions.get(`encode ${count}`, () => this.#encodeGraph(count));
+      const session = await this.#sessions.get(
+        `encode ${count}`,
+        () => this.#encodeGraph(count),
+        options.signal,
+      );
       const result = await session.run({ images: pixels }, signalOf(options));
       tokens.set(result["tokens"] as Int32Array, first * N);
     });
@@ -104,7 +111,11 @@ export class Codec {
     const { resolution: size } = this.config;
     const images: ByteImage[] = [];
     await this.#batches(tokens.length / N, options, async (first, count) => {
-      const session = await this.#sessions.get(`decode ${count}`, () => this.#decodeGraph(count));
+      const session = await this.#sessions.get(
+        `decode ${count}`,
+        () => this.#decodeGraph(count),
+        options.signal,
+      );
       const result = await session.run(
         { tokens: tokens.slice(first * N, (first + count) * N) },
         signalOf(options),

@@ -1,4 +1,5 @@
 // Compiled sessions of one set of weights, by what they do and for which batch size.
+import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import type { Buffer } from "../runtime/buffer.js";
 import { compile, type Program, type Session } from "../runtime/program.js";
@@ -17,21 +18,29 @@ export class SessionCache {
     private readonly limit = 8,
   ) {}
 
-  async get(key: string, graph: () => Graph): Promise<Session> {
+  /** The signal stops the compilation; who waits for the same session with another signal compiles again. */
+  async get(key: string, graph: () => Graph, signal?: AbortSignal): Promise<Session> {
     const known = this.#entries.get(key);
-    const entry = known ?? this.#compile(graph());
+    const entry = known ?? this.#compile(graph(), signal ? { signal } : {});
     this.#entries.delete(key);
     this.#entries.set(key, entry); // last = most recently used
     if (!known) entry.catch(() => this.#entries.delete(key));
     if (this.#entries.size > this.limit) this.#drop(this.#entries.keys().next().value!);
-    return (await entry).session;
+    try {
+      return (await entry).session;
+    } catch (error) {
+      const isAbort = error instanceof DiffusionError && error.code === "aborted";
+      if (isAbort && !signal?.aborted) return this.get(key, graph, signal);
+      throw error;
+    }
   }
 
-  async #compile(graph: Graph): Promise<Entry> {
-    const program = await compile(graph);
+  async #compile(graph: Graph, stop: { signal?: AbortSignal }): Promise<Entry> {
+    const program = await compile(graph, stop);
     const wanted = graph.inputs.filter(({ role }) => role !== "input").map(({ name }) => name);
     const session = await program.bind(
       Object.fromEntries(wanted.map((name) => [name, this.buffers.get(name)!])),
+      stop,
     );
     return { program, session };
   }
@@ -39,10 +48,13 @@ export class SessionCache {
   #drop(key: string): void {
     const entry = this.#entries.get(key);
     this.#entries.delete(key);
-    void entry?.then(({ program, session }) => {
-      session.dispose();
-      program.dispose();
-    });
+    entry?.then(
+      ({ program, session }) => {
+        session.dispose();
+        program.dispose();
+      },
+      () => undefined, // who asked for it is told
+    );
   }
 
   dispose(): void {

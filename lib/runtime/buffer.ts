@@ -2,7 +2,7 @@
 import { DiffusionError, formatShape } from "../errors.js";
 import { dtypeBytes, type DType } from "../ir/dtype.js";
 import { sizeOf, type Shape } from "../ir/shape.js";
-import { native, type NativeBuffer, type TypedArray } from "./native.js";
+import { native, nativeSync, type NativeBuffer, type TypedArray } from "./native.js";
 
 /** Values of a tensor: f32 Float32Array, f64 Float64Array, i32 Int32Array, u8 and bool Uint8Array, f16 and bf16 Uint16Array. */
 export type TensorData = TypedArray;
@@ -50,15 +50,22 @@ export class Buffer implements Disposable {
     readonly handle: NativeBuffer,
   ) {}
 
-  /** Zeros. Throws "memory" when there is not enough. */
-  static alloc(dtype: DType, shape: Shape): Buffer {
+  /** Zeros. Throws "memory" when there is not enough; `name` is what that error calls the buffer. */
+  static alloc(dtype: DType, shape: Shape, name = ""): Buffer {
     const addon = native();
-    return new Buffer(dtype, shape, new addon.NativeBuffer(sizeOf(shape) * dtypeBytes(dtype)));
+    const bytes = sizeOf(shape) * dtypeBytes(dtype);
+    const label = `${name} ${dtype}${formatShape(shape)}`.trim();
+    return new Buffer(
+      dtype,
+      shape,
+      nativeSync(() => new addon.NativeBuffer(bytes, label)),
+    );
   }
 
-  static fromArray(data: TypedArray, dtype: DType, shape: Shape): Buffer {
+  /** A copy of the values. Throws "dtype" or "shape" when they do not fit, "memory" as `alloc`. */
+  static fromArray(data: TypedArray, dtype: DType, shape: Shape, name = ""): Buffer {
     expectData("Buffer.fromArray", data, dtype, shape);
-    const buffer = Buffer.alloc(dtype, shape);
+    const buffer = Buffer.alloc(dtype, shape, name);
     buffer.write(data);
     return buffer;
   }
@@ -69,12 +76,15 @@ export class Buffer implements Disposable {
 
   /** A copy of the values. */
   read(): TypedArray {
-    return arrayFor(this.dtype, this.handle.read());
+    return arrayFor(
+      this.dtype,
+      nativeSync(() => this.handle.read()),
+    );
   }
 
   write(data: TypedArray): void {
     expectData("Buffer.write", data, this.dtype, this.shape);
-    this.handle.write(bytesOf(data));
+    nativeSync(() => this.handle.write(bytesOf(data)));
   }
 
   dispose(): void {

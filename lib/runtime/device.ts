@@ -1,6 +1,6 @@
 // What this machine offers, and why a backend is or is not usable.
 import { DiffusionError } from "../errors.js";
-import { native, type NativeDescription } from "./native.js";
+import { native, nativeSync, type NativeDescription } from "./native.js";
 
 export interface BackendStatus {
   name: string;
@@ -58,5 +58,5 @@ export function configureBackend({ threads }: { threads: number }): void {
       `configureBackend: expected threads from 1 to 1024, got ${threads}`,
     );
   }
-  native().configure({ threads });
+  nativeSync(() => native().configure({ threads }));
 }

@@ -31,19 +31,18 @@ export interface NativePlan {
   buffers: { name: string; bytes: number }[];
 }
 
+/** A word that stops a job once it is not 0. */
+export type NativeAbort = { flag: Int32Array } | null;
+
 export interface NativeSession {
-  run(
-    inputs: TypedArray[],
-    outputs: TypedArray[],
-    abort: { flag: Int32Array } | null,
-  ): Promise<{ ms: number }>;
+  run(inputs: TypedArray[], outputs: TypedArray[], abort: NativeAbort): Promise<{ ms: number }>;
   dispose(): void;
 }
 
 export interface NativeProgram {
   plan(): NativePlan;
   print(): string;
-  bind(buffers: NativeBuffer[]): Promise<NativeSession>;
+  bind(buffers: NativeBuffer[], abort?: NativeAbort): Promise<NativeSession>;
   dispose(): void;
 }
 
@@ -65,12 +64,13 @@ export interface NativeAddon {
   configure(options: { threads?: number }): void;
   /** For tests: allocations of more than this many bytes in all fail; 0 = no limit. */
   setAllocationLimit(bytes: number): void;
-  compile(bytes: Uint8Array, isa: string): Promise<NativeProgram>;
+  compile(bytes: Uint8Array, isa: string, abort?: NativeAbort): Promise<NativeProgram>;
   /** GFLOP/s of multiply-adds in registers, one thread. */
   measurePeak(isa: string, milliseconds: number): Promise<number>;
   /** Native text of an encoded graph. */
   print(bytes: Uint8Array): string;
-  NativeBuffer: new (bytes: number) => NativeBuffer;
+  /** `name` is for errors. */
+  NativeBuffer: new (bytes: number, name?: string) => NativeBuffer;
 }
 
 const requiredNapi = 9;
@@ -151,24 +151,44 @@ const codes: ReadonlySet<string> = new Set([
   "numeric",
 ]);
 
-/** A native error as a DiffusionError that keeps the stack of the call. */
-export function asDiffusionError(error: unknown): unknown {
+/** A native error as a DiffusionError. */
+function asDiffusionError(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof DiffusionError) return error;
   const code = (error as { code?: string }).code;
   if (code === undefined || !codes.has(code)) return error;
   return new DiffusionError(code as ErrorCode, error.message, { cause: error });
 }
 
-/** Runs a native call, turning its errors into DiffusionErrors; the stack is that of the caller. */
-export async function nativeCall<T>(call: () => T | Promise<T>): Promise<T> {
-  const caller = new Error("call");
+/** Runs a native call that answers at once, turning its errors into DiffusionErrors. */
+export function nativeSync<T>(call: () => T): T {
   try {
-    return await call();
+    return call();
+  } catch (error) {
+    throw asDiffusionError(error);
+  }
+}
+
+/**
+ * Runs a native call, turning its errors into DiffusionErrors; the stack is that of the caller. The call is given a word
+ * that `signal` sets, if there is one.
+ */
+export async function nativeCall<T>(
+  call: (abort: NativeAbort) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const caller = new Error("call");
+  const flag = new Int32Array([signal?.aborted ? 1 : 0]);
+  const onAbort = (): void => void Atomics.store(flag, 0, 1);
+  signal?.addEventListener("abort", onAbort);
+  try {
+    return await call(signal ? { flag } : null);
   } catch (error) {
     const converted = asDiffusionError(error);
     if (converted instanceof Error && caller.stack) {
       converted.stack = `${converted.name}: ${converted.message}\n${caller.stack.split("\n").slice(2).join("\n")}`;
     }
     throw converted;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
   }
 }

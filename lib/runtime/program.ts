@@ -9,6 +9,7 @@ import { chosenIsa } from "./device.js";
 import {
   native,
   nativeCall,
+  nativeSync,
   type NativePlan,
   type NativeProgram,
   type NativeSession,
@@ -17,6 +18,13 @@ import {
 export interface CompileOptions {
   /** "ref", "scalar", "avx2", "avx512" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
+  /** Stops the compilation, which then rejects with code "aborted". */
+  signal?: AbortSignal;
+}
+
+export interface BindOptions {
+  /** Stops the preparation of weights, which then rejects with code "aborted". */
+  signal?: AbortSignal;
 }
 
 /** Named outputs of a run. */
@@ -30,18 +38,27 @@ export interface RunOptions {
 let kernelNames: ReadonlySet<string> | undefined;
 
 /**
- * Compiles a graph for the core, off the event loop. Throws "option" for an instruction set that this CPU lacks, "memory"
- * when the plan does not fit.
+ * Compiles a graph for the core, off the event loop. Throws "device" for an instruction set that this CPU lacks, "memory"
+ * when the constants do not fit or a tensor is beyond any machine, "aborted" when the signal stops it.
  */
 export async function compile(
   graph: Graph,
-  { isa = chosenIsa() }: CompileOptions = {},
+  { isa = chosenIsa(), signal }: CompileOptions = {},
 ): Promise<Program> {
+  expectNotAborted("compile", signal);
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
-  const program = await nativeCall(() => addon.compile(encode(lowered), isa));
+  const bytes = encode(lowered);
+  const program = await nativeCall((abort) => addon.compile(bytes, isa, abort), signal);
   return new Program(lowered, program);
+}
+
+function expectNotAborted(where: string, signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return;
+  throw new DiffusionError("aborted", `${where}: stopped by its signal before it began`, {
+    cause: signal.reason,
+  });
 }
 
 /** An immutable compiled graph. */
@@ -54,19 +71,27 @@ export class Program implements Disposable {
 
   /** Memory, work and a time estimate, known before running. */
   plan(): NativePlan {
-    return this.handle.plan();
+    return nativeSync(() => this.handle.plan());
   }
 
   /** The instructions as text. */
   print(): string {
-    return this.handle.print();
+    return nativeSync(() => this.handle.print());
   }
 
-  /** Binds weights and state by name; packs what can be packed. Throws "option" or "shape" for a wrong set of buffers. */
-  async bind(buffers: Readonly<Record<string, Buffer>> = {}): Promise<Session> {
+  /**
+   * Binds weights and state by name; packs what can be packed. Throws "option" or "shape" for a wrong set of buffers,
+   * "memory", or "aborted".
+   */
+  async bind(
+    buffers: Readonly<Record<string, Buffer>> = {},
+    { signal }: BindOptions = {},
+  ): Promise<Session> {
+    expectNotAborted("bind", signal);
     const wanted = this.graph.inputs.filter(({ role }) => role !== "input");
     const handles = wanted.map((input) => this.#bufferFor(input, buffers).handle);
-    return new Session(this.graph, await nativeCall(() => this.handle.bind(handles)));
+    const session = await nativeCall((abort) => this.handle.bind(handles, abort), signal);
+    return new Session(this.graph, session);
   }
 
   #bufferFor({ name, value }: GraphInput, buffers: Readonly<Record<string, Buffer>>): Buffer {
@@ -129,10 +154,7 @@ export class Session implements Disposable {
       return data;
     });
     this.#expectNoOthers(inputs);
-    if (signal?.aborted)
-      throw new DiffusionError("aborted", "run: stopped by its signal before it began", {
-        cause: signal.reason,
-      });
+    expectNotAborted("run", signal);
     const outputs = this.#outputs.map(({ value }) => arrayFor(value.dtype, sizeOf(value.shape)));
     await this.#execute(given, outputs, signal);
     return Object.fromEntries(this.#outputs.map(({ name }, i) => [name, outputs[i]!]));
@@ -150,14 +172,7 @@ export class Session implements Disposable {
     outputs: TensorData[],
     signal: AbortSignal | undefined,
   ): Promise<number> {
-    const flag = new Int32Array(1);
-    const onAbort = (): void => void Atomics.store(flag, 0, 1);
-    signal?.addEventListener("abort", onAbort);
-    try {
-      return (await nativeCall(() => this.handle.run(given, outputs, signal ? { flag } : null))).ms;
-    } finally {
-      signal?.removeEventListener("abort", onAbort);
-    }
+    return (await nativeCall((abort) => this.handle.run(given, outputs, abort), signal)).ms;
   }
 
   #missing(name: string, inputs: object): DiffusionError {

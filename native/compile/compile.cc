@@ -77,20 +77,24 @@ void print_list(const std::vector<Instruction>& list, std::string& text) {
 
 }  // namespace
 
-Program compile(Graph graph, const std::string& isa) {
+Program compile(Graph graph, const std::string& isa, const AbortFlag& abort) {
   verify(graph);
   Module module;
   module.isa = choose_table(isa);
   module.ref = &ref_kernels();
+  abort.check("compile");
   module.graph = canonicalise(graph);
+  abort.check("compile");
   find_aliases(module);
-  fuse(module);
+  fuse(module, abort);
   select(module);
+  abort.check("compile");
   const Schedule order = schedule(module);
-  MemoryPlan memory = plan_memory(module, order);
+  MemoryPlan memory = plan_memory(module, order, abort);
   Program program;
   program.isa = module.isa == nullptr ? "ref" : module.isa->name;
   bind_all(module, memory, order.setup, program.setup);
+  abort.check("compile");
   bind_all(module, memory, order.run, program.run);
   fill_interface(module, memory, program);
   mark_buffers(program);
@@ -101,6 +105,8 @@ Program compile(Graph graph, const std::string& isa) {
   program.lower_bound_bytes = memory.lower_bound_bytes;
   program.persistent_bytes = memory.persistent_bytes;
   program.planned = std::move(memory.planned);
+  program.setup_tensors = std::move(memory.setup_tensors);
+  program.persistent = std::move(memory.persistent);
   return program;
 }
 

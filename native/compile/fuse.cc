@@ -31,8 +31,9 @@ class Fuser {
     for (const GraphOutput& output : graph_.outputs) is_returned_[index(output.value)] = true;
   }
 
-  void run() {
+  void run(const AbortFlag& abort) {
     for (int i = static_cast<int>(graph_.nodes.size()) - 1; i >= 0; --i) {
+      abort.check("compile");
       if (is_pointwise(module_.node(i).op)) join(i);
     }
     attach_epilogues();
@@ -268,6 +269,6 @@ class Fuser {
 
 }  // namespace
 
-void fuse(Module& module) { Fuser(module).run(); }
+void fuse(Module& module, const AbortFlag& abort) { Fuser(module).run(abort); }
 
 }  // namespace smalti

@@ -43,7 +43,8 @@ int64_t best_fit(std::vector<std::pair<int64_t, int64_t>>& occupied, int64_t byt
 }
 
 template <class Before>
-ArenaPlan place_in_order(const std::vector<Lifetime>& lifetimes, Before before) {
+ArenaPlan place_in_order(const std::vector<Lifetime>& lifetimes, const AbortFlag& abort,
+                         Before before) {
   std::vector<size_t> order(lifetimes.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
@@ -53,6 +54,7 @@ ArenaPlan place_in_order(const std::vector<Lifetime>& lifetimes, Before before) 
   std::vector<size_t> placed;
   std::vector<std::pair<int64_t, int64_t>> occupied;
   for (const size_t i : order) {
+    abort.check("compile");
     const Lifetime& life = lifetimes[i];
     occupied.clear();
     for (const size_t j : placed) {
@@ -85,7 +87,8 @@ int64_t largest_live_set(const std::vector<Lifetime>& lifetimes) {
 
 class Planner {
  public:
-  Planner(const Module& module, const Schedule& order) : module_(module), order_(order) {
+  Planner(const Module& module, const Schedule& order, const AbortFlag& abort)
+      : module_(module), order_(order), abort_(abort) {
     plan_.places.resize(module.graph.values.size());
     is_placed_.assign(module.graph.values.size(), false);
     merged_.resize(module.graph.values.size());
@@ -93,6 +96,7 @@ class Planner {
   }
 
   MemoryPlan run() {
+    name_synthetic_values();
     place_interface();
     place_constants();
     place_in_buffers();
@@ -172,6 +176,7 @@ class Planner {
   void place_persistent(const std::set<int>& kept) {
     for (const int root : kept) {
       place(root, {Space::persistent, 0, plan_.persistent_bytes});
+      plan_.persistent.push_back({name_of(root), module_.spec(root).bytes()});
       plan_.persistent_bytes =
           checked(plan_.persistent_bytes + aligned(checked(module_.spec(root).bytes())));
     }
@@ -266,43 +271,66 @@ class Planner {
       index[root] = list.size();
       list.push_back(life);
     }
-    ArenaPlan arena = plan_arena(list);
+    ArenaPlan arena = plan_arena(list, abort_);
     for (const int root : roots) {
       const size_t i = index.at(merged(root));
       place(root, {Space::arena, 0, arena.offsets[i]});
     }
     const bool is_run = &steps == &order_.run;
-    for (size_t i = 0; is_run && i < list.size(); ++i) {
-      plan_.planned.push_back(
-          {name_of(list[i].value), list[i].bytes, arena.offsets[i], list[i].first, list[i].last});
+    for (size_t i = 0; i < list.size(); ++i) {
+      const NamedBytes named{name_of(list[i].value), list[i].bytes};
+      if (is_run) {
+        plan_.planned.push_back({named, arena.offsets[i], list[i].first, list[i].last});
+      } else {
+        plan_.setup_tensors.push_back(named);
+      }
     }
     return arena;
   }
 
+  // Packed operands and scratch are named by the step that needs them.
+  void name_synthetic_values() {
+    for (const Step& s : module_.steps) {
+      if (s.kind == Step::Kind::pack)
+        synthetic_names_[s.outputs[0]] = "packed " + name_of(s.inputs[0]);
+      if (s.kind != Step::Kind::node) continue;
+      for (const int value : s.temps) {
+        if (module_.maker(value) < 0)
+          synthetic_names_[value] = "scratch of " + name_of(module_.node(s.node).outputs[0]);
+      }
+    }
+  }
+
   std::string name_of(int value) const {
     const int maker = module_.maker(value);
-    if (maker < 0) return "%" + std::to_string(value) + " packed or scratch";
+    if (maker < 0) {
+      const auto found = synthetic_names_.find(value);
+      return found != synthetic_names_.end() ? found->second : "%" + std::to_string(value);
+    }
     const Node& node = module_.node(maker);
+    if (node.op == "input") return node.text("name") + " " + format_spec(module_.spec(value));
     return "%" + std::to_string(value) + " " + node.op + " " + format_spec(module_.spec(value)) +
            (node.scope.empty() ? "" : " # " + node.scope);
   }
 
   const Module& module_;
   const Schedule& order_;
+  const AbortFlag& abort_;
   MemoryPlan plan_;
   std::vector<bool> is_placed_;
   std::vector<int> merged_;
+  std::map<int, std::string> synthetic_names_;
 };
 
 }  // namespace
 
-ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes) {
+ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes, const AbortFlag& abort) {
   ArenaPlan by_size = place_in_order(
-      lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
+      lifetimes, abort, [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
   by_size.lower_bound = largest_live_set(lifetimes);
   if (by_size.bytes == by_size.lower_bound) return by_size;
   ArenaPlan by_time = place_in_order(
-      lifetimes, [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
+      lifetimes, abort, [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
   by_time.lower_bound = by_size.lower_bound;
   return by_time.bytes < by_size.bytes ? by_time : by_size;
 }
@@ -314,8 +342,8 @@ Place MemoryPlan::place_of(const Module& module, int value) const {
   return place;
 }
 
-MemoryPlan plan_memory(const Module& module, const Schedule& order) {
-  return Planner(module, order).run();
+MemoryPlan plan_memory(const Module& module, const Schedule& order, const AbortFlag& abort) {
+  return Planner(module, order, abort).run();
 }
 
 }  // namespace smalti

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "native/core/abort_flag.h"
 #include "native/core/aligned_buffer.h"
 #include "native/ir/graph.h"
 #include "native/kernels/table.h"
@@ -67,9 +68,7 @@ struct OutputSlot {
 };
 
 // A tensor in the memory plan, for reports and for the planner's test.
-struct PlannedBuffer {
-  std::string name;
-  int64_t bytes;
+struct PlannedBuffer : NamedBytes {
   int64_t offset;
   int first;  // instruction that writes it
   int last;   // last instruction that reads it
@@ -87,14 +86,17 @@ struct Program {
   int64_t arena_bytes = 0;
   int64_t lower_bound_bytes = 0;
   int64_t persistent_bytes = 0;
-  int64_t scratch_bytes = 0;  // for each worker
-  std::vector<PlannedBuffer> planned;
+  int64_t scratch_bytes = 0;              // for each worker
+  std::vector<PlannedBuffer> planned;     // in the arena of the run
+  std::vector<NamedBytes> setup_tensors;  // in the arena of the setup
+  std::vector<NamedBytes> persistent;     // packed weights and other results of the setup
   double flops = 0;
   double bytes = 0;
 };
 
-// Graph -> Program for an instruction set ("" = best, "ref" = reference).
-Program compile(Graph graph, const std::string& isa);
+// Graph -> Program for an instruction set ("" = best, "ref" = reference). Throws Error(aborted)
+// soon after the flag is raised.
+Program compile(Graph graph, const std::string& isa, const AbortFlag& abort = {});
 
 // Ops that compile accepts.
 std::vector<std::string> compilable_ops();

@@ -84,7 +84,7 @@ std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std:
 bool is_splat(const Graph& graph, int value);
 
 // --- fuse.cc: nodes -> steps
-void fuse(Module& module);
+void fuse(Module& module, const AbortFlag& abort);
 
 // --- select.cc: backends, packings and temporaries
 void select(Module& module);
@@ -114,7 +114,7 @@ struct ArenaPlan {
   int64_t bytes = 0;
   int64_t lower_bound = 0;  // largest sum of what is alive at once
 };
-ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes);
+ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes, const AbortFlag& abort = {});
 
 struct MemoryPlan {
   std::vector<Place> places;  // by root value
@@ -123,11 +123,13 @@ struct MemoryPlan {
   int64_t lower_bound_bytes = 0;
   int64_t persistent_bytes = 0;
   std::vector<PlannedBuffer> planned;
+  std::vector<NamedBytes> setup_tensors;
+  std::vector<NamedBytes> persistent;
   AlignedBuffer constants;
 
   Place place_of(const Module& module, int value) const;
 };
-MemoryPlan plan_memory(const Module& module, const Schedule& order);
+MemoryPlan plan_memory(const Module& module, const Schedule& order, const AbortFlag& abort);
 
 // --- bind.cc: step -> instructions
 std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, const Step& step);

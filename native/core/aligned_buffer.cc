@@ -9,8 +9,8 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <new>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "native/core/error.h"
@@ -21,8 +21,23 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
-std::atomic<size_t> total_bytes{0};
 std::atomic<size_t> limit_bytes{0};
+
+// What is allocated, for the figures of errors. Never destroyed: buffers may outlive statics.
+struct Ledger {
+  struct Block {
+    size_t bytes;
+    std::string purpose;
+  };
+  std::mutex mutex;
+  std::map<const void*, Block> blocks;
+  size_t total = 0;
+};
+
+Ledger& ledger() {
+  static auto* const instance = new Ledger;
+  return *instance;
+}
 
 // The number in a one-line file, or `fallback` ("max" means no limit).
 size_t read_number(const char* path, size_t fallback) {
@@ -70,41 +85,83 @@ void* allocate(size_t bytes) {
   return posix_memalign(&block, kAlignment, round_up(bytes, kAlignment)) == 0 ? block : nullptr;
 }
 
+void release(void* block, size_t bytes) {
+  if (is_mapped(bytes)) {
+    munmap(block, round_up(bytes, kHugePage));
+  } else {
+    std::free(block);
+  }
+}
+
+void record(const void* block, size_t bytes, const std::string& purpose) {
+  Ledger& held = ledger();
+  const std::lock_guard<std::mutex> lock(held.mutex);
+  held.blocks.emplace(block, Ledger::Block{bytes, purpose});
+  held.total += bytes;
+}
+
+void forget(const void* block, size_t bytes) {
+  Ledger& held = ledger();
+  const std::lock_guard<std::mutex> lock(held.mutex);
+  held.blocks.erase(block);
+  held.total -= bytes;
+}
+
+// What is held now, in all and the largest of it.
+std::string describe_held() {
+  Ledger& held = ledger();
+  const std::lock_guard<std::mutex> lock(held.mutex);
+  std::vector<NamedBytes> list;
+  for (const auto& [start, block] : held.blocks)
+    list.push_back({block.purpose, static_cast<int64_t>(block.bytes)});
+  const std::string text = std::to_string(held.total) + " in use";
+  return list.empty() ? text : text + " (largest: " + largest_of(std::move(list)) + ")";
+}
+
 [[noreturn]] void fail_memory(size_t bytes, const std::string& purpose) {
-  const MemoryInfo info = memory_info();
   const size_t limit = limit_bytes.load();
-  std::string available = std::to_string(info.available_bytes) + " available";
-  if (limit > 0)
-    available = "a limit of " + std::to_string(limit) + ", " + std::to_string(total_bytes.load()) +
-                " in use";
+  const std::string available = limit > 0
+                                    ? "a limit of " + std::to_string(limit)
+                                    : std::to_string(memory_info().available_bytes) + " available";
   throw Error(ErrorCode::memory, "memory: expected " + std::to_string(bytes) + " bytes for " +
-                                     purpose + ", got " + available +
+                                     purpose + ", got " + available + ", " + describe_held() +
                                      "; use a smaller batch or image, or close other programs");
 }
 
 }  // namespace
 
+std::string largest_of(std::vector<NamedBytes> list) {
+  constexpr size_t kShown = 4;
+  std::stable_sort(list.begin(), list.end(),
+                   [](const NamedBytes& a, const NamedBytes& b) { return a.bytes > b.bytes; });
+  std::string text;
+  for (size_t i = 0; i < std::min(kShown, list.size()); ++i)
+    text += (i > 0 ? ", " : "") + list[i].name + " " + std::to_string(list[i].bytes);
+  return text;
+}
+
 AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose) : size_(bytes) {
   if (bytes == 0) return;
   const size_t limit = limit_bytes.load();
-  if (limit > 0 && total_bytes.load() + bytes > limit) fail_memory(bytes, purpose);
+  if (limit > 0 && allocated_bytes() + bytes > limit) fail_memory(bytes, purpose);
   // Far beyond what the machine has: refuse now instead of being killed when the pages are touched.
   const MemoryInfo info = memory_info();
   if (is_mapped(bytes) && info.available_bytes > 0 && bytes > info.available_bytes)
     fail_memory(bytes, purpose);
   data_ = static_cast<std::byte*>(allocate(bytes));
   if (data_ == nullptr) fail_memory(bytes, purpose);
-  total_bytes.fetch_add(bytes);
+  try {
+    record(data_, bytes, purpose);
+  } catch (...) {
+    release(data_, bytes);
+    throw;
+  }
 }
 
 AlignedBuffer::~AlignedBuffer() {
   if (data_ == nullptr) return;
-  if (is_mapped(size_)) {
-    munmap(data_, round_up(size_, kHugePage));
-  } else {
-    std::free(data_);
-  }
-  total_bytes.fetch_sub(size_);
+  forget(data_, size_);
+  release(data_, size_);
 }
 
 AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
@@ -116,7 +173,10 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   return *this;
 }
 
-size_t allocated_bytes() { return total_bytes.load(); }
+size_t allocated_bytes() {
+  const std::lock_guard<std::mutex> lock(ledger().mutex);
+  return ledger().total;
+}
 
 void set_allocation_limit(size_t bytes) { limit_bytes.store(bytes); }
 

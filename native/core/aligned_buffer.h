@@ -1,10 +1,12 @@
 // Owning memory, 64-byte aligned, large blocks on huge pages where the system offers them. An
 // allocation that fails, or that passes the limit tests can set, throws Error(memory) with the
-// numbers.
+// numbers and the largest buffers held.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace smalti {
 
@@ -26,6 +28,14 @@ class AlignedBuffer {
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
+
+// A piece of memory in a message.
+struct NamedBytes {
+  std::string name;
+  int64_t bytes;
+};
+// "a 64, b 32": the first few by size.
+std::string largest_of(std::vector<NamedBytes> list);
 
 // Bytes held by all AlignedBuffers together.
 size_t allocated_bytes();

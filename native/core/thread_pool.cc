@@ -13,6 +13,8 @@
 #include <sched.h>
 #endif
 
+#include "native/core/error.h"
+
 namespace smalti {
 namespace {
 
@@ -74,11 +76,23 @@ int default_threads() {
 
 ThreadPool::ThreadPool(int threads)
     : shares_(new Share[static_cast<size_t>(std::max(1, threads))]) {
-  for (int worker = 1; worker < threads; ++worker)
-    workers_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (int worker = 1; worker < threads; ++worker)
+      workers_.emplace_back([this, worker] { work(worker); });
+  } catch (const std::exception& error) {
+    const size_t started = workers_.size();
+    stop();
+    throw Error(ErrorCode::memory, "threads: expected to start " + std::to_string(threads - 1) +
+                                       ", got " + std::to_string(started) + " and then \"" +
+                                       error.what() +
+                                       "\"; use fewer (--threads, SMALTI_THREADS) or raise the "
+                                       "limit (ulimit -u)");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   is_stopping_ = true;
   {
     const std::lock_guard<std::mutex> lock(sleep_mutex_);

@@ -16,6 +16,7 @@ namespace smalti {
 
 class ThreadPool {
  public:
+  // Throws Error(memory) when the system refuses a thread; none is left behind.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -53,6 +54,7 @@ class ThreadPool {
   void take_shares(int worker);
   bool enter(uint32_t& seen);
   void sleep(uint32_t seen);
+  void stop();
 
   // The job of the moment: written while the gate is closed.
   Call call_ = nullptr;
@@ -74,7 +76,8 @@ class ThreadPool {
 int default_threads();
 // The pool of the process; built at the first call.
 std::shared_ptr<ThreadPool> thread_pool();
-// Replaces the pool for the runs that start later.
+// Replaces the pool for the runs that start later; the old one stays when the
+// new one cannot be.
 void set_threads(int threads);
 
 }  // namespace smalti

@@ -2,7 +2,10 @@
 #include "native/runtime/engine.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
+
+#include "native/core/error.h"
 
 namespace smalti {
 
@@ -13,12 +16,19 @@ Engine& Engine::instance() {
 
 void Engine::post(std::function<void()> job) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!is_started_) {
-    std::thread([this] { loop(); }).detach();
-    is_started_ = true;
-  }
+  if (!is_started_) start();
   jobs_.push_back(std::move(job));
   wake_.notify_one();
+}
+
+void Engine::start() {
+  try {
+    std::thread([this] { loop(); }).detach();
+  } catch (const std::exception& error) {
+    throw Error(ErrorCode::memory, std::string("engine: expected to start its thread, got \"") +
+                                       error.what() + "\"; raise the limit of threads (ulimit -u)");
+  }
+  is_started_ = true;
 }
 
 void Engine::loop() {

@@ -19,7 +19,8 @@ class Engine {
   // The engine of the process; never destroyed.
   static Engine& instance();
 
-  // Runs `job` on the engine's thread after all jobs posted before it. It must not throw.
+  // Runs `job` on the engine's thread after all jobs posted before it. It must not throw. Throws
+  // Error(memory) when the system refuses the thread; the job is then not run.
   void post(std::function<void()> job);
 
   // A session's need of arena memory, known while it lives.
@@ -32,6 +33,7 @@ class Engine {
 
  private:
   Engine() = default;
+  void start();
   void loop();
   void trim();
 

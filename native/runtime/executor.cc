@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "native/core/error.h"
-
 namespace smalti {
 namespace {
 
@@ -36,8 +34,7 @@ void execute(const std::vector<Instruction>& instructions, const Frame& frame, T
                           instruction.invoke(instruction.kernel, args, static_cast<int>(phase),
                                              {begin, end}, own);
                         });
-      if (abort.is_raised())
-        throw Error(ErrorCode::aborted, "run: expected to finish, got aborted");
+      abort.check("run");
     }
   }
 }

@@ -2,7 +2,6 @@
 // where it is.
 #include "native/runtime/session.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -13,17 +12,20 @@
 namespace smalti {
 namespace {
 
-[[noreturn]] void explain_memory(const Error& error, const Program& program) {
-  std::string largest;
-  if (!program.planned.empty()) {
-    const auto most = std::max_element(
-        program.planned.begin(), program.planned.end(),
-        [](const PlannedBuffer& a, const PlannedBuffer& b) { return a.bytes < b.bytes; });
-    largest =
-        "; the largest tensor is " + most->name + " with " + std::to_string(most->bytes) + " bytes";
+// Allocates; the error of a failure also names the largest tensors of what did
+// not fit.
+template <class Tensors, class Allocate>
+auto with_tensors(const Tensors& tensors, Allocate allocate) -> decltype(allocate()) {
+  try {
+    return allocate();
+  } catch (const Error& error) {
+    if (tensors.empty()) throw;
+    throw Error(error.code(), std::string(error.what()) + "; largest of what was wanted: " +
+                                  largest_of({tensors.begin(), tensors.end()}));
   }
-  throw Error(error.code(), error.what() + largest);
 }
+
+size_t size(int64_t bytes) { return static_cast<size_t>(bytes); }
 
 }  // namespace
 
@@ -41,21 +43,24 @@ Session::Session(std::shared_ptr<const Program> program,
                                       " bytes for " + slot.name + " " + format_spec(slot.spec) +
                                       ", got " + std::to_string(buffers_[i]->memory.size()));
   }
-  persistent_ = AlignedBuffer(static_cast<size_t>(program_->persistent_bytes), "packed weights");
+  persistent_ = with_tensors(program_->persistent, [&] {
+    return AlignedBuffer(size(program_->persistent_bytes), "packed weights");
+  });
   const std::shared_ptr<ThreadPool> pool = thread_pool();
   Engine& engine = Engine::instance();
-  const AlignedBuffer arena(static_cast<size_t>(program_->setup_arena_bytes),
-                            "the preparation of weights");
+  const AlignedBuffer arena = with_tensors(program_->setup_tensors, [&] {
+    return AlignedBuffer(size(program_->setup_arena_bytes), "the preparation of weights");
+  });
   const Frame frame(program_->setup, bases(arena.data()));
   execute(program_->setup, frame, *pool,
-          engine.scratch(static_cast<size_t>(program_->scratch_bytes), pool->threads()), abort);
+          engine.scratch(size(program_->scratch_bytes), pool->threads()), abort);
   for (size_t i = 0; i < buffers_.size(); ++i) {
     if (!program_->buffers[i].is_used_by_run) buffers_[i].reset();
   }
-  engine.add_need(static_cast<size_t>(program_->arena_bytes));
+  engine.add_need(size(program_->arena_bytes));
 }
 
-Session::~Session() { Engine::instance().remove_need(static_cast<size_t>(program_->arena_bytes)); }
+Session::~Session() { Engine::instance().remove_need(size(program_->arena_bytes)); }
 
 Bases Session::bases(std::byte* arena) const {
   Bases bases;
@@ -67,25 +72,18 @@ Bases Session::bases(std::byte* arena) const {
   return bases;
 }
 
-void Session::run(RunData& data) {
-  if (data.abort.is_raised())
-    throw Error(ErrorCode::aborted, "run: expected to start, got aborted");
+void Session::run(RunData& data, const AbortFlag& abort) {
   const std::shared_ptr<ThreadPool> pool = thread_pool();
   Engine& engine = Engine::instance();
-  std::byte* arena = nullptr;
-  Scratch scratch;
-  try {
-    arena = engine.arena(static_cast<size_t>(program_->arena_bytes));
-    scratch = engine.scratch(static_cast<size_t>(program_->scratch_bytes), pool->threads());
-  } catch (const Error& error) {
-    explain_memory(error, *program_);
-  }
+  std::byte* arena =
+      with_tensors(program_->planned, [&] { return engine.arena(size(program_->arena_bytes)); });
+  const Scratch scratch = engine.scratch(size(program_->scratch_bytes), pool->threads());
   if (!is_patched_ || frame_.arena() != arena) frame_ = Frame(program_->run, bases(arena));
   is_patched_ = true;
   std::vector<std::byte*> inputs;
   for (const AlignedBuffer& input : data.inputs) inputs.push_back(input.data());
   frame_.set_inputs(inputs);
-  execute(program_->run, frame_, *pool, scratch, data.abort);
+  execute(program_->run, frame_, *pool, scratch, abort);
   for (size_t i = 0; i < data.outputs.size(); ++i) {
     const std::byte* from = frame_.bases().at(program_->outputs[i].place, inputs);
     std::memcpy(data.outputs[i].data(), from, data.outputs[i].size());

@@ -14,7 +14,7 @@ namespace smalti {
 
 // Memory of a weight or state, shared between its owner in JavaScript and the sessions that use it.
 struct Buffer {
-  explicit Buffer(size_t bytes) : memory(bytes, "a buffer") {}
+  Buffer(size_t bytes, const std::string& name) : memory(bytes, "buffer " + name) {}
   AlignedBuffer memory;
   std::atomic<int> runs{0};     // queued or running that read it
   std::atomic<int> updates{0};  // queued or running that write it
@@ -24,7 +24,6 @@ struct Buffer {
 struct RunData {
   std::vector<AlignedBuffer> inputs;
   std::vector<AlignedBuffer> outputs;
-  AbortFlag abort;
 };
 
 class Session {
@@ -37,7 +36,7 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   // On the engine's thread; one run at a time.
-  void run(RunData& data);
+  void run(RunData& data, const AbortFlag& abort);
 
   const Program& program() const { return *program_; }
   // Marks the buffers as in use while a run is queued.

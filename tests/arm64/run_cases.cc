@@ -197,7 +197,7 @@ std::string run_case(const Case& c, const std::string& isa, Tally& tally) {
   fill(data, *program, c);
   on_engine([&] {
     Session session(program, {}, AbortFlag{});
-    session.run(data);
+    session.run(data, {});
   });
   for (size_t i = 0; i < c.outputs.size(); ++i) {
     const std::string text = fault(data.outputs[i], c.outputs[i]);

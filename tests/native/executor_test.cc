@@ -41,8 +41,8 @@ float* floats(const AlignedBuffer& buffer) { return reinterpret_cast<float*>(buf
 struct Fixture {
   Fixture(int64_t rows, int64_t width, int depth, const char* isa) {
     program = std::make_shared<const Program>(compile(sample_graph(rows, width, depth), isa));
-    weight = std::make_shared<Buffer>(static_cast<size_t>(width * width) * sizeof(float));
-    state = std::make_shared<Buffer>(static_cast<size_t>(width) * sizeof(float));
+    weight = std::make_shared<Buffer>(static_cast<size_t>(width * width) * sizeof(float), "w");
+    state = std::make_shared<Buffer>(static_cast<size_t>(width) * sizeof(float), "p");
     for (int64_t i = 0; i < width * width; ++i)
       floats(weight->memory)[i] = i % (width + 1) == 0 ? 1.0f : 0.0f;
     std::memset(state->memory.data(), 0, state->memory.size());
@@ -74,7 +74,7 @@ TEST(executor_runs_on_every_backend) {
     for (int run = 1; run <= 3; ++run) {
       RunData data;
       fixture.fill(data, 0.5f);
-      on_engine([&] { fixture.session->run(data); });
+      on_engine([&] { fixture.session->run(data, {}); });
       const float expected = 64 * std::tanh(0.5f);
       CHECK(std::abs(floats(data.outputs[0])[47] - expected) < 1e-3f);
       CHECK(std::abs(floats(fixture.state->memory)[0] - expected * static_cast<float>(run)) <
@@ -87,12 +87,14 @@ TEST(executor_stops_when_asked) {
   const Fixture fixture(256, 256, 400, "");
   for (int attempt = 0; attempt < 3; ++attempt) {
     RunData data;
+    AbortFlag abort;
     fixture.fill(data, 0.5f);
     std::thread aborter([&] {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      data.abort.is_set = true;
+      abort.is_set = true;
     });
-    const std::optional<ErrorCode> failure = failure_on_engine([&] { fixture.session->run(data); });
+    const std::optional<ErrorCode> failure =
+        failure_on_engine([&] { fixture.session->run(data, abort); });
     aborter.join();
     CHECK(failure == ErrorCode::aborted);
   }
@@ -104,7 +106,7 @@ TEST(executor_shares_one_arena) {
   const auto run = [](const Fixture& fixture) {
     RunData data;
     fixture.fill(data, 0.25f);
-    on_engine([&] { fixture.session->run(data); });
+    on_engine([&] { fixture.session->run(data, {}); });
     return floats(data.outputs[0])[0];
   };
   const float first = run(small);
@@ -123,7 +125,7 @@ TEST(executor_gives_equal_results_for_any_thread_count) {
     set_threads(threads);
     RunData data;
     fixture.fill(data, 0.3f);
-    on_engine([&] { fixture.session->run(data); });
+    on_engine([&] { fixture.session->run(data, {}); });
     const std::vector<float> result(floats(data.outputs[0]), floats(data.outputs[0]) + 96);
     if (first.empty()) first = result;
     CHECK(result == first);

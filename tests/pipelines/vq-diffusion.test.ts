@@ -3,11 +3,8 @@ import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeImage, readPngMetadata } from "../../lib/image/image-io.js";
-import {
-  loadPipeline,
-  savePipeline,
-  type VqDiffusionPipeline,
-} from "../../lib/pipelines/vq-diffusion.js";
+import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
+import { loadPipeline, savePipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
 import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { tinyPipeline } from "./tiny.js";
 
@@ -93,6 +90,20 @@ describe("generate", () => {
     for await (const event of pipe.stream({ prompt: "a zzz", steps: 4, previewEvery: 2 }))
       types.push(event.type);
     expect(types).toEqual(["warning", "step", "step", "preview", "step", "step", "done"]);
+  });
+
+  it("stops before a preview whose signal fired", async () => {
+    const controller = new AbortController();
+    const events: string[] = [];
+    const stream = async (): Promise<void> => {
+      const { signal } = controller;
+      for await (const event of pipe.stream({ prompt: "red", steps: 4, previewEvery: 2, signal })) {
+        events.push(event.type);
+        if (event.type === "step" && event.step === 2) controller.abort();
+      }
+    };
+    await expect(stream()).rejects.toMatchObject({ code: "aborted" });
+    expect(events).toEqual(["step", "step"]);
   });
 
   it("warns of unknown words", async () => {

@@ -1,7 +1,8 @@
 // Long runs stop soon after their signal, and what queues behind them still runs.
 import { performance } from "node:perf_hooks";
 import { describe, expect, it } from "vitest";
-import type { Session } from "../../lib/runtime/program.js";
+import { compile, type Session } from "../../lib/runtime/program.js";
+import { trace } from "../../lib/trace/trace.js";
 import { bestOf, bindZeros, longGraph, sleep } from "./workload.js";
 
 const size = 512;
@@ -15,6 +16,29 @@ async function abortTime(session: Session): Promise<number> {
   const start = performance.now();
   controller.abort();
   expect(await run).toMatchObject({ code: "aborted" });
+  return performance.now() - start;
+}
+
+/** A graph whose fusing takes a second or more: an early value is read all along a chain. */
+const slowToCompile = trace((t) => {
+  let y = t.input("x", { shape: [8, 8] });
+  let early = y;
+  for (let i = 0; i < 1500; i++) {
+    y = y.tanh().add(early);
+    if (i % 7 === 0) early = y.sum([0], true).add(y);
+  }
+  t.output("y", y);
+});
+
+/** Milliseconds from the signal to the rejection of a compilation. */
+async function compileAbortTime(): Promise<number> {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const compiling = compile(slowToCompile, { signal }).catch((error: unknown) => error);
+  await sleep(30);
+  const start = performance.now();
+  controller.abort();
+  expect(await compiling).toMatchObject({ code: "aborted" });
   return performance.now() - start;
 }
 
@@ -52,6 +76,33 @@ describe("abort", () => {
     await expect(second).rejects.toMatchObject({ code: "aborted" });
     expect((await first)["y"]![0]).toBe(0);
     bound.dispose();
+  });
+
+  it("stops a compilation within 50 ms", async () => {
+    expect(await bestOf(5, compileAbortTime)).toBeLessThan(50);
+  });
+
+  it("never starts a compilation or a binding whose signal fired, and leaves the program usable", async () => {
+    const graph = longGraph(64, 2);
+    const stopped = { signal: AbortSignal.abort() };
+    await expect(compile(graph, stopped)).rejects.toMatchObject({ code: "aborted" });
+    const bound = await bindZeros(graph);
+    await expect(bound.program.bind(bound.buffers, stopped)).rejects.toMatchObject({
+      code: "aborted",
+    });
+    const long = await bindZeros(longGraph(size, 20));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const running = long.session.run({ x });
+    const waiting = [compile(graph, { signal }), bound.program.bind(bound.buffers, { signal })];
+    controller.abort();
+    for (const result of await Promise.allSettled(waiting))
+      expect(result).toMatchObject({ status: "rejected", reason: { code: "aborted" } });
+    await running;
+    using session = await bound.program.bind(bound.buffers);
+    expect((await session.run({ x: new Float32Array(64 * 64) }))["y"]![0]).toBe(0);
+    bound.dispose();
+    long.dispose();
   });
 
   it("does not block the event loop", async () => {
