@@ -2,13 +2,13 @@
 // weights. Source: Ma et al. 2024 (SiT), arXiv:2401.08740, section 2 and appendix A; times, names and
 // constants of willisma/SiT transport/transport.py. Our time runs from data (0) to noise (1).
 import type { Tensor } from "../trace/tensor.js";
-import { forwardVariance, pathPoint } from "./interpolant.js";
-import type { PathName, PathPrediction } from "./interpolant.js";
+import { forwardVariance } from "./interpolant.js";
+import type { PathLevel, PathName } from "./interpolant.js";
 
-/** What is regressed; an x0 prediction has no loss of its own upstream. */
-export type TransportPrediction = Exclude<PathPrediction, "x0">;
+/** What is regressed. */
+export type TransportPrediction = "velocity" | "score" | "eps";
 
-/** "none": 1; "velocity": (g / sigma)^2; "likelihood": g / sigma^2; no effect on a velocity. */
+/** "none": 1; "velocity": (g / c)^2; "likelihood": g / c^2; no effect on a velocity. */
 export type TransportWeight = "none" | "velocity" | "likelihood";
 
 /** Times that are used, `low` nearest to data. */
@@ -20,7 +20,7 @@ export interface TimeRange {
 /** How far training and sampling stay away from singular ends, unless told otherwise. */
 export function defaultEpsilons(
   path: PathName,
-  prediction: PathPrediction,
+  prediction: TransportPrediction,
 ): { train: number; sample: number } {
   if (path === "vp") return { train: 1e-5, sample: 1e-3 };
   return prediction === "velocity" ? { train: 0, sample: 0 } : { train: 1e-3, sample: 1e-3 };
@@ -30,37 +30,35 @@ export function defaultEpsilons(
  * Times without the singular ends. VP has one at data; linear and GVP at both ends unless a velocity
  * is predicted.
  */
-export function timeRange(path: PathName, prediction: PathPrediction, eps: number): TimeRange {
+export function timeRange(path: PathName, prediction: TransportPrediction, eps: number): TimeRange {
   if (path === "vp") return { low: eps, high: 1 };
   return prediction === "velocity" ? { low: 0, high: 1 } : { low: eps, high: 1 - eps };
 }
 
 /** Names of the columns of the table that `transportLoss` reads, one row a sample. */
-export const transportColumns = ["alpha", "sigma", "dAlpha", "dSigma", "weight"] as const;
+export const transportColumns = ["a", "c", "aRate", "cRate", "weight"] as const;
 
-const weights: Readonly<Record<TransportWeight, (variance: number, sigma: number) => number>> = {
+const weights: Readonly<Record<TransportWeight, (variance: number, c: number) => number>> = {
   none: () => 1,
-  velocity: (variance, sigma) => (variance / sigma) ** 2,
-  likelihood: (variance, sigma) => variance / sigma ** 2,
+  velocity: (variance, c) => (variance / c) ** 2,
+  likelihood: (variance, c) => variance / c ** 2,
 };
 
 export interface TransportOptions {
-  path: PathName;
   prediction: TransportPrediction;
   /** Default "none". */
   weight?: TransportWeight;
 }
 
-/** Coefficients of the loss at given times: (B, columns). */
+/** Coefficients of the loss at given levels: (B, columns). */
 export function transportTable(
-  { path, prediction, weight = "none" }: TransportOptions,
-  times: readonly number[],
+  { prediction, weight = "none" }: TransportOptions,
+  levels: readonly PathLevel[],
 ): Float32Array {
-  const rows = times.map((t) => {
-    const point = pathPoint(path, t);
-    const { alpha, sigma, dAlpha, dSigma } = point;
-    const scale = prediction === "velocity" ? 1 : weights[weight](forwardVariance(point), sigma);
-    return [alpha, sigma, dAlpha, dSigma, scale];
+  const rows = levels.map((level) => {
+    const { a, c, rates } = level;
+    const scale = prediction === "velocity" ? 1 : weights[weight](forwardVariance(level), c);
+    return [a, c, rates.a, rates.c, scale];
   });
   return Float32Array.from(rows.flat());
 }
@@ -78,9 +76,9 @@ export function transportCoefficients(table: Tensor, rank: number): TransportCol
   return Object.fromEntries(columns) as TransportColumns;
 }
 
-/** xt = alpha x0 + sigma noise. */
+/** xt = a x0 + c noise. */
 export const interpolate = (x0: Tensor, noise: Tensor, c: TransportColumns): Tensor =>
-  x0.mul(c.alpha).add(noise.mul(c.sigma));
+  x0.mul(c.a).add(noise.mul(c.c));
 
 /** Squared residual of each prediction; arXiv:2401.08740, eq. 5 and 9. */
 const residuals: Readonly<
@@ -89,9 +87,9 @@ const residuals: Readonly<
     (predicted: Tensor, x0: Tensor, noise: Tensor, c: TransportColumns) => Tensor
   >
 > = {
-  velocity: (v, x0, noise, c) => v.sub(x0.mul(c.dAlpha).add(noise.mul(c.dSigma))),
-  noise: (eps, _, noise) => eps.sub(noise),
-  score: (score, _, noise, c) => score.mul(c.sigma).add(noise),
+  velocity: (v, x0, noise, c) => v.sub(x0.mul(c.aRate).add(noise.mul(c.cRate))),
+  eps: (eps, _, noise) => eps.sub(noise),
+  score: (score, _, noise, c) => score.mul(c.c).add(noise),
 };
 
 export interface TransportLoss {

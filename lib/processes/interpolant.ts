@@ -1,49 +1,42 @@
-// Interpolants x_t = alpha(t) x0 + sigma(t) noise between data (t = 0) and noise (t = 1): the paths,
-// and what follows from them for velocity, score, noise, drift and diffusion, as float64 numbers.
-// Source: Albergo et al. 2023, arXiv:2303.08797; Ma et al. 2024 (SiT), arXiv:2401.08740.
-// Differs: willisma/SiT runs t from noise (0) to data (1); `fromSitTime` converts at the edge.
+// Interpolants x_t = a(t) x0 + c(t) n between data (t = 0) and noise (t = 1): the paths as levels with
+// rates, and the drift and diffusion that follow from them, in float64. Source: Albergo et al. 2023,
+// arXiv:2303.08797; Ma et al. 2024 (SiT), arXiv:2401.08740. Velocity, score, noise and x0 of a level
+// are `predictions` of gaussian-levels.ts.
 import { checkChoice } from "../errors.js";
+import type { Level, LevelLine, Rates } from "./gaussian-levels.js";
 
-/** A path at one time. */
-export interface PathPoint {
-  /** From data (0) to noise (1). */
-  t: number;
-  alpha: number;
-  sigma: number;
-  /** d alpha / dt, at most 0. */
-  dAlpha: number;
-  /** d sigma / dt, at least 0. */
-  dSigma: number;
+/** A path at one time, with the derivatives in the time of the network. */
+export interface PathLevel extends Level {
+  /** From data (0) to noise (1), whatever the network is told. */
+  readonly t: number;
+  readonly rates: Rates & { readonly time: number };
 }
+
+/** Coefficients and their derivatives in t. */
+type Path = (t: number) => { a: number; c: number; aRate: number; cRate: number };
 
 /** Noise rate of the VP path at t = 0 and t = 1, as in arXiv:2011.13456. */
 const kBetaMin = 0.1;
 const kBetaMax = 20;
 
-/** alpha = 1 - t, sigma = t: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747. */
-const linear = (t: number): PathPoint => ({ t, alpha: 1 - t, sigma: t, dAlpha: -1, dSigma: 1 });
+/** Straight lines: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747. */
+const linear: Path = (t) => ({ a: 1 - t, c: t, aRate: -1, cRate: 1 });
 
-/** Generalised variance preserving: a quarter circle, arXiv:2303.08797, section 4.2. */
-function gvp(t: number): PathPoint {
-  const angle = (Math.PI / 2) * t;
-  const [alpha, sigma] = [Math.cos(angle), Math.sin(angle)];
-  return { t, alpha, sigma, dAlpha: (-Math.PI / 2) * sigma, dSigma: (Math.PI / 2) * alpha };
-}
+/** Generalised variance preserving: a quarter of a circle, arXiv:2303.08797, section 4.2. */
+const gvp: Path = (t) => {
+  const turn = Math.PI / 2;
+  const [a, c] = [Math.cos(turn * t), Math.sin(turn * t)];
+  return { a, c, aRate: -turn * c, cRate: turn * a };
+};
 
-/** Variance preserving with linear noise rate: Song et al. 2021, arXiv:2011.13456, eq. 33. */
-function vp(t: number): PathPoint {
-  const logAlpha = (-(kBetaMax - kBetaMin) / 4) * t * t - (kBetaMin / 2) * t;
-  const dLogAlpha = (-(kBetaMax - kBetaMin) / 2) * t - kBetaMin / 2;
-  const alpha = Math.exp(logAlpha);
-  const sigma = Math.sqrt(-Math.expm1(2 * logAlpha));
-  return {
-    t,
-    alpha,
-    sigma,
-    dAlpha: alpha * dLogAlpha,
-    dSigma: (-alpha * alpha * dLogAlpha) / sigma,
-  };
-}
+/** Variance preserving with a linear noise rate: Song et al. 2021, arXiv:2011.13456, eq. 33. */
+const vp: Path = (t) => {
+  const logA = (-(kBetaMax - kBetaMin) / 4) * t * t - (kBetaMin / 2) * t;
+  const logRate = (-(kBetaMax - kBetaMin) / 2) * t - kBetaMin / 2;
+  const a = Math.exp(logA);
+  const c = Math.sqrt(-Math.expm1(2 * logA));
+  return { a, c, aRate: a * logRate, cRate: (-a * a * logRate) / c };
+};
 
 const paths = { linear, gvp, vp } as const;
 
@@ -51,93 +44,90 @@ export type PathName = keyof typeof paths;
 
 export const pathNames = Object.keys(paths) as PathName[];
 
-/** The point of a path at time t in [0, 1]. Throws "option" for an unknown path. */
-export const pathPoint = (path: PathName, t: number): PathPoint =>
-  paths[checkChoice("interpolant", "a path", path, pathNames)](t);
+/**
+ * In which direction the time of the network runs: "noise" as in arXiv:2209.03003 and here (t), or
+ * "data" as in willisma/SiT (1 - t).
+ */
+export type TimeTowards = "noise" | "data";
 
-/** Same point, told in the time of willisma/SiT: 0 is noise, 1 is data. */
-export const fromSitTime = (path: PathName, sitTime: number): PathPoint =>
-  pathPoint(path, 1 - sitTime);
-
-/** Weights of the state and of a prediction: `x` xt + `prediction` pred. */
-export interface Affine {
-  x: number;
-  prediction: number;
+/**
+ * The level of a path at t in [0, 1], 0 data; the network is told t, or 1 - t when its time runs
+ * "towards" data. Throws "option" for an unknown path.
+ */
+export function pathLevel(path: PathName, t: number, towards: TimeTowards = "noise"): PathLevel {
+  const at = paths[checkChoice("interpolant", "a path", path, pathNames)];
+  const { a, c, aRate, cRate } = at(t);
+  const time = towards === "noise" ? t : 1 - t;
+  const sign = towards === "noise" ? 1 : -1;
+  return { t, time, a, b: 0, c, rates: { time, a: sign * aRate, b: 0, c: sign * cRate } };
 }
 
-/** alpha sigma' - alpha' sigma: the rate at which the path turns from data to noise; positive. */
-export const turning = ({ alpha, sigma, dAlpha, dSigma }: PathPoint): number =>
-  alpha * dSigma - dAlpha * sigma;
-
-/** f of the forward equation dx = f x dt + sqrt(2 g) dW, alpha' / alpha. */
-export const forwardDrift = ({ alpha, dAlpha }: PathPoint): number => dAlpha / alpha;
-
-/**
- * g of the forward equation: half the variance added per unit of time; arXiv:2401.08740, eq. 7 in
- * our time. g = sigma sigma' - sigma^2 alpha' / alpha.
- */
-export const forwardVariance = (p: PathPoint): number => (p.sigma * turning(p)) / p.alpha;
-
-/** What a network of an interpolant may predict. */
-export type PathPrediction = "velocity" | "score" | "noise" | "x0";
-
-type Conversions = Readonly<Record<PathPrediction, (p: PathPoint) => Affine>>;
-
-/**
- * dx/dt from each prediction: velocity = alpha' x0 + sigma' noise; arXiv:2401.08740, eq. 4 and
- * appendix A.
- */
-export const toVelocity: Conversions = {
-  velocity: () => ({ x: 0, prediction: 1 }),
-  score: (p) => ({ x: forwardDrift(p), prediction: -forwardVariance(p) }),
-  noise: (p) => ({ x: forwardDrift(p), prediction: turning(p) / p.alpha }),
-  x0: (p) => ({ x: p.dSigma / p.sigma, prediction: -turning(p) / p.sigma }),
+/** t of each path where c / a has a given value; infinite at pure noise. */
+const timeOfRatio: Readonly<Record<PathName, (ratio: number) => number>> = {
+  linear: (ratio) => (ratio === Infinity ? 1 : ratio / (1 + ratio)),
+  gvp: (ratio) => Math.atan(ratio) / (Math.PI / 2),
+  vp: (ratio) => {
+    const slope = kBetaMax - kBetaMin;
+    return (Math.sqrt(kBetaMin ** 2 + 2 * slope * Math.log1p(ratio * ratio)) - kBetaMin) / slope;
+  },
 };
 
-/** E[noise | xt] from each prediction; regular at alpha = 0 for a velocity. */
-export const toNoise: Conversions = {
-  velocity: (p) => ({ x: -p.dAlpha / turning(p), prediction: p.alpha / turning(p) }),
-  score: (p) => ({ x: 0, prediction: -p.sigma }),
-  noise: () => ({ x: 0, prediction: 1 }),
-  x0: (p) => ({ x: 1 / p.sigma, prediction: -p.alpha / p.sigma }),
-};
+/** Every level of a path. */
+export const pathLine = (path: PathName, towards?: TimeTowards): LevelLine => ({
+  ofRatio: (ratio) => pathLevel(path, timeOfRatio[path](ratio), towards),
+  ofTime: (time) => pathLevel(path, towards === "data" ? 1 - time : time, towards),
+});
 
-/** grad log p(xt) = -E[noise | xt] / sigma. */
-export function toScore(prediction: PathPrediction, p: PathPoint): Affine {
-  if (prediction === "score") return { x: 0, prediction: 1 };
-  const noise = toNoise[prediction](p);
-  return { x: -noise.x / p.sigma, prediction: -noise.prediction / p.sigma };
+/** Levels at `points` times evenly spread from `from` to `to`. */
+export const pathLevels = (
+  path: PathName,
+  { points, from = 1, to = 0, towards }: PathGrid,
+): PathLevel[] =>
+  Array.from({ length: points }, (_, i) =>
+    pathLevel(path, from + ((to - from) * i) / (points - 1), towards),
+  );
+
+export interface PathGrid {
+  /** One more than the steps. */
+  points: number;
+  /** First t; default 1, noise. */
+  from?: number;
+  /** Last t; default 0, data. */
+  to?: number;
+  towards?: TimeTowards;
 }
 
-/** E[x0 | xt] from each prediction; regular at sigma = 0. */
-export const toX0: Conversions = {
-  velocity: (p) => ({ x: p.dSigma / turning(p), prediction: -p.sigma / turning(p) }),
-  score: (p) => ({ x: 1 / p.alpha, prediction: (p.sigma * p.sigma) / p.alpha }),
-  noise: (p) => ({ x: 1 / p.alpha, prediction: -p.sigma / p.alpha }),
-  x0: () => ({ x: 0, prediction: 1 }),
-};
+/** a c' - a' c: how fast the path turns; the sign is that of the time's direction. */
+const turning = ({ a, c, rates }: PathLevel): number => a * rates.c - rates.a * c;
+
+/** f of the equation dx = f x dt + sqrt(2 g) dW that turns data into noise: a' / a, t running to noise. */
+export const forwardDrift = ({ a, rates }: PathLevel): number => -Math.abs(rates.a / a);
 
 /**
- * Diffusion D(t) >= 0 of the reverse equation dx = (velocity - D score) dt + sqrt(2 D) dW (backwards
- * in t): every choice has the same marginals. arXiv:2401.08740, section 3.4 (there w = 2 D); names
- * and constants of willisma/SiT transport/path.py.
+ * g of that equation, half the variance added per unit of time: c c' - c² a' / a;
+ * arXiv:2401.08740, eq. 7.
  */
-const diffusionForms = {
-  constant: (_: PathPoint, norm: number) => norm,
-  sbdm: (p: PathPoint, norm: number) => norm * forwardVariance(p),
-  sigma: (p: PathPoint, norm: number) => norm * p.sigma,
-  linear: (p: PathPoint, norm: number) => norm * p.t,
-  decreasing: (p: PathPoint, norm: number) => 0.25 * (1 - norm * Math.cos(Math.PI * p.t)) ** 2,
-  "increasing-decreasing": (p: PathPoint, norm: number) => norm * Math.sin(Math.PI * p.t) ** 2,
+export const forwardVariance = (level: PathLevel): number =>
+  (level.c * Math.abs(turning(level))) / level.a;
+
+/**
+ * Diffusion D(t) >= 0 of the equation that turns noise into data, velocity + D score: every choice
+ * has the same marginals. arXiv:2401.08740, section 3.4 (there w = 2 D); constants of willisma/SiT
+ * transport/path.py.
+ */
+const diffusions = {
+  constant: (_: PathLevel, norm: number) => norm,
+  sbdm: (level: PathLevel, norm: number) => norm * forwardVariance(level),
+  sigma: ({ c }: PathLevel, norm: number) => norm * c,
+  linear: ({ t }: PathLevel, norm: number) => norm * t,
+  decreasing: ({ t }: PathLevel, norm: number) => 0.25 * (1 - norm * Math.cos(Math.PI * t)) ** 2,
+  "increasing-decreasing": ({ t }: PathLevel, norm: number) => norm * Math.sin(Math.PI * t) ** 2,
 } as const;
 
-export type DiffusionForm = keyof typeof diffusionForms;
+export type DiffusionForm = keyof typeof diffusions;
 
-export const diffusionFormNames = Object.keys(diffusionForms) as DiffusionForm[];
+export const diffusionForms = Object.keys(diffusions) as DiffusionForm[];
 
-/** D of a form at a point; `norm` scales it, default 1. Throws "option" for an unknown form. */
-export const diffusionAt = (form: DiffusionForm, point: PathPoint, norm = 1): number =>
-  diffusionForms[checkChoice("interpolant", "a diffusion form", form, diffusionFormNames)](
-    point,
-    norm,
-  );
+/** D of a form; `norm` scales it, default 1. Throws "option" for an unknown form. */
+export const diffusionAt = (form: DiffusionForm, level: PathLevel, norm = 1): number =>
+  diffusions[checkChoice("interpolant", "a diffusion form", form, diffusionForms)](level, norm);

@@ -1,7 +1,8 @@
-// Noise levels of the variance-exploding form x = x0 + sigma noise, and the wrappers that turn a
-// trained network into a denoiser of that form, as float64 numbers. Source: Karras et al. 2022 (EDM),
+// Noise levels of the variance-exploding form x = x0 + sigma n: grids, ancestral steps, and the levels
+// of networks that were trained on discrete timesteps, in float64. Source: Karras et al. 2022 (EDM),
 // arXiv:2206.00364, sections 3-5; names and constants of crowsonkb/k-diffusion.
 import { DiffusionError } from "../errors.js";
+import type { Level, LevelLine } from "./gaussian-levels.js";
 
 /** Lowest and highest level of a grid. */
 export interface SigmaRange {
@@ -69,28 +70,11 @@ export function ancestralStep(from: number, to: number, eta = 1): AncestralStep 
   return { down: Math.sqrt(to ** 2 - up ** 2), up };
 }
 
-/** Denoised estimate skip x + output net(input x, time). */
-export interface Preconditioning {
-  input: number;
-  skip: number;
-  output: number;
-  /** What the network is told. */
-  time: number;
-}
+/** The variance-exploding level x = x0 + sigma n of a network that is told sigma. */
+export const sigmaLevel = (sigma: number): Level => ({ time: sigma, a: 1, b: 0, c: sigma });
 
-/**
- * Network that was trained by the EDM recipe, arXiv:2206.00364, table 1. It is told sigma itself, as
- * crowsonkb/k-diffusion does (its networks take log(sigma) / 4 inside). sigmaData defaults to 1.
- */
-export function karrasPreconditioning(sigma: number, sigmaData = 1): Preconditioning {
-  const total = sigma ** 2 + sigmaData ** 2;
-  return {
-    input: 1 / Math.sqrt(total),
-    skip: sigmaData ** 2 / total,
-    output: (sigma * sigmaData) / Math.sqrt(total),
-    time: sigma,
-  };
-}
+/** Every level of the variance-exploding form. */
+export const sigmaLine: LevelLine = { ofRatio: sigmaLevel, ofTime: sigmaLevel };
 
 /** Weights of the squared error of the normalised target, by crowsonkb/k-diffusion layers.py. */
 export const denoiserWeights = {
@@ -155,24 +139,21 @@ export class DiscreteSigmas {
     return [...this.sigmas.toReversed(), 0];
   }
 
-  /** Network that predicts the noise of the variance-preserving state. */
-  epsPreconditioning(sigma: number, isQuantised = false): Preconditioning {
-    return {
-      input: 1 / Math.sqrt(sigma ** 2 + 1),
-      skip: 1,
-      output: -sigma,
-      time: isQuantised ? this.nearestTime(sigma) : this.timeOf(sigma),
-    };
+  /**
+   * The variance-preserving level with c / a = sigma: what the network saw in training. A state of the
+   * exploding form is divided by sqrt(1 + sigma²) to be read there.
+   */
+  level(sigma: number, isQuantised = false): Level {
+    const a = 1 / Math.hypot(1, sigma);
+    const time = sigma === 0 ? 0 : isQuantised ? this.nearestTime(sigma) : this.timeOf(sigma);
+    return { time, a, b: 0, c: sigma === 0 ? 0 : sigma * a };
   }
 
-  /** Network that predicts v: Salimans and Ho 2022, arXiv:2202.00512, appendix D. */
-  vPreconditioning(sigma: number, isQuantised = false): Preconditioning {
-    const total = sigma ** 2 + 1;
+  /** Every level between those of training. */
+  line(): LevelLine {
     return {
-      input: 1 / Math.sqrt(total),
-      skip: 1 / total,
-      output: -sigma / Math.sqrt(total),
-      time: isQuantised ? this.nearestTime(sigma) : this.timeOf(sigma),
+      ofRatio: (ratio) => this.level(ratio),
+      ofTime: (time) => ({ ...this.level(this.sigmaOf(time)), time }),
     };
   }
 }
