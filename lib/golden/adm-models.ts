@@ -82,13 +82,17 @@ export const trunkConfig = (c: Config): AdmTrunkConfig => ({
   groups: (c["norm_num_groups"] as number | undefined) ?? 32,
 });
 
-const admConfig = (c: Config): AdmUnetConfig => ({
-  ...trunkConfig(c),
-  resolution: c["image_size"] as number,
-  imageChannels: c["in_channels"] as number,
-  outChannels: c["out_channels"] as number,
-  ...(given(c["num_classes"]) && { classes: c["num_classes"] }),
-});
+/** Our configuration of the U-Net. Throws "option" for an option it does not have. */
+export function admUnetConfig(where: string, c: Config): AdmUnetConfig {
+  checkFields(where, c, admModelRules);
+  return {
+    ...trunkConfig(c),
+    resolution: c["image_size"] as number,
+    imageChannels: c["in_channels"] as number,
+    outChannels: c["out_channels"] as number,
+    ...(given(c["num_classes"]) && { classes: c["num_classes"] }),
+  };
+}
 
 const pools: Readonly<Record<string, EncoderPool>> = { spatial_v2: "spatial-v2" };
 
@@ -104,9 +108,8 @@ function encoderConfig(c: Config): AdmEncoderUnetConfig {
 }
 
 const unet: GoldenRunner = async (golden, evaluate) => {
-  checkFields(golden.kind, golden.config, admModelRules);
   const build = golden.kind === "adm_superres" ? admSuperResolution : admUnet;
-  const model = build(admConfig(golden.config));
+  const model = build(admUnetConfig(golden.kind, golden.config));
   return unetResults(golden, evaluate, { model, keys: admUnetKeys, output: "output" });
 };
 

@@ -39,7 +39,8 @@ const rules: Rules = {
 
 const given = (value: unknown): value is number => typeof value === "number" && value !== -1;
 
-function unetConfig(kind: string, c: Config): LatentDiffusionUnetConfig {
+/** Our configuration of the U-Net. Throws "option" for an option it does not have. */
+export function latentUnetConfig(kind: string, c: Config): LatentDiffusionUnetConfig {
   checkFields(kind, c, rules);
   const usesTransformer = c["use_spatial_transformer"] === true;
   if (usesTransformer !== given(c["context_dim"])) {
@@ -85,7 +86,7 @@ const taps = (golden: GoldenCase, t: Trace): Tensors =>
   );
 
 async function unet(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
-  const config = unetConfig(golden.kind, golden.config);
+  const config = latentUnetConfig(golden.kind, golden.config);
   const model: LatentDiffusionUnet = latentDiffusionUnet(config);
   const keys = config.codes === undefined ? latentDiffusionUnetKeys : latentDiffusionCodeUnetKeys;
   const weights = loadWeights(golden, model.parameters, keys);
