@@ -1,8 +1,19 @@
-// Golden kinds adm_schedule, adm_respacing and adm_diffusion_ops: arrays, respacing, posteriors,
-// sampler steps and losses of openai/guided-diffusion, without a network.
+// Golden kinds adm_schedule, adm_respacing, adm_diffusion_ops and adm_sampling: arrays, respacing,
+// posteriors, sampler steps and losses of openai/guided-diffusion without a network, and whole chains
+// with one.
 import { gradients } from "../autodiff/differentiate.js";
 import { DiffusionError } from "../errors.js";
-import { chainLevel, gaussianChain, rescaledTimes, respacedChain } from "../processes/gaussian.js";
+import { admUnet } from "../models/adm-unet.js";
+import { admUnetKeys } from "../models/adm.keys.js";
+import { checkFields, flag, limits, listOf, object, oneOf, optional, real, text, whole } from "../models/check-config.js"; // prettier-ignore
+import type { Rules } from "../models/check-config.js";
+import {
+  chainLevel,
+  chainLevels,
+  gaussianChain,
+  rescaledTimes,
+  respacedChain,
+} from "../processes/gaussian.js";
 import type { GaussianChain } from "../processes/gaussian.js";
 import { predictions } from "../processes/gaussian-levels.js";
 import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
@@ -32,10 +43,13 @@ import { ddpm, previousMean } from "../samplers/ddpm.js";
 import { inversion } from "../samplers/inversion.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
-import type { GoldenCase, Values } from "./case.js";
+import { admUnetConfig, maybe } from "./adm-models.js";
+import type { Config, GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
+import { caseNoise, runContinuous } from "./continuous-run.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
+import { loadWeights } from "./weights.js";
 
 const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
 
@@ -349,8 +363,78 @@ async function diffusionOps(
   return Object.assign({}, ...results) as Record<string, Values>;
 }
 
+interface SamplingConfig {
+  unet: Config;
+  diffusion_steps: number;
+  noise_schedule: string;
+  timestep_respacing: string;
+  method: "ddim" | "ddpm";
+  eta: number;
+  clip_denoised: boolean;
+  predict_xstart: boolean;
+  learn_sigma: boolean;
+  rescale_timesteps: boolean;
+  sigma_small?: boolean;
+}
+
+const samplingRules: Rules = {
+  unet: object,
+  diffusion_steps: whole(1, limits.timesteps),
+  noise_schedule: oneOf("linear", "cosine"),
+  timestep_respacing: text(1000),
+  method: oneOf("ddim", "ddpm"),
+  eta: real(0, 100),
+  clip_denoised: flag,
+  predict_xstart: flag,
+  learn_sigma: flag,
+  rescale_timesteps: flag,
+  sigma_small: maybe(flag),
+  /** What follows from the options above. */
+  num_steps: optional(whole(1, limits.timesteps)),
+  timestep_map: optional(listOf(whole(0, limits.timesteps), 1, limits.timesteps)),
+};
+
+/** Respaced chain of a case, with the times that its network is told. */
+function samplingChain(config: SamplingConfig): GaussianChain {
+  const { diffusion_steps: T, noise_schedule, timestep_respacing, rescale_timesteps } = config;
+  const base = gaussianChain(admBetas(noise_schedule, T));
+  const told = rescale_timesteps ? rescaledTimes(base) : base;
+  return respacedChain(told, sectionTimesteps(T, timestep_respacing));
+}
+
+async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, samplingRules);
+  const config = golden.config as unknown as SamplingConfig;
+  const model = admUnet(admUnetConfig(`${golden.kind}: unet`, config.unet));
+  const { parameters } = loadWeights(golden, model.parameters, admUnetKeys);
+  const fixed = config.sigma_small === true ? "fixedSmall" : "fixedLarge";
+  const variance: VarianceName = config.learn_sigma ? "learnedRange" : fixed;
+  const sampler = config.method === "ddim" ? ddim({ eta: config.eta }) : ddpm({ variance });
+  const states = await runContinuous(evaluate, {
+    plan: sampler.plan(chainLevels(samplingChain(config))),
+    parameterisation: predictions[config.predict_xstart ? "x0" : "eps"],
+    start: ioValues(golden, "x_T"),
+    noise: caseNoise(golden),
+    inputs: golden.io.has("y") ? given(golden, "y") : {},
+    parameters,
+    denoise: (_, { x, times }, { y }) => model.forward({ x, times, ...(y && { labels: y }) }),
+    step: {
+      epsilon: "rederived",
+      ...(config.clip_denoised && { clamp: [-1, 1] }),
+      ...(config.learn_sigma && { variance: "learnedRange" }),
+    },
+  });
+  return Object.fromEntries(
+    states.flatMap(({ x, x0 }, k) => [
+      [`sample.${k}`, x],
+      [`pred_xstart.${k}`, x0],
+    ]),
+  );
+}
+
 export const admProcessRunners: Readonly<Record<string, GoldenRunner>> = {
   adm_schedule: schedule,
   adm_respacing: respacing,
   adm_diffusion_ops: diffusionOps,
+  adm_sampling: sampling,
 };
