@@ -3,14 +3,9 @@ export { DiffusionError, type ErrorCode } from "./errors.js";
 export { version } from "./version.js";
 
 // Pipelines: ready to use.
-export {
-  loadPipeline,
-  savePipeline,
-  VqDiffusionPipeline,
-  type GenerateOptions,
-  type LoadOptions,
-  type StreamOptions,
-} from "./pipelines/vq-diffusion.js";
+export { VqDiffusionPipeline } from "./pipelines/vq-diffusion.js";
+export { loadPipeline, savePipeline, type LoadOptions } from "./pipelines/vq-diffusion-folder.js";
+export type { GenerateOptions, StreamOptions } from "./pipelines/generate-options.js";
 export { GeneratedImage } from "./pipelines/generated-image.js";
 export type { GenerateEvent } from "./pipelines/events.js";
 export { Codec } from "./pipelines/codec.js";
@@ -46,6 +41,7 @@ export { sit, sitConfigs, type SitConfig } from "./models/sit.js";
 export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
 export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";
 export { textToToken, type TextToTokenConfig } from "./models/text-to-token.js";
+export { transformerAlone, type TokenModel } from "./models/token-model.js";
 export { patchDiscriminator, type PatchDiscriminatorConfig } from "./models/patch-discriminator.js";
 export { maskReplaceSchedule, pairCoefficients, coefficientTable } from "./processes/schedules.js";
 export {

@@ -5,7 +5,8 @@ import { makeFolder } from "../files/atomic-write.js";
 import { contactSheet, sideBySide } from "../image/grid.js";
 import { decodeImage, writePng, type ByteImage } from "../image/image-io.js";
 import { heldOutImages } from "../pipelines/pipeline.js";
-import { loadPipeline, type VqDiffusionPipeline } from "../pipelines/vq-diffusion.js";
+import type { VqDiffusionPipeline } from "../pipelines/vq-diffusion.js";
+import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
 import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 

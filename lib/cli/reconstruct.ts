@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { decodeImage, writePng } from "../image/image-io.js";
 import { sideBySide } from "../image/grid.js";
 import { psnr } from "../metrics/psnr.js";
-import { loadPipeline } from "../pipelines/vq-diffusion.js";
+import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
 import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
 import { result } from "./terminal.js";
 

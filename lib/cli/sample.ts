@@ -3,7 +3,8 @@ import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { DiffusionError } from "../errors.js";
 import { isFolder, makeFolder } from "../files/atomic-write.js";
-import { loadPipeline, type GenerateOptions } from "../pipelines/vq-diffusion.js";
+import type { GenerateOptions } from "../pipelines/generate-options.js";
+import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
 import {
   applyCommonOptions,
   realNumber,
@@ -18,6 +19,7 @@ interface SampleOptions extends CommonOptions {
   out: string;
   style?: string;
   category?: string;
+  class?: string;
   count: number;
   steps?: number;
   guidance?: number;
@@ -34,6 +36,7 @@ function generateOptions(prompt: string, o: SampleOptions): GenerateOptions {
     seed: o.seed,
     ...(o.style !== undefined && { style: o.style }),
     ...(o.category !== undefined && { category: o.category }),
+    ...(o.class !== undefined && { class: o.class }),
     ...(o.steps !== undefined && { steps: o.steps }),
     ...(o.guidance !== undefined && { guidanceScale: o.guidance }),
     ...(o.truncation !== undefined && { truncation: o.truncation }),
@@ -57,12 +60,13 @@ async function checkOutput(files: readonly string[]): Promise<void> {
 }
 
 export const sample = withCommonOptions(new Command("sample"))
-  .description("Make pictures from a prompt.")
+  .description("Make pictures from a prompt, of a class, or of what the model chooses.")
   .argument("[prompt]", "what to show; empty for an unconditional sample", "")
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")
   .option("--out <file>", "PNG to write (numbered when --count > 1)", "sample.png")
   .option("--style <name>", "style condition")
   .option("--category <name>", "category condition")
+  .option("--class <name>", "class, of a class-conditional model")
   .addOption(
     new Option("--count <n>", "number of pictures").argParser(wholeNumber(1, 1024)).default(1),
   )

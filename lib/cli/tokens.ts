@@ -5,7 +5,7 @@ import { readNpy, writeNpy } from "../checkpoint/npy.js";
 import { DiffusionError } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import { decodeImage, writePng } from "../image/image-io.js";
-import { loadPipeline } from "../pipelines/vq-diffusion.js";
+import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
 import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
 import { result } from "./terminal.js";
 

@@ -220,7 +220,9 @@ const vqDiffusion = withTrainOptions(
   "recipes/emoji-vq-diffusion.json",
   "runs/vq-diffusion",
 )
-  .description("Train a text-to-image model on the tokens of a trained tokenizer.")
+  .description(
+    "Train a model of pictures, told captions, classes or nothing, on the tokens of a tokenizer.",
+  )
   .option("--tokenizer <folder>", "folder of a tokenizer run or of a pipeline", "runs/tokenizer")
   .action(async (options: TrainOptions & { tokenizer: string }) => {
     applyCommonOptions(options);
@@ -235,7 +237,7 @@ const vqDiffusion = withTrainOptions(
     });
     bar.stop();
     const outcome = await runLoop(built.trainer, recipe, options);
-    await exportVqDiffusion(options.out, recipe, data, codec, built, { ...outcome });
+    await exportVqDiffusion(options.out, recipe, codec, built, { ...outcome });
     result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
   });
 

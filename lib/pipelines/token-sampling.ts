@@ -1,6 +1,7 @@
-// A batch of token grids from prompts: encodes the condition once, then runs the reverse chain with compiled steps.
+// A batch of token grids from what each is told: encodes the condition once, then runs the reverse chain with compiled
+// steps.
 import type { Graph } from "../ir/graph.js";
-import type { TextToToken } from "../models/text-to-token.js";
+import type { TokenModel } from "../models/token-model.js";
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
 import type { Session } from "../runtime/program.js";
 import {
@@ -14,34 +15,26 @@ import {
 } from "../samplers/discrete.js";
 import { purityPlan, purityStepGraph, samplePurity } from "../samplers/purity.js";
 import type { SamplingStep } from "../samplers/sampler.js";
+import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
+import {
+  conditionRows,
+  type ConditionReader,
+  type SampleCondition,
+} from "../trainers/condition-rows.js";
+import type { SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
 import type { SessionCache } from "./session-cache.js";
 
-export const samplerNames = ["exact", "released", "purity"] as const;
-export type SamplerName = (typeof samplerNames)[number];
-
-export interface TokenSettings {
-  steps: number;
-  guidanceScale: number;
-  truncation: number;
-  temperature: number;
-  topK: number;
-  sampler: SamplerName;
-}
-
 export interface TokenJob {
-  model: TextToToken;
+  reader: ConditionReader;
   sessions: SessionCache;
   schedule: MaskReplaceSchedule;
-  /** Word ids (B, length). */
-  prompts: Int32Array;
-  /** 1 where nothing was said (B). */
-  isNull: Float32Array;
-  attributes: Record<string, Int32Array>;
-  /** Numbers of the samples under the seed, consecutive. */
-  samples: readonly number[];
+  /** What each sample of the batch is told. */
+  conditions: readonly SampleCondition[];
+  /** Number of the first sample under the seed; the others follow. */
+  firstSample: number;
   seed: number;
-  settings: TokenSettings;
+  settings: SamplingSettings;
   /** Tokens of one picture to keep, -1 = make anew. */
   known?: Int32Array;
   signal?: AbortSignal;
@@ -59,70 +52,39 @@ export interface TokenStep {
 const priorWeight = 1; // r of the purity prior, the documented setting of Improved VQ-Diffusion
 
 const isGuided = ({ settings }: TokenJob): boolean => Math.abs(settings.guidanceScale - 1) >= 1e-3;
-const batchOf = ({ samples }: TokenJob): number => samples.length;
+const batchOf = ({ conditions }: TokenJob): number => conditions.length;
 
-/** Words and attributes -> condition tokens and mask; with guidance followed by the null condition of each sample. */
-function conditionGraph({ model }: TokenJob, rows: number): Graph {
-  const { text, attributes = {} } = model.config.condition;
-  return trace((t) => {
-    const inputs = Object.keys(attributes).map((name) => [
+/** What each sample is told -> what the transformer reads. */
+const conditionGraph = (model: TokenModel, rows: number): Graph =>
+  trace((t) => {
+    const told = Object.entries(model.conditionInputs(rows)).map(([name, spec]) => [
       name,
-      t.input(`attribute.${name}`, { shape: [rows], dtype: "i32" }),
+      t.input(name, spec),
     ]);
-    const { tokens, mask } = model.conditioner.forward({
-      words: t.input("words", { shape: [rows, text.length], dtype: "i32" }),
-      attributes: Object.fromEntries(inputs),
-      isNull: t.input("isNull", { shape: [rows] }),
-    });
-    t.output("condition", tokens);
-    t.output("conditionMask", mask);
+    const encoded = model.encode(Object.fromEntries(told) as Record<string, Tensor>);
+    for (const [name, value] of Object.entries(encoded)) t.output(name, value);
   });
-}
 
-/** The values of both branches in one batch. */
-function twice<T extends Int32Array | Float32Array>(values: T): T {
-  const out = new (values.constructor as new (length: number) => T)(2 * values.length);
-  out.set(values, 0);
-  out.set(values, values.length);
-  return out;
-}
-
-async function encodeCondition(job: TokenJob): Promise<Record<string, Float32Array>> {
-  const guided = isGuided(job);
-  const B = batchOf(job);
-  const rows = guided ? 2 * B : B;
-  const branch = <T extends Int32Array | Float32Array>(values: T): T =>
-    guided ? twice(values) : values;
-  const isNull = branch(job.isNull);
-  if (guided) isNull.fill(1, B);
-  const graph = (): Graph => conditionGraph(job, rows);
-  const session = await job.sessions.get(`condition ${rows}`, graph, job.signal);
-  const attributes = Object.entries(job.attributes).map(([name, values]) => [
-    `attribute.${name}`,
-    branch(values),
-  ]);
-  const out = await session.run(
-    { words: branch(job.prompts), isNull, ...Object.fromEntries(attributes) },
-    job.signal ? { signal: job.signal } : {},
-  );
-  return {
-    condition: out["condition"] as Float32Array,
-    conditionMask: out["conditionMask"] as Float32Array,
-  };
+/** The encoded condition of a batch; with guidance followed by the null condition of each sample. */
+async function encodeCondition(job: TokenJob): Promise<Record<string, Int32Array | Float32Array>> {
+  const { reader, conditions, sessions, signal } = job;
+  const nothing = conditions.map((condition) => ({ ...condition, isNull: true }));
+  const rows = isGuided(job) ? [...conditions, ...nothing] : conditions;
+  const inputs = conditionRows(reader, rows);
+  if (!reader.model.encodedInputs) return inputs;
+  const graph = (): Graph => conditionGraph(reader.model, rows.length);
+  const session = await sessions.get(`condition ${rows.length}`, graph, signal);
+  return (await session.run(inputs, signal ? { signal } : {})) as Record<string, Float32Array>;
 }
 
 /** The transformer as a denoiser that reads an encoded condition. */
-function denoiser({ transformer, conditioner }: TextToToken): DiscreteDenoiser {
-  return (t, { tokens, times }) => {
-    const rows = tokens.shape[0]!;
-    return transformer.forward({
-      tokens,
-      times,
-      condition: t.input("condition", { shape: [rows, conditioner.length, conditioner.width] }),
-      conditionMask: t.input("conditionMask", { shape: [rows, 1, 1, conditioner.length] }),
-    });
+const denoiser =
+  (model: TokenModel): DiscreteDenoiser =>
+  (t, { tokens, times }) => {
+    const specs = (model.encodedInputs ?? model.conditionInputs)(tokens.shape[0]!);
+    const condition = Object.entries(specs).map(([name, spec]) => [name, t.input(name, spec)]);
+    return model.transformer.forward({ tokens, times, ...Object.fromEntries(condition) });
   };
-}
 
 const runner =
   (session: Session): RunStep =>
@@ -130,8 +92,9 @@ const runner =
     session.run(inputs, options);
 
 async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<DiscreteState>>> {
-  const { model, sessions, schedule, settings, seed, samples, known, signal } = job;
-  const { codes, grid } = model.config.transformer;
+  const { reader, sessions, schedule, settings, seed, firstSample, known, signal } = job;
+  const { model } = reader;
+  const { codes, grid } = model.transformer.config;
   const batch = batchOf(job);
   const guided = isGuided(job);
   const tokens = grid[0] * grid[1];
@@ -141,8 +104,7 @@ async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<Discret
   const step = await session(`step ${batch} ${guided}`, () => discreteStepGraph(graphOptions));
   const { steps, sampler, guidanceScale, truncation, temperature, topK } = settings;
   const common = {
-    schedule, batch, tokens, seed, guidanceScale, truncation, temperature, topK,
-    firstSample: samples[0]!,
+    schedule, batch, tokens, seed, guidanceScale, truncation, temperature, topK, firstSample,
     inputs: await encodeCondition(job),
     ...(known && { known: repeatRow(known, batch) }),
     ...(signal && { signal }),

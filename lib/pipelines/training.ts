@@ -1,19 +1,24 @@
 // From a recipe and data to a trainer, and from a trained model to a pipeline folder.
 import { join } from "node:path";
 import { loadWeights } from "../checkpoint/weights.js";
-import { below, counterHash } from "../data/counter-hash.js";
 import type { ImageDataset } from "../data/dataset.js";
-import type { TrainingData } from "../data/training-data.js";
+import type { AttributeValues, TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
-import { textToToken, type TextToTokenConfig } from "../models/text-to-token.js";
+import { textToToken } from "../models/text-to-token.js";
+import { transformerAlone, type TokenModel } from "../models/token-model.js";
+import type { VqTransformerConfig } from "../models/vq-transformer.js";
 import { TextTokenizer } from "../text/tokenizer.js";
-import { trainWordVocabulary } from "../text/vocabulary.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
+import { classAttribute } from "../trainers/condition-rows.js";
 import { DiscreteTrainer } from "../trainers/discrete.js";
-import type { TokenizerRecipe, VqDiffusionRecipe } from "../trainers/recipe.js";
+import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
+import type { Values } from "../trainers/train-step.js";
+import type { VqDiffusionRecipe } from "../trainers/vq-diffusion-recipe.js";
+import { captionVocabulary } from "./caption-vocabulary.js";
 import type { Codec } from "./codec.js";
 import { pipelineFolder, readPipelineFile } from "./pipeline.js";
-import { saveVqDiffusion } from "./vq-diffusion.js";
+import { tokeniseDataset } from "./tokenise-dataset.js";
+import { saveVqDiffusion } from "./vq-diffusion-folder.js";
 
 /** The named entries of a recipe that it has. */
 const given = <R extends object, Name extends keyof R>(
@@ -35,7 +40,7 @@ export function buildTokenizerTrainer(
     dataset: data.train,
     batchSize: recipe.batchSize,
     ...(from && { initial: from.weights() }),
-    ...given(recipe, "seed", "optimiser", "freeze"),
+    ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
     ...given(recipe, "augment", "tokenMix", "adversarial"),
   });
@@ -43,73 +48,10 @@ export function buildTokenizerTrainer(
 
 export interface BuiltVqDiffusion {
   trainer: DiscreteTrainer;
-  tokenizer: TextTokenizer;
-  model: TextToTokenConfig;
-}
-
-const tokeniseBatch = 64;
-
-/** Token ids of every picture of a set, (length * N). */
-export async function tokeniseDataset(
-  codec: Codec,
-  set: ImageDataset,
-  onProgress?: (done: number) => void,
-): Promise<Int32Array> {
-  const tokens = new Int32Array(set.length * codec.tokensPerImage);
-  for (let first = 0; first < set.length; first += tokeniseBatch) {
-    const count = Math.min(tokeniseBatch, set.length - first);
-    const images = await Promise.all(
-      Array.from({ length: count }, async (_, i) => ({
-        width: set.width,
-        height: set.height,
-        data: await set.pixels(first + i),
-      })),
-    );
-    tokens.set(
-      await codec.encode(images, { batchSize: tokeniseBatch }),
-      first * codec.tokensPerImage,
-    );
-    onProgress?.(first + count);
-  }
-  return tokens;
-}
-
-const captionDraws = 12;
-
-/** Every caption of a set, and some as training draws them, which may be composed of more words. */
-function captionsOf(set: ImageDataset): string[] {
-  return Array.from({ length: set.length }, (_, i) => {
-    const drawn = Array.from({ length: captionDraws }, (_unused, k) => {
-      let place = 0;
-      return set.caption(i, (n) => below(n, counterHash(k, i, place++)));
-    });
-    return [...set.captions(i), ...drawn].filter((caption) => caption !== "");
-  }).flat();
-}
-
-function buildVocabulary(
-  { minimumCount = 2 }: VqDiffusionRecipe,
-  set: ImageDataset,
-): TextTokenizer {
-  const captions = captionsOf(set);
-  if (captions.length === 0)
-    throw new DiffusionError(
-      "data",
-      `${set.name}: expected captions, got none; add .txt files or captions.json`,
-    );
-  return new TextTokenizer(trainWordVocabulary(captions, { minCount: minimumCount }));
-}
-
-/** What a text-to-image training goes on from: the vocabulary and the weights of a pipeline folder. */
-async function startFrom(
-  folderOrName: string,
-): Promise<{ tokenizer: TextTokenizer; path: string }> {
-  const folder = await pipelineFolder(folderOrName);
-  const { model } = (await readPipelineFile(folder)).components;
-  if (!model)
-    throw new DiffusionError("checkpoint", `${folder}: expected a component model, got none`);
-  const tokenizer = await TextTokenizer.load(join(folder, "tokenizer.json"));
-  return { tokenizer, path: join(folder, model.weights) };
+  /** Of a text model. */
+  tokenizer?: TextTokenizer;
+  /** What the model reads beside captions. */
+  attributes: Record<string, AttributeValues>;
 }
 
 export interface BuildOptions {
@@ -119,66 +61,119 @@ export interface BuildOptions {
   onProgress?: (done: number) => void;
 }
 
-/** Vocabulary, tokens and trainer of a text-to-image recipe. */
+/** What a model of this recipe reads of the data beside captions. Throws "data" for a set without classes. */
+function attributesOf(
+  { condition = { kind: "text" } }: VqDiffusionRecipe,
+  { train, attributes }: TrainingData,
+): Record<string, AttributeValues> {
+  if (condition.kind === "text") return attributes;
+  if (condition.kind === "none") return {};
+  const classes = attributes["category"];
+  if (!classes)
+    throw new DiffusionError(
+      "data",
+      `${train.name}: expected classes, got none; put the pictures of each class into a sub-folder, or set "condition": { "kind": "none" } in the recipe`,
+    );
+  return { [classAttribute]: classes };
+}
+
+/** The words of a text model: of the pipeline it goes on from, or learned. */
+async function wordsOf(
+  recipe: VqDiffusionRecipe,
+  set: ImageDataset,
+  from: string | undefined,
+): Promise<TextTokenizer> {
+  if (from !== undefined)
+    return TextTokenizer.load(join(await pipelineFolder(from), "tokenizer.json"));
+  const { minimumCount, vocabulary } = recipe;
+  const words = { kind: "words", ...(minimumCount !== undefined && { minimumCount }) } as const;
+  return captionVocabulary(set, vocabulary ?? words);
+}
+
+/** Weights of a pipeline folder to go on from. */
+async function weightsFrom(folderOrName: string, model: TokenModel): Promise<Values> {
+  const folder = await pipelineFolder(folderOrName);
+  const { model: file } = (await readPipelineFile(folder)).components;
+  if (!file)
+    throw new DiffusionError("checkpoint", `${folder}: expected a component model, got none`);
+  return loadWeights(join(folder, file.weights), model.parameters);
+}
+
+/** Vocabulary, tokens and trainer of a VQ-Diffusion recipe. */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
   data: TrainingData,
   codec: Codec,
   { from, onProgress }: BuildOptions = {},
 ): Promise<BuiltVqDiffusion> {
-  const { train, attributes } = data;
-  const start = from === undefined ? undefined : await startFrom(from);
-  const tokenizer = start?.tokenizer ?? buildVocabulary(recipe, train);
-  const model = modelConfig(recipe, data, codec, tokenizer);
+  const { train } = data;
+  const { condition = { kind: "text" } } = recipe;
+  const attributes = attributesOf(recipe, data);
+  const tokenizer = condition.kind === "text" ? await wordsOf(recipe, train, from) : undefined;
+  const model = tokenizer
+    ? textModel(recipe, attributes, codec, tokenizer)
+    : toldModel(recipe, attributes, codec);
   const trainer = await DiscreteTrainer.create({
     model,
     process: recipe.process,
-    data: {
-      images: train,
-      tokens: await tokeniseDataset(codec, train, onProgress),
-      attributes: Object.fromEntries(
-        Object.entries(attributes).map(([name, { values }]) => [name, values]),
-      ),
-    },
-    tokenizer,
+    data: { images: train, tokens: await tokeniseDataset(codec, train, onProgress), attributes },
     batchSize: recipe.batchSize,
-    ...(start && { initial: await loadWeights(start.path, textToToken(model).parameters) }),
-    ...given(recipe, "seed", "optimiser", "freeze"),
+    ...(tokenizer && { tokenizer }),
+    ...(from !== undefined && { initial: await weightsFrom(from, model) }),
+    ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });
-  return { trainer, tokenizer, model };
+  return { trainer, attributes, ...(tokenizer && { tokenizer }) };
 }
 
-function modelConfig(
-  recipe: VqDiffusionRecipe,
-  { attributes }: TrainingData,
+/** What tokenizer and process decide of a transformer. */
+const fromCodec = (
+  { transformer, process }: VqDiffusionRecipe,
   codec: Codec,
-  tokenizer: TextTokenizer,
-): TextToTokenConfig {
-  return {
+): Omit<VqTransformerConfig, "condition"> => ({
+  ...transformer,
+  codes: codec.config.quantizer.codes,
+  grid: codec.grid,
+  timesteps: process.timesteps ?? 100,
+});
+
+function textModel(
+  recipe: VqDiffusionRecipe,
+  attributes: Record<string, AttributeValues>,
+  codec: Codec,
+  { vocabularySize, padId }: TextTokenizer,
+): TokenModel {
+  const text = recipe.text!; // checked with the recipe
+  return textToToken({
     condition: {
-      text: { ...recipe.text, vocabulary: tokenizer.vocabularySize, padToken: tokenizer.padId },
+      text: { ...text, vocabulary: vocabularySize, padToken: padId },
       attributes: Object.fromEntries(
         Object.entries(attributes).map(([name, { names }]) => [name, names.length]),
       ),
     },
-    transformer: {
-      ...recipe.transformer,
-      codes: codec.config.quantizer.codes,
-      grid: codec.grid,
-      timesteps: recipe.process.timesteps ?? 100,
-      condition: { kind: "text", width: recipe.text.width },
-    },
-  };
+    transformer: { ...fromCodec(recipe, codec), condition: { kind: "text", width: text.width } },
+  });
+}
+
+/** A model that is told a class, or nothing; samples that are told nothing get a learned class of their own. */
+function toldModel(
+  recipe: VqDiffusionRecipe,
+  attributes: Record<string, AttributeValues>,
+  codec: Codec,
+): TokenModel {
+  const { condition, nullShare = 0.1 } = recipe;
+  const config = fromCodec(recipe, codec);
+  if (condition?.kind !== "class") return transformerAlone(config);
+  const classes = attributes[classAttribute]!.names.length + (nullShare > 0 ? 1 : 0);
+  return transformerAlone({ ...config, condition: { ...condition, classes } });
 }
 
 /** Writes the pipeline folder of a trained model. */
 export function exportVqDiffusion(
   folder: string,
   recipe: VqDiffusionRecipe,
-  { attributes }: TrainingData,
   codec: Codec,
-  { trainer, tokenizer, model }: BuiltVqDiffusion,
+  { trainer, tokenizer, attributes }: BuiltVqDiffusion,
   training: Record<string, unknown>,
 ): Promise<void> {
   return saveVqDiffusion(folder, {
@@ -191,8 +186,9 @@ export function exportVqDiffusion(
       defaults: recipe.sampling,
     },
     codec: { config: codec.config, weights: codec.weights() },
-    model: { config: model, weights: trainer.weights() },
-    tokenizer,
+    model: trainer.options.model,
+    weights: trainer.weights(),
+    ...(tokenizer && { tokenizer }),
     training: { ...training, recipe },
   });
 }

@@ -70,6 +70,8 @@ export interface AutoencoderTrainerOptions extends Pick<
   freeze?: readonly string[];
   /** Share of the pictures that get a rectangle of tokens of another one, for local tokens; default 0. Wants batches of 2 or more. */
   tokenMix?: number;
+  /** Less memory for more time, same results; default false. */
+  rematerialise?: boolean;
   /** Off by default. */
   adversarial?: AdversarialOptions;
 }
@@ -259,7 +261,7 @@ export class AutoencoderTrainer implements Trainable {
   }
 }
 
-const imageInput = ({ batchSize, model }: AutoencoderTrainerOptions): readonly number[] => [
+const imageInput = ({ batchSize, model }: StepSettings): readonly number[] => [
   batchSize, model.resolution, model.resolution, model.imageChannels ?? 3,
 ]; // prettier-ignore
 
@@ -285,7 +287,7 @@ const foreignShape = (model: Vqgan, batchSize: number): readonly [number, number
 type StepInputs = TrainStepOptions["inputs"];
 
 /** Pictures, where they take tokens of another one, and whether the game has begun. */
-const inputSpecs = (model: Vqgan, options: AutoencoderTrainerOptions): StepInputs => ({
+const inputSpecs = (model: Vqgan, options: StepSettings): StepInputs => ({
   images: { shape: imageInput(options) },
   ...(options.tokenMix && { foreign: { shape: foreignShape(model, options.batchSize) } }),
   ...(options.adversarial && { factor: { shape: [] } }),
@@ -297,10 +299,13 @@ interface GeneratorParts {
   split?: FrozenSplit;
 }
 
+/** What a step needs to know of a training. */
+export type StepSettings = Omit<AutoencoderTrainerOptions, "dataset">;
+
 /** The step of the autoencoder. */
 export function generatorStepOptions(
   model: Vqgan,
-  options: AutoencoderTrainerOptions,
+  options: StepSettings,
   { critic, split = splitModel(model, options.freeze) }: GeneratorParts = {},
 ): TrainStepOptions {
   const { l1, l2, codebookWeight, perceptual, adversarial } = options;
@@ -319,6 +324,7 @@ export function generatorStepOptions(
     parameters: split.trained,
     extraState: stateShapes([...model.states, ...split.frozen]),
     optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
+    ...(options.rematerialise && { rematerialise: true }),
   };
 }
 
@@ -326,7 +332,7 @@ export function generatorStepOptions(
 export function discriminatorStepOptions(
   model: Vqgan,
   critic: PatchDiscriminator,
-  options: AutoencoderTrainerOptions,
+  options: StepSettings,
 ): TrainStepOptions {
   return {
     inputs: { ...inputSpecs(model, options), generated: { shape: imageInput(options) } },

@@ -1,5 +1,5 @@
-// Training of a mask-and-replace model on token grids: variational bound and auxiliary term with importance-sampled
-// timesteps; words, attributes and a learned null condition. Source: Gu et al. 2021, arXiv:2111.14822.
+// Training of a mask-and-replace model on token grids, told captions, classes or nothing: variational bound and auxiliary
+// term with importance-sampled timesteps, and a learned null condition. Source: Gu et al. 2021, arXiv:2111.14822.
 import {
   loadTrainingState,
   saveTrainingState,
@@ -7,8 +7,9 @@ import {
 } from "../checkpoint/training-state.js";
 import type { ImageDataset } from "../data/dataset.js";
 import type { Batch } from "../data/loader.js";
+import type { AttributeValues } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
-import { textToToken, type TextToToken, type TextToTokenConfig } from "../models/text-to-token.js";
+import type { TokenModel } from "../models/token-model.js";
 import { initialValues } from "../nn/init.js";
 import { uniformStream } from "../nn/random.js";
 import {
@@ -34,9 +35,21 @@ import type { TextTokenizer } from "../text/tokenizer.js";
 import { maskReplaceForward, randomUniform } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { BatchStream } from "./batches.js";
+import {
+  classAttribute,
+  conditionRows,
+  type ConditionReader,
+  type SampleCondition,
+} from "./condition-rows.js";
 import { splitFrozen } from "./freeze.js";
 import type { StepReport, Trainable } from "./loop.js";
-import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
+import {
+  TrainStep,
+  type LossTerms,
+  type OptimiserOptions,
+  type TrainStepOptions,
+  type Values,
+} from "./train-step.js";
 
 /** A data set whose pictures have been tokenised. */
 export interface TokenisedDataset {
@@ -44,16 +57,17 @@ export interface TokenisedDataset {
   images: ImageDataset;
   /** Token ids (count, N). */
   tokens: Int32Array;
-  /** Values of each attribute, one a picture. */
-  attributes: Readonly<Record<string, Int32Array>>;
+  /** What is known of each picture beside its captions; the classes of a class model under "class". */
+  attributes: Readonly<Record<string, AttributeValues>>;
 }
 
 export interface DiscreteTrainerOptions {
-  model: TextToTokenConfig;
+  model: TokenModel;
   process: Omit<MaskReplaceOptions, "codes">;
   loss?: Omit<LossOptions, "timesteps">;
   data: TokenisedDataset;
-  tokenizer: TextTokenizer;
+  /** Of a text model. */
+  tokenizer?: TextTokenizer;
   batchSize: number;
   /** Default 0. */
   seed?: number;
@@ -61,24 +75,26 @@ export interface DiscreteTrainerOptions {
   initial?: Values;
   /** Share of samples trained with the null condition; default 0.1. */
   nullShare?: number;
-  /** Share of samples in which an attribute is left unsaid, each for itself; default 0.1. */
+  /** Share of samples in which an attribute of a text model is left unsaid, each for itself; default 0.1. */
   unsaidShare?: number;
   optimiser?: OptimiserOptions;
   /** Parts that stay as they are, by the first words of their names, e.g. ["conditioner"]. Default none. */
   freeze?: readonly string[];
+  /** Less memory for more time, same results; default false. */
+  rematerialise?: boolean;
 }
 
 const noisePurpose = 1;
 
-/** A text-to-token model in training; give it to trainLoop. */
+/** A model of token grids in training; give it to trainLoop. */
 export class DiscreteTrainer implements Trainable {
   readonly samplesPerStep: number;
   readonly #stream: BatchStream;
   #importance: ImportanceState;
 
   private constructor(
-    readonly model: TextToToken,
     readonly options: DiscreteTrainerOptions,
+    readonly reader: ConditionReader,
     readonly schedule: MaskReplaceSchedule,
     readonly trainStep: TrainStep,
   ) {
@@ -91,32 +107,34 @@ export class DiscreteTrainer implements Trainable {
   }
 
   static async create(options: DiscreteTrainerOptions): Promise<DiscreteTrainer> {
-    const model = textToToken(options.model);
-    const { codes, grid: [h, w] } = options.model.transformer; // prettier-ignore
+    const { model, data } = options;
+    const { codes, grid: [h, w] } = model.transformer.config; // prettier-ignore
     const N = h * w;
-    if (options.data.tokens.length !== options.data.images.length * N) {
+    if (data.tokens.length !== data.images.length * N) {
       throw new DiffusionError(
         "data",
-        `train: expected ${options.data.images.length} x ${N} tokens, got ${options.data.tokens.length}; tokenise with the tokenizer of this model`,
+        `train: expected ${data.images.length} x ${N} tokens, got ${data.tokens.length}; tokenise with the tokenizer of this model`,
       );
     }
     const schedule = maskReplaceSchedule({ ...options.process, codes });
     const { trained, frozen } = splitFrozen(model, options.freeze ?? []);
     const trainStep = await TrainStep.create(
       {
-        inputs: inputSpecs(options, N),
-        loss: (_, batch) => textToTokenLoss(model, codes, batch),
+        ...discreteStepOptions(model, options.batchSize),
         parameters: trained,
         extraState: Object.fromEntries(frozen.map(({ name, shape }) => [name, { shape }])),
         ...(options.optimiser && { optimiser: options.optimiser }),
+        ...(options.rematerialise && { rematerialise: true }),
       },
       options.initial ?? initialValues(model.parameters, options.seed ?? 0),
     );
-    return new DiscreteTrainer(model, options, schedule, trainStep);
+    const reader = { model, tokenizer: options.tokenizer, counts: countsOf(model, data) };
+    return new DiscreteTrainer(options, reader, schedule, trainStep);
   }
 
   get #configuration(): RunConfiguration {
-    const { model, process, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
+    const { process, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
+    const model = this.options.model.config;
     return { model, process, seed, batchSize, optimiser, ...(freeze.length > 0 && { freeze }) };
   }
 
@@ -147,8 +165,7 @@ export class DiscreteTrainer implements Trainable {
     step: number,
     part: number,
   ): { inputs: Record<string, TensorData>; times: number[] } {
-    const { data, tokenizer, nullShare = 0.1, unsaidShare = 0.1, loss } = this.options;
-    const { condition } = this.options.model;
+    const { data, loss } = this.options;
     const seed = this.options.seed ?? 0;
     const B = batch.size;
     const draws = (name: string): Float64Array => uniformStream(seed, `${name}.${step}.${part}`, B);
@@ -160,8 +177,7 @@ export class DiscreteTrainer implements Trainable {
     );
     const inputs: Record<string, TensorData> = {
       x0,
-      words: tokenizer.encodeBatch(batch.captions, { length: condition.text.length }).ids,
-      isNull: Float32Array.from(draws("null"), (u) => (u < nullShare ? 1 : 0)),
+      ...conditionRows(this.reader, this.#conditions(batch, draws)),
       times: Int32Array.from(times),
       coeffs: coefficientTable(
         this.schedule,
@@ -173,14 +189,29 @@ export class DiscreteTrainer implements Trainable {
       }),
       key: keyTable(seed, part * B, step, B),
     };
-    for (const [name, count] of Object.entries(condition.attributes ?? {})) {
-      const unsaid = draws(`unsaid.${name}`);
-      const values = data.attributes[name]!;
-      inputs[`attribute.${name}`] = Int32Array.from(batch.indices, (picture, i) =>
-        unsaid[i]! < unsaidShare ? count : values[picture]!,
-      );
-    }
     return { inputs, times };
+  }
+
+  /** What each sample of a batch is told. */
+  #conditions(batch: Batch, draws: (name: string) => Float64Array): SampleCondition[] {
+    const { data, model, nullShare = 0.1, unsaidShare = 0.1 } = this.options;
+    const isUnsaid = model.condition.kind === "text" ? unsaidShare : 0;
+    const nulls = draws("null");
+    const columns = Object.entries(this.reader.counts).map(([name, count]) => {
+      const unsaid = draws(`unsaid.${name}`);
+      const { values } = data.attributes[name]!;
+      return [
+        name,
+        Array.from(batch.indices, (picture, i) =>
+          unsaid[i]! < isUnsaid ? count : values[picture]!,
+        ),
+      ] as const;
+    });
+    return batch.captions.map((caption, i) => ({
+      caption,
+      attributes: Object.fromEntries(columns.map(([name, values]) => [name, values[i]!])),
+      isNull: nulls[i]! < nullShare,
+    }));
   }
 
   async save(path: string, done: number): Promise<void> {
@@ -208,7 +239,7 @@ export class DiscreteTrainer implements Trainable {
   weights(): Map<string, Float32Array> {
     const { buffers } = this.trainStep;
     return new Map(
-      this.model.parameters.map(({ name }) => [
+      this.options.model.parameters.map(({ name }) => [
         name,
         (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
       ]),
@@ -220,56 +251,54 @@ export class DiscreteTrainer implements Trainable {
   }
 }
 
-function inputSpecs(
-  { model: { condition }, batchSize: B }: DiscreteTrainerOptions,
-  N: number,
-): TrainStepInputs {
-  const attributes = Object.keys(condition.attributes ?? {}).map(
-    (name): [string, TrainStepInputs[string]] => [
-      `attribute.${name}`,
-      { shape: [B], dtype: "i32" },
-    ],
-  );
+/** Number of values of each attribute that the model reads. Throws "data" for one that the data set has not. */
+function countsOf({ condition }: TokenModel, data: TokenisedDataset): Record<string, number> {
+  if (condition.kind === "none") return {};
+  const wanted =
+    condition.kind === "text"
+      ? { ...condition.attributes }
+      : { [classAttribute]: data.attributes[classAttribute]?.names.length ?? 0 };
+  for (const [name, count] of Object.entries(wanted)) {
+    const found = data.attributes[name];
+    if (found && found.values.every((value) => value >= 0 && value < count)) continue;
+    throw new DiffusionError(
+      "data",
+      `train: expected a ${name} from 0 to ${count - 1} of every picture of ${data.images.name}, got ${found ? "others" : "none"}`,
+    );
+  }
+  return wanted;
+}
+
+/** Inputs and loss of a step on batches of B token grids. */
+export function discreteStepOptions(
+  model: TokenModel,
+  B: number,
+): Pick<TrainStepOptions, "inputs" | "loss"> {
+  const { codes, grid: [h, w] } = model.transformer.config; // prettier-ignore
   return {
-    x0: { shape: [B, N], dtype: "i32" },
-    words: { shape: [B, condition.text.length], dtype: "i32" },
-    isNull: { shape: [B] },
-    times: { shape: [B], dtype: "i32" },
-    coeffs: { shape: [B, coefficientNames.length] },
-    weights: { shape: [B, lossWeightNames.length] },
-    key: { shape: [B, 4], dtype: "i32" },
-    ...Object.fromEntries(attributes),
+    inputs: {
+      x0: { shape: [B, h * w], dtype: "i32" },
+      ...model.conditionInputs(B),
+      times: { shape: [B], dtype: "i32" },
+      coeffs: { shape: [B, coefficientNames.length] },
+      weights: { shape: [B, lossWeightNames.length] },
+      key: { shape: [B, 4], dtype: "i32" },
+    },
+    loss: (_, batch) => tokenLoss(model, codes, batch),
   };
 }
 
-type TrainStepInputs = Parameters<typeof TrainStep.create>[0]["inputs"];
-
 /** Condition, corruption, prediction and loss of one batch. */
-function textToTokenLoss(
-  model: TextToToken,
-  codes: number,
-  batch: Record<string, Tensor>,
-): LossTerms {
-  const { x0, words, isNull, times, coeffs, weights, key } = batch as Record<
-    "x0" | "words" | "isNull" | "times" | "coeffs" | "weights" | "key",
+function tokenLoss(model: TokenModel, codes: number, batch: Record<string, Tensor>): LossTerms {
+  const { x0, times, coeffs, weights, key } = batch as Record<
+    "x0" | "times" | "coeffs" | "weights" | "key",
     Tensor
   >;
   const [B, N] = x0.shape as [number, number];
-  const attributes = Object.fromEntries(
-    Object.keys(model.conditioner.config.attributes ?? {}).map((name) => [
-      name,
-      batch[`attribute.${name}`]!,
-    ]),
-  );
-  const condition = model.conditioner.forward({ words, attributes, isNull });
+  const condition = model.encode(batch);
   const uniform = randomUniform(key, { shape: [B, N, 2], purpose: noisePurpose });
   const xt = maskReplaceForward(x0, coeffs, uniform, { codes });
-  const logits = model.transformer.forward({
-    tokens: xt,
-    times,
-    condition: condition.tokens,
-    conditionMask: condition.mask,
-  });
+  const logits = model.transformer.forward({ tokens: xt, times, ...condition });
   const { loss, klPerSample } = discreteLoss({ logits, x0, xt, weights, coeffs });
   return { loss, outputs: { kl: klPerSample, nll: klPerSample.mean() } };
 }

@@ -1,6 +1,7 @@
 // A training step as one graph: loss, gradients, clipping, AdamW, averages. Parameters and optimiser state are state
 // buffers that the program updates in place.
 import { gradients } from "../autodiff/differentiate.js";
+import { rematerialise } from "../autodiff/rematerialise.js";
 import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import type { ParamSpec } from "../ir/param.js";
@@ -46,6 +47,8 @@ export interface TrainStepOptions {
   /** State beyond the parameters that the loss reads and updates. */
   extraState?: Record<string, { shape: Shape; dtype?: DType }>;
   optimiser?: OptimiserOptions;
+  /** Computes cheap values again for the gradients instead of keeping them: less memory, same results. Default false. */
+  rematerialise?: boolean;
   isa?: string;
 }
 
@@ -177,7 +180,8 @@ export class TrainStep {
         ? [fusedStepGraph(options)]
         : [accumulateGraph(options, batches), applyGraph(options)];
     for (const graph of graphs) {
-      const program = await compile(graph, options.isa === undefined ? {} : { isa: options.isa });
+      const planned = options.rematerialise ? rematerialise(graph) : graph;
+      const program = await compile(planned, options.isa === undefined ? {} : { isa: options.isa });
       step.#programs.push(program);
       step.#sessions.push(await program.bind(bound));
     }

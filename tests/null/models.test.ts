@@ -7,47 +7,20 @@ import { gradients } from "../../lib/autodiff/differentiate.js";
 import type { Graph } from "../../lib/ir/graph.js";
 import type { ParamSpec } from "../../lib/ir/param.js";
 import { verify } from "../../lib/ir/verify.js";
+import { patchDiscriminator } from "../../lib/models/patch-discriminator.js";
 import { textToToken } from "../../lib/models/text-to-token.js";
 import { vqTransformer, type VqTransformerConfig } from "../../lib/models/vq-transformer.js";
-import { vqgan, type VqganConfig } from "../../lib/models/vqgan.js";
-import { l1Loss, l2Loss } from "../../lib/processes/adversarial.js";
-import { discreteLoss, lossWeightNames } from "../../lib/processes/discrete-loss.js";
-import { coefficientNames } from "../../lib/processes/schedules.js";
+import { vqgan } from "../../lib/models/vqgan.js";
+import { ParamScope } from "../../lib/nn/module.js";
 import { compile } from "../../lib/runtime/program.js";
-import { maskReplaceForward, randomUniform } from "../../lib/trace/functions.js";
 import { trace, type Trace } from "../../lib/trace/trace.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
-import type { TokenizerRecipe, VqDiffusionRecipe } from "../../lib/trainers/recipe.js";
+import { discriminatorStepOptions, generatorStepOptions } from "../../lib/trainers/autoencoder.js";
+import { discreteStepOptions } from "../../lib/trainers/discrete.js";
+import type { TokenizerRecipe } from "../../lib/trainers/tokenizer-recipe.js";
 import { fusedStepGraph } from "../../lib/trainers/train-step.js";
-
-const f16: VqganConfig = {
-  resolution: 256,
-  channels: 128,
-  multipliers: [1, 1, 2, 2, 4],
-  residualBlocks: 2,
-  attentionResolutions: [16],
-  latentChannels: 256,
-  quantizer: { codes: 1024, width: 256 },
-};
-
-const small: VqTransformerConfig = {
-  codes: 2887,
-  grid: [32, 32],
-  width: 192,
-  layers: 18,
-  heads: 16,
-  mlp: "conv",
-  mlpRatio: 2,
-  condition: { kind: "text", width: 512 },
-};
-
-const onGrid16 = {
-  grid: [16, 16],
-  positions: [32, 32],
-  heads: 16,
-  width: 512,
-  mlp: "conv",
-} as const;
+import type { VqDiffusionRecipe } from "../../lib/trainers/vq-diffusion-recipe.js";
+import { transformers, vqgans } from "../models/published.js";
 
 /** Bytes the plan may take over what is live at once. */
 const slack = 1.3;
@@ -78,7 +51,7 @@ const ids = (t: Trace, name: string, shape: number[]): Tensor =>
   t.input(name, { shape, dtype: "i32" });
 
 describe("VQGAN f16-1024 at 256 x 256", () => {
-  const model = vqgan(f16);
+  const model = vqgan(vqgans["f16-1024"]);
   const encode = (t: Trace): Tensor => model.tokenize(image(t));
   const decode = (t: Trace): Tensor => model.detokenize(ids(t, "tokens", [1, 256]));
   const below = (...prefixes: string[]): ParamSpec[] =>
@@ -97,10 +70,10 @@ describe("VQGAN f16-1024 at 256 x 256", () => {
 
 describe("VQ-Diffusion transformers", () => {
   const models: [string, VqTransformerConfig][] = [
-    ["S, text", small],
-    ["ImageNet, class", { ...onGrid16, codes: 974, layers: 24, condition: { kind: "class", classes: 1000 } }],
-    ["FFHQ, unconditional", { ...onGrid16, codes: 1024, layers: 20 }],
-  ]; // prettier-ignore
+    ["S, text", transformers.S],
+    ["ImageNet, class", transformers.ImageNet],
+    ["FFHQ, unconditional", transformers.FFHQ],
+  ];
 
   const forward = (config: VqTransformerConfig) => {
     const model = vqTransformer(config);
@@ -132,59 +105,32 @@ describe("training steps of the recipes", () => {
   const codec = recipe<TokenizerRecipe>("emoji-tokenizer");
 
   it("emoji-tokenizer", async () => {
-    const { batchSize: B, l1 = 1, l2 = 0, optimiser, model: config } = codec;
-    const model = vqgan(config);
-    const graph = fusedStepGraph({
-      inputs: { images: { shape: [B, config.resolution, config.resolution, 3] } },
-      loss: (_, { images }) => {
-        const latents = model.encode(images!);
-        const { quantised, indices, loss } = model.quantizer.quantise(latents);
-        const output = model.decode(quantised);
-        const reconstruction = l1Loss(images!, output).mul(l1).add(l2Loss(images!, output).mul(l2));
-        return {
-          loss: reconstruction.add(loss),
-          updates: model.quantizer.updates(latents, indices),
-        };
-      },
-      parameters: model.parameters,
-      ...(optimiser && { optimiser }),
-    });
-    await expectGoodPlan(graph);
+    const model = vqgan(codec.model);
+    await expectGoodPlan(fusedStepGraph(generatorStepOptions(model, codec)));
+  }, 60_000);
+
+  it("emoji-tokenizer with a discriminator", async () => {
+    const settings = { ...codec, adversarial: { start: 0 } };
+    const model = vqgan(codec.model);
+    const critic = patchDiscriminator({}, new ParamScope("discriminator"));
+    await expectGoodPlan(fusedStepGraph(generatorStepOptions(model, settings, { critic })));
+    await expectGoodPlan(fusedStepGraph(discriminatorStepOptions(model, critic, settings)));
   }, 60_000);
 
   it("emoji-vq-diffusion", async () => {
-    const {
-      batchSize: B,
-      text,
-      transformer,
-      process,
-      optimiser,
-    } = recipe<VqDiffusionRecipe>("emoji-vq-diffusion");
+    const { batchSize, text, transformer, process, optimiser } =
+      recipe<VqDiffusionRecipe>("emoji-vq-diffusion");
     const side = codec.model.resolution / vqgan(codec.model).stride;
     const { codes } = codec.model.quantizer;
-    const N = side * side;
     const model = textToToken({
-      condition: { text: { ...text, vocabulary: 2000, padToken: 0 }, attributes: { style: 4, category: 10 } },
-      transformer: { ...transformer, codes, grid: [side, side], timesteps: process.timesteps ?? 100, condition: { kind: "text", width: text.width } },
+      condition: { text: { ...text!, vocabulary: 2000, padToken: 0 }, attributes: { style: 4, category: 10 } },
+      transformer: { ...transformer, codes, grid: [side, side], timesteps: process.timesteps ?? 100, condition: { kind: "text", width: text!.width } },
     }); // prettier-ignore
-    const i32 = (shape: number[]) => ({ shape, dtype: "i32" as const });
     const graph = fusedStepGraph({
-      inputs: {
-        x0: i32([B, N]), words: i32([B, text.length]), isNull: { shape: [B] }, times: i32([B]),
-        style: i32([B]), category: i32([B]), key: i32([B, 4]),
-        coeffs: { shape: [B, coefficientNames.length] }, weights: { shape: [B, lossWeightNames.length] },
-      },
-      loss: (_, batch) => {
-        const { x0, words, isNull, times, style, category, key, coeffs, weights } = batch as Record<string, Tensor> & typeof batch;
-        const condition = model.conditioner.forward({ words: words!, isNull: isNull!, attributes: { style: style!, category: category! } });
-        const uniform = randomUniform(key!, { shape: [B, N, 2], purpose: 1 });
-        const xt = maskReplaceForward(x0!, coeffs!, uniform, { codes });
-        const logits = model.transformer.forward({ tokens: xt, times: times!, condition: condition.tokens, conditionMask: condition.mask });
-        return { loss: discreteLoss({ logits, x0: x0!, xt, weights: weights!, coeffs: coeffs! }).loss };
-      },
+      ...discreteStepOptions(model, batchSize),
       parameters: model.parameters,
       ...(optimiser && { optimiser }),
-    }); // prettier-ignore
+    });
     await expectGoodPlan(graph);
   }, 60_000);
 });

@@ -6,7 +6,8 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DiffusionError } from "../../lib/errors.js";
 import { loadTokenizerRun } from "../../lib/pipelines/tokenizer-run.js";
-import { loadPipeline, type VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
+import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
+import { loadPipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
 import { readRecipe } from "../../lib/trainers/recipe.js";
 import { tinyPipeline } from "./tiny.js";
 

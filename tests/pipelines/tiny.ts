@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { initialValues } from "../../lib/nn/init.js";
 import { textToToken, type TextToTokenConfig } from "../../lib/models/text-to-token.js";
 import { vqgan, type VqganConfig } from "../../lib/models/vqgan.js";
-import { saveVqDiffusion, type VqDiffusionSettings } from "../../lib/pipelines/vq-diffusion.js";
+import { saveVqDiffusion } from "../../lib/pipelines/vq-diffusion-folder.js";
+import type { VqDiffusionSettings } from "../../lib/pipelines/vq-diffusion-settings.js";
 import { TextTokenizer } from "../../lib/text/tokenizer.js";
 import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
 
@@ -54,12 +55,14 @@ export async function tinyPipeline(): Promise<string> {
     },
   }; // prettier-ignore
   const codec = vqgan(tinyCodec);
+  const model = textToToken(config);
   const folder = await mkdtemp(join(tmpdir(), "smalti-tiny-"));
   await saveVqDiffusion(folder, {
     name: "tiny",
     settings: tinySettings,
     codec: { config: tinyCodec, weights: initialValues([...codec.parameters, ...codec.states], 3) },
-    model: { config, weights: initialValues(textToToken(config).parameters, 4) },
+    model,
+    weights: initialValues(model.parameters, 4),
     tokenizer,
   });
   return folder;

@@ -3,11 +3,8 @@ import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeImage, readPngMetadata } from "../../lib/image/image-io.js";
-import {
-  loadPipeline,
-  savePipeline,
-  type VqDiffusionPipeline,
-} from "../../lib/pipelines/vq-diffusion.js";
+import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
+import { loadPipeline, savePipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
 import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { tinyPipeline } from "./tiny.js";
 

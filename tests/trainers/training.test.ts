@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryDataset } from "../../lib/data/dataset.js";
 import { openSafetensors } from "../../lib/checkpoint/safetensors.js";
+import { textToToken } from "../../lib/models/text-to-token.js";
 import { TextTokenizer } from "../../lib/text/tokenizer.js";
 import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
 import {
@@ -138,18 +139,18 @@ describe("mask-and-replace", () => {
   const tokenizer = new TextTokenizer(trainWordVocabulary(["a red block", "a blue block"]));
   const create = () =>
     DiscreteTrainer.create({
-      model: {
+      model: textToToken({
         condition: {
           text: { vocabulary: tokenizer.vocabularySize, length: 6, width: 16, layers: 1, heads: 2 },
           attributes: { style: 2 },
         },
         transformer: { codes: 10, grid: [4, 4], width: 24, layers: 1, heads: 2, timesteps: 20, condition: { kind: "text", width: 16 } },
-      },
+      }),
       process: { timesteps: 20 },
       data: {
         images: pictures,
         tokens: Int32Array.from({ length: 8 * 16 }, (_, i) => (Math.floor(i / 16) + i) % 10),
-        attributes: { style: Int32Array.from({ length: 8 }, (_, i) => i % 2) },
+        attributes: { style: { names: ["a", "b"], values: Int32Array.from({ length: 8 }, (_, i) => i % 2) } },
       },
       tokenizer,
       batchSize: 4,

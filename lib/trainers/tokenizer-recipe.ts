@@ -1,0 +1,85 @@
+// Recipe of a tokenizer: the VQGAN and the terms of its loss.
+import type { LoaderOptions } from "../data/loader.js";
+import { DiffusionError } from "../errors.js";
+import {
+  checkFields,
+  flag,
+  limits,
+  object,
+  oneOf,
+  optional,
+  whole,
+  type Rule,
+  type Rules,
+} from "../models/check-config.js";
+import { patchDiscriminator } from "../models/patch-discriminator.js";
+import { vqgan, type VqganConfig } from "../models/vqgan.js";
+import { discriminatorLosses } from "../processes/adversarial.js";
+import type { AdversarialOptions } from "./autoencoder.js";
+import { splitFrozen } from "./freeze.js";
+import { checkRecipeFields, probability, weight, type RecipeFields } from "./recipe-fields.js";
+
+export interface TokenizerRecipe extends RecipeFields {
+  kind: "tokenizer";
+  model: VqganConfig;
+  l1?: number;
+  l2?: number;
+  codebookWeight?: number;
+  restartEvery?: number;
+  augment?: LoaderOptions["augment"];
+  tokenMix?: number;
+  /** The game against a discriminator; off by default. */
+  adversarial?: AdversarialOptions;
+}
+
+const rules: Readonly<Record<Exclude<keyof TokenizerRecipe, keyof RecipeFields | "kind">, Rule>> = {
+  model: object,
+  l1: optional(weight),
+  l2: optional(weight),
+  codebookWeight: optional(weight),
+  restartEvery: optional(whole(0, 1e9)),
+  augment: optional(object),
+  tokenMix: optional(probability),
+  adversarial: optional(object),
+};
+
+const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, limits.side)) };
+
+const adversarialRules: Readonly<Record<keyof AdversarialOptions, Rule>> = {
+  start: whole(0, 1e9),
+  weight: optional(weight),
+  loss: optional(oneOf(...Object.keys(discriminatorLosses))),
+  discriminator: optional(object),
+};
+
+/** The game; every stride-2 layer of the discriminator must leave pixels for the last two layers. */
+function checkAdversarial(where: string, options: AdversarialOptions, model: VqganConfig): void {
+  checkFields(where, options, adversarialRules);
+  const { layers = 3, imageChannels = 3 } = patchDiscriminator(options.discriminator).config;
+  const wanted = model.imageChannels ?? 3;
+  if (imageChannels !== wanted)
+    throw new DiffusionError(
+      "option",
+      `${where}: expected discriminator.imageChannels ${wanted} as the pictures have, got ${imageChannels}`,
+    );
+  if (model.resolution < 3 * 2 ** layers)
+    throw new DiffusionError(
+      "option",
+      `${where}: expected pictures of at least ${3 * 2 ** layers} pixels for ${layers} layers, got ${model.resolution}; set discriminator.layers`,
+    );
+}
+
+/** Checks a recipe by building, without weights, what it describes. Throws "option". */
+export function checkTokenizerRecipe(path: string, value: object): void {
+  checkRecipeFields(path, value, rules);
+  const recipe = value as TokenizerRecipe;
+  checkFields(`${path}: augment`, recipe.augment ?? {}, augmentRules);
+  splitFrozen(vqgan(recipe.model), recipe.freeze ?? []);
+  if (recipe.tokenMix && recipe.batchSize < 2)
+    throw new DiffusionError(
+      "option",
+      `${path}: expected a batchSize of at least 2 with tokenMix, got ${recipe.batchSize}`,
+    );
+  if (recipe.adversarial)
+    checkAdversarial(`${path}: adversarial`, recipe.adversarial, recipe.model);
+}
