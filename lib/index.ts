@@ -22,6 +22,7 @@ export {
 export type { ByteImage, FloatImage, Image } from "./image/image-io.js";
 export { contactSheet, sideBySide } from "./image/grid.js";
 export { TextTokenizer } from "./text/tokenizer.js";
+export { ClipTokenizer } from "./text/clip-tokenizer.js";
 export { trainWordVocabulary, trainBpeVocabulary } from "./text/vocabulary.js";
 
 // Models, processes, samplers.

@@ -28,6 +28,8 @@ export interface GoldenCase {
   io: ReadonlyMap<string, IoEntry>;
   /** State dict with the foreign names and layouts. */
   weights: ReadonlyMap<string, Values>;
+  /** Other files of the case by the name that it gives them, such as a vocabulary. */
+  texts: ReadonlyMap<string, string>;
 }
 
 /** Small case header, before any tensor is read. */
@@ -41,6 +43,7 @@ interface CaseFile {
   kind: string;
   config: Config;
   tolerance: { rtol: number };
+  files?: Record<string, string>;
   io: Record<
     string,
     { role: string; dtype: string; shape: number[]; atol?: number; compare?: string }
@@ -90,9 +93,23 @@ export async function listCases(folder: string): Promise<CaseHeader[]> {
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+/** What a case lists besides its tensors. */
+async function readTexts(
+  folder: string,
+  files: Readonly<Record<string, string>>,
+): Promise<Map<string, string>> {
+  const others = Object.entries(files).filter(([, file]) => !file.endsWith(".safetensors"));
+  const texts = others.map(async ([name, file]): Promise<[string, string]> => [
+    name,
+    await readFile(join(folder, file), "utf8"),
+  ]);
+  return new Map(await Promise.all(texts));
+}
+
 /** Reads everything of a case. */
 export async function readCase({ name, folder }: CaseHeader): Promise<GoldenCase> {
-  const { kind, config, tolerance, io } = await caseFile(folder);
+  const { kind, config, tolerance, io, files = {} } = await caseFile(folder);
+  const texts = await readTexts(folder, files);
   const tensors = await readTensors(join(folder, "io.safetensors"));
   const hasWeights = (await readdir(folder)).includes("weights.safetensors");
   const weights = hasWeights
@@ -104,7 +121,7 @@ export async function readCase({ name, folder }: CaseHeader): Promise<GoldenCase
       throw new DiffusionError("data", `parity: expected tensor ${key} in case ${name}, got none`);
     return [key, { ...values, role, atol }];
   });
-  return { name, kind, config, rtol: tolerance.rtol, io: new Map(entries), weights };
+  return { name, kind, config, rtol: tolerance.rtol, io: new Map(entries), weights, texts };
 }
 
 /** A value of io by name. */

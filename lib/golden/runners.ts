@@ -2,8 +2,11 @@
 import { admModelRunners } from "./adm-models.js";
 import { admProcessRunners } from "./adm-process.js";
 import { clipRunners } from "./clip.js";
+import { clipTokenizerRunners } from "./clip-tokenizer.js";
 import { diffuseVaeModelRunners } from "./diffusevae-models.js";
 import { ditRunners } from "./dit.js";
+import { diffusersModelRunners } from "./diffusers-models.js";
+import { diffusersSamplingRunners } from "./diffusers-sampling.js";
 import type { GoldenRunner } from "./evaluate.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
 import { ldmUnetRunners } from "./ldm-unet.js";
@@ -26,11 +29,14 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...tamingLpipsRunners,
   ...ldmFirstStageRunners,
   ...ldmUnetRunners,
+  ...diffusersModelRunners,
+  ...diffusersSamplingRunners,
   ...vqdMathRunners,
   ...vqdModelRunners,
   ...vqdSamplingRunners,
   ...ditRunners,
   ...clipRunners,
+  ...clipTokenizerRunners,
   ...admModelRunners,
   ...admProcessRunners,
   ...diffuseVaeModelRunners,
