@@ -121,9 +121,7 @@ function checkConfig(config: LatentDiffusionUnetConfig): void {
   }
   if (!transformer) return checkAdmTrunk(where, pixelHeads(config));
   checkFields(`${where}: transformer`, transformer, transformerRules);
-  // a transformer's heads need not divide the width
-  const { headChannels: _, ...rest } = config;
-  checkAdmTrunk(where, { ...rest, heads: 1, upHeads: 1 });
+  checkAdmTrunk(where, { ...config, headChannels: 1 }); // a transformer's heads need not divide the width
   const narrowest = Math.min(...admWidths(config));
   if ((headChannels ?? heads) > narrowest) {
     throw new DiffusionError(

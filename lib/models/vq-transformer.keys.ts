@@ -41,58 +41,51 @@ export const microsoftVqTransformerKeys: KeyMap = {
   rules,
 };
 
-/** huggingface/diffusers Transformer2DModel with discrete input (v0.11). */
-export const diffusersVqTransformerKeys: KeyMap = {
+const block = "^transformer_blocks\\.(\\d+)\\.";
+
+/** Weight and bias of a linear layer. */
+const linearRules = (from: string, to: string): KeyRule[] => [
+  { from: new RegExp(`${block}${from}\\.weight$`), to: `blocks.$1.${to}.weight`, layout: "linear" },
+  { from: new RegExp(`${block}${from}\\.bias$`), to: `blocks.$1.${to}.bias` },
+];
+
+const attentionRules = (from: string, to: string): KeyRule[] => [
+  ...(["query", "key", "value"] as const).flatMap((name) =>
+    linearRules(`${from}\\.to_${name[0]}`, `${to}.${name}`),
+  ),
+  ...linearRules(`${from}\\.to_out\\.0`, `${to}.proj`),
+];
+
+/** Norms with a table of timesteps, or plain. */
+const normRules = (from: string, to: string): KeyRule[] => [
+  ...linearRules(`${from}\\.linear`, `${to}.linear`),
+  { from: new RegExp(`${block}${from}\\.(.*)$`), to: `blocks.$1.${to}.$2` },
+];
+
+const diffusersRules = (blockRules: readonly KeyRule[]): KeyMap => ({
   drop: [/\.attn2\.mask$/],
   rules: [
     { from: /^latent_image_embedding\.(.*)$/, to: "content_emb.$1" },
-    {
-      from: /^transformer_blocks\.(\d+)\.norm1\.linear\.weight$/,
-      to: "blocks.$1.ln1.linear.weight",
-      layout: "linear",
-    },
-    {
-      from: /^transformer_blocks\.(\d+)\.norm2\.linear\.weight$/,
-      to: "blocks.$1.ln1_1.linear.weight",
-      layout: "linear",
-    },
-    { from: /^transformer_blocks\.(\d+)\.norm1\.(.*)$/, to: "blocks.$1.ln1.$2" },
-    { from: /^transformer_blocks\.(\d+)\.norm2\.(.*)$/, to: "blocks.$1.ln1_1.$2" },
-    { from: /^transformer_blocks\.(\d+)\.norm3\.(.*)$/, to: "blocks.$1.ln2.$2" },
-    ...(["query", "key", "value"] as const).flatMap((name): KeyRule[] => [
-      {
-        from: new RegExp(`^transformer_blocks\\.(\\d+)\\.(attn[12])\\.to_${name[0]}\\.weight$`),
-        to: `blocks.$1.$2.${name}.weight`,
-        layout: "linear",
-      },
-      {
-        from: new RegExp(`^transformer_blocks\\.(\\d+)\\.(attn[12])\\.to_${name[0]}\\.bias$`),
-        to: `blocks.$1.$2.${name}.bias`,
-      },
-    ]),
-    {
-      from: /^transformer_blocks\.(\d+)\.(attn[12])\.to_out\.0\.weight$/,
-      to: "blocks.$1.$2.proj.weight",
-      layout: "linear",
-    },
-    {
-      from: /^transformer_blocks\.(\d+)\.(attn[12])\.to_out\.0\.bias$/,
-      to: "blocks.$1.$2.proj.bias",
-    },
-    {
-      from: /^transformer_blocks\.(\d+)\.ff\.net\.0\.proj\.weight$/,
-      to: "blocks.$1.mlp.0.weight",
-      layout: "linear",
-    },
-    { from: /^transformer_blocks\.(\d+)\.ff\.net\.0\.proj\.bias$/, to: "blocks.$1.mlp.0.bias" },
-    {
-      from: /^transformer_blocks\.(\d+)\.ff\.net\.2\.weight$/,
-      to: "blocks.$1.mlp.2.weight",
-      layout: "linear",
-    },
-    { from: /^transformer_blocks\.(\d+)\.ff\.net\.2\.bias$/, to: "blocks.$1.mlp.2.bias" },
+    ...blockRules,
+    ...normRules("norm3", "ln2"),
+    ...linearRules("ff\\.net\\.0\\.proj", "mlp.0"),
+    ...linearRules("ff\\.net\\.2", "mlp.2"),
     { from: /^norm_out\.(.*)$/, to: "to_logits.0.$1" },
     { from: /^out\.weight$/, to: "to_logits.1.weight", layout: "linear" },
     { from: /^out\.bias$/, to: "to_logits.1.bias" },
   ],
-};
+});
+
+/** huggingface/diffusers Transformer2DModel with discrete input (v0.11) and a text condition. */
+export const diffusersVqTransformerKeys: KeyMap = diffusersRules([
+  ...normRules("norm1", "ln1"),
+  ...normRules("norm2", "ln1_1"),
+  ...attentionRules("attn1", "attn1"),
+  ...attentionRules("attn2", "attn2"),
+]);
+
+/** The same without a condition. */
+export const diffusersUnconditionalVqTransformerKeys: KeyMap = diffusersRules([
+  ...normRules("norm1", "ln1"),
+  ...attentionRules("attn1", "attn"),
+]);

@@ -4,6 +4,7 @@
 // arXiv:2111.14822, section 4.2.
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
+import { geglu } from "../nn/activation.js";
 import { adaptiveNorm } from "../nn/adaln.js";
 import type { AdaptiveNorm, AdaptiveNormKind } from "../nn/adaln.js";
 import { attention } from "../nn/attention.js";
@@ -19,6 +20,7 @@ import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import {
   checkFields,
+  flag,
   limits,
   listOf,
   object,
@@ -54,15 +56,25 @@ export interface VqTransformerConfig {
   mlpRatio?: number;
   /** "conv": two 3x3 convolutions on the token grid. Default "linear". */
   mlp?: "linear" | "conv";
-  /** Default "quickGelu" (GELU2 of the reference). */
-  activation?: "quickGelu" | "gelu";
+  /**
+   * Default "quickGelu" (GELU2 of the reference). "geglu" has a first layer twice as wide, whose second half gates the
+   * first; not with convolutions.
+   */
+  activation?: "quickGelu" | "gelu" | "geglu";
+  /** Biases of query, key and value; default true. */
+  projectionBias?: boolean;
   /** Length of the diffusion chain; default 100. */
   timesteps?: number;
   /** Norm that the timestep modulates; default "layer". */
   timeNorm?: AdaptiveNormKind;
-  /** A learned table in each norm, or sinusoids of t / timesteps * 4000. Default "learned". */
-  timeFeatures?: "learned" | "sinusoid";
+  /**
+   * A learned table in each norm, or sinusoids of t / timesteps * 4000; "none": plain norms, the timestep is not seen.
+   * Default "learned".
+   */
+  timeFeatures?: "learned" | "sinusoid" | "none";
   condition?: VqTransformerCondition;
+  /** The first attention of a text model also attends to the condition, not to the tokens; default false. */
+  onlyCrossAttention?: boolean;
 }
 
 export interface VqTransformerInput {
@@ -99,11 +111,13 @@ export const transformerRules: Readonly<Record<keyof VqTransformerConfig, Rule>>
   heads: whole(1, limits.width),
   mlpRatio: optional(real(1 / 64, 64)),
   mlp: optional(oneOf("linear", "conv")),
-  activation: optional(oneOf("quickGelu", "gelu")),
+  activation: optional(oneOf("quickGelu", "gelu", "geglu")),
+  projectionBias: optional(flag),
   timesteps: optional(whole(1, limits.timesteps)),
   timeNorm: optional(normKind),
-  timeFeatures: optional(oneOf("learned", "sinusoid")),
+  timeFeatures: optional(oneOf("learned", "sinusoid", "none")),
   condition: optional(object),
+  onlyCrossAttention: optional(flag),
 };
 
 const conditionRules: Readonly<Record<VqTransformerCondition["kind"], Rules>> = {
@@ -119,7 +133,7 @@ const weights = { weightInit: normal(0.02), biasInit: zeros };
 /** Largest position of the sinusoidal time features. */
 const kTimeScale = 4000;
 
-const activations = { quickGelu, gelu } as const;
+const activations = { quickGelu, gelu, geglu } as const;
 
 type Block = (x: Tensor, input: VqTransformerInput, timeFeatures: Tensor | undefined) => Tensor;
 
@@ -127,12 +141,13 @@ function mlp(scope: ParamScope, config: VqTransformerConfig): Layer {
   const { width, mlpRatio = 4, mlp: kind = "linear", activation = "quickGelu", grid } = config;
   const act = activations[activation];
   const hidden = width * mlpRatio;
+  const up = activation === "geglu" ? 2 * hidden : hidden;
   const record = (x: Tensor, y: Tensor): Tensor => {
     x.trace.record(scope.path, y);
     return y;
   };
   if (kind === "linear") {
-    const first = linear(scope.child(0), { in: width, out: hidden, ...weights });
+    const first = linear(scope.child(0), { in: width, out: up, ...weights });
     const second = linear(scope.child(2), { in: hidden, out: width, ...weights });
     return (x) => record(x, second(act(first(x))));
   }
@@ -147,26 +162,39 @@ function mlp(scope: ParamScope, config: VqTransformerConfig): Layer {
 
 const timeNorm = (scope: ParamScope, config: VqTransformerConfig): AdaptiveNorm => {
   const { width, timesteps = 100, timeNorm: norm = "layer", timeFeatures = "learned" } = config;
+  if (timeFeatures === "none") {
+    const plain = layerNorm(scope, { width });
+    return (x) => plain(x);
+  }
   const features = timeFeatures === "learned" ? "learned" : "given";
   return adaptiveNorm(scope, { width, count: timesteps, norm, features });
 };
 
-/** x += SelfAttn(AdaLN(x, t)); x += CrossAttn(AdaLN(x, t), text); x += MLP(LN(x)). */
-function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidth: number): Block {
-  const { width, heads } = config;
-  const norm1 = timeNorm(scope.child("ln1"), config);
-  const mixSelf = attention(scope.child("attn1"), { width, heads, ...weights });
-  const norm2 = timeNorm(scope.child("ln1_1"), config);
-  const mixText = attention(scope.child("attn2"), {
-    width,
-    heads,
-    contextWidth: conditionWidth,
+const attentionOf = (scope: ParamScope, config: VqTransformerConfig, contextWidth = config.width) =>
+  attention(scope, {
+    width: config.width,
+    heads: config.heads,
+    contextWidth,
+    projectionBias: config.projectionBias ?? true,
     ...weights,
   });
+
+/** x += SelfAttn(AdaLN(x, t)); x += CrossAttn(AdaLN(x, t), text); x += MLP(LN(x)). */
+function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidth: number): Block {
+  const { width, onlyCrossAttention = false } = config;
+  const norm1 = timeNorm(scope.child("ln1"), config);
+  const mixFirst = attentionOf(
+    scope.child("attn1"),
+    config,
+    onlyCrossAttention ? conditionWidth : width,
+  );
+  const norm2 = timeNorm(scope.child("ln1_1"), config);
+  const mixText = attentionOf(scope.child("attn2"), config, conditionWidth);
   const norm3 = layerNorm(scope.child("ln2"), { width });
   const project = mlp(scope.child("mlp"), config);
   return (x, { times, condition, conditionMask }, features) => {
-    let h = x.add(mixSelf(norm1(x, times, features)));
+    const first = norm1(x, times, features);
+    let h = x.add(onlyCrossAttention ? mixFirst(first, condition, conditionMask) : mixFirst(first));
     h = h.add(mixText(norm2(h, times, features), condition, conditionMask));
     return h.add(project(norm3(h)));
   };
@@ -174,9 +202,9 @@ function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidt
 
 /** x += SelfAttn(AdaLN(x, t)); x += MLP(AdaLN(x, class)), or of LN(x) without a condition. */
 function plainBlock(scope: ParamScope, config: VqTransformerConfig): Block {
-  const { width, heads, condition } = config;
+  const { width, condition } = config;
   const norm1 = timeNorm(scope.child("ln1"), config);
-  const mix = attention(scope.child("attn"), { width, heads, ...weights });
+  const mix = attentionOf(scope.child("attn"), config);
   const place = scope.child("ln2");
   const classNorm =
     condition?.kind === "class"
@@ -246,6 +274,24 @@ function checkConfig(config: VqTransformerConfig): void {
     throw new DiffusionError(
       "option",
       `vqTransformer: expected a whole width * mlpRatio, and an even width from 4 for sinusoids, got width ${width} and mlpRatio ${mlpRatio}`,
+    );
+  }
+  if (config.activation === "geglu" && config.mlp === "conv") {
+    throw new DiffusionError(
+      "option",
+      'vqTransformer: expected mlp "linear" for activation "geglu", got "conv"',
+    );
+  }
+  if (config.timeFeatures === "none" && config.timeNorm === "instance") {
+    throw new DiffusionError(
+      "option",
+      'vqTransformer: expected timeNorm "layer" for timeFeatures "none", got "instance"',
+    );
+  }
+  if (config.onlyCrossAttention && condition?.kind !== "text") {
+    throw new DiffusionError(
+      "option",
+      `vqTransformer: expected a text condition for onlyCrossAttention, got ${condition?.kind ?? "none"}`,
     );
   }
   if (width % heads !== 0) {

@@ -108,7 +108,8 @@ function splitMask(logP: Tensor): { real: Tensor; mask: Tensor } {
   };
 }
 
-const appendMask = (real: Tensor, value: number): Tensor => {
+/** The mask class behind the real ones. */
+export const appendMask = (real: Tensor, value: number): Tensor => {
   const [B, N] = real.shape as [number, number, number];
   return concat([real, real.trace.constant(value).broadcastTo([B, N, 1])], 2);
 };
@@ -134,11 +135,15 @@ export const predictStart = (logits: Tensor): Tensor =>
 
 /**
  * Gu et al. 2021, eq. 5 and 11: log p(x_s | x_t) = log sum_{x0} q(x_s | x_t, x0) p(x0 | x_t), for
- * log p(x0) (B, N, K+1) and tokens x_t (B, N). The steps and the clamp to [-70, 0] are those of
- * q_posterior in microsoft/VQ-Diffusion; with the coefficients of any pair s < t it is the strided
- * posterior as well.
+ * log p(x0) (B, N, K+1) and tokens x_t (B, N). The steps are those of q_posterior in
+ * microsoft/VQ-Diffusion; with the coefficients of any pair s < t it is the strided posterior as
+ * well. huggingface/diffusers stops here.
  */
-export function posterior(logX0: Tensor, xt: Tensor, { step, now, to }: LogCoefficients): Tensor {
+export function unclampedPosterior(
+  logX0: Tensor,
+  xt: Tensor,
+  { step, now, to }: LogCoefficients,
+): Tensor {
   const [B, N, classes] = logX0.shape as [number, number, number];
   const logXt = logOneHot(xt, classes);
   const isMasked = equal(xt, classes - 1).reshape([B, N, 1]);
@@ -151,8 +156,12 @@ export function posterior(logX0: Tensor, xt: Tensor, { step, now, to }: LogCoeff
   );
   const ratio = appendMask(splitMask(logX0).real.sub(likelihood), kLogZero);
   const total = logSumExp(ratio, -1, true);
-  return transition(ratio.sub(total), to).add(stepLikelihood).add(total).clamp(kLogFloor, 0);
+  return transition(ratio.sub(total), to).add(stepLikelihood).add(total);
 }
+
+/** The posterior clamped to [-70, 0], as in microsoft/VQ-Diffusion. */
+export const posterior = (logX0: Tensor, xt: Tensor, levels: LogCoefficients): Tensor =>
+  unclampedPosterior(logX0, xt, levels).clamp(kLogFloor, 0);
 
 /**
  * Keeps, in each row, the most probable classes while the mass before them is below `rate`; the
