@@ -46,7 +46,7 @@ import type { Tensor } from "../trace/tensor.js";
 import { admUnetConfig, maybe } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
-import { caseNoise, runContinuous } from "./continuous-run.js";
+import { caseNoise, runChain } from "./sampled-chain.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
@@ -410,7 +410,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   const fixed = config.sigma_small === true ? "fixedSmall" : "fixedLarge";
   const variance: VarianceName = config.learn_sigma ? "learnedRange" : fixed;
   const sampler = config.method === "ddim" ? ddim({ eta: config.eta }) : ddpm({ variance });
-  const states = await runContinuous(evaluate, {
+  const states = await runChain(evaluate, {
     plan: sampler.plan(chainLevels(samplingChain(config))),
     parameterisation: predictions[config.predict_xstart ? "x0" : "eps"],
     start: ioValues(golden, "x_T"),
