@@ -8,6 +8,7 @@ import { ditRunners } from "./dit.js";
 import { diffusersModelRunners } from "./diffusers-models.js";
 import { diffusersSamplingRunners } from "./diffusers-sampling.js";
 import type { GoldenRunner } from "./evaluate.js";
+import { kdiffRunners } from "./kdiff.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
 import { ldmUnetRunners } from "./ldm-unet.js";
 import { tamingRunners } from "./taming.js";
@@ -39,5 +40,6 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...clipTokenizerRunners,
   ...admModelRunners,
   ...admProcessRunners,
+  ...kdiffRunners,
   ...diffuseVaeModelRunners,
 };

@@ -76,18 +76,6 @@ export const sigmaLevel = (sigma: number): Level => ({ time: sigma, a: 1, b: 0, 
 /** Every level of the variance-exploding form. */
 export const sigmaLine: LevelLine = { ofRatio: sigmaLevel, ofTime: sigmaLevel };
 
-/** Weights of the squared error of the normalised target, by crowsonkb/k-diffusion layers.py. */
-export const denoiserWeights = {
-  /** arXiv:2206.00364, table 1, once the target is normalised. */
-  karras: () => 1,
-  /** 4 snr / (snr + 1)^2 up to the factor 4: Crowson et al. 2024, arXiv:2401.11605, section 3. */
-  "soft-min-snr": (sigma: number, sigmaData: number) =>
-    (sigma * sigmaData) ** 2 / (sigma ** 2 + sigmaData ** 2) ** 2,
-  snr: (sigma: number, sigmaData: number) => sigmaData ** 2 / (sigma ** 2 + sigmaData ** 2),
-} as const;
-
-export type DenoiserWeight = keyof typeof denoiserWeights;
-
 /** Levels of a network trained on T discrete timesteps, as sigma = sqrt((1 - abar) / abar). */
 export class DiscreteSigmas {
   /** Rising with the timestep. */
