@@ -1,0 +1,63 @@
+// What the null tests share: graphs of a model alone and with its gradients, compiled and planned without weights.
+import { expect } from "vitest";
+import { gradients } from "../../lib/autodiff/differentiate.js";
+import type { Graph } from "../../lib/ir/graph.js";
+import type { ParamSpec } from "../../lib/ir/param.js";
+import { verify } from "../../lib/ir/verify.js";
+import type { UnetInput } from "../../lib/models/unet-input.js";
+import { compile } from "../../lib/runtime/program.js";
+import type { Tensor } from "../../lib/trace/tensor.js";
+import { trace } from "../../lib/trace/trace.js";
+import type { Trace } from "../../lib/trace/trace.js";
+
+/** Bytes the plan may take over what is live at once. */
+const slack = 1.3;
+
+/** Verifies, compiles and plans; nothing is executed. Returns multiply-adds by the plan's count of operations. */
+export async function expectGoodPlan(graph: Graph): Promise<{ multiplyAdds: number }> {
+  verify(graph);
+  using program = await compile(graph);
+  const { arenaBytes, lowerBoundBytes, flops } = program.plan();
+  expect(flops).toBeGreaterThan(0);
+  expect(lowerBoundBytes).toBeGreaterThan(0);
+  expect(arenaBytes / lowerBoundBytes).toBeLessThanOrEqual(slack);
+  return { multiplyAdds: flops / 2 };
+}
+
+type Forward = (t: Trace) => Tensor;
+
+export const forwardOnly = (forward: Forward): Graph => trace((t) => t.output("y", forward(t)));
+
+/** The output, and the gradients of the mean of its squares by every parameter. */
+export const withGradients = (parameters: readonly ParamSpec[], forward: Forward): Graph =>
+  trace((t) => {
+    const loss = forward(t).square().mean();
+    const wanted = parameters.map((spec) => t.parameter(spec));
+    gradients(loss, wanted).forEach((grad, i) => t.output(`d.${parameters[i]!.name}`, grad));
+    t.output("loss", loss);
+  });
+
+/** Rows of a table of configurations. */
+export const entriesOf = <Config>(configs: Readonly<Record<string, Config>>): [string, Config][] =>
+  Object.entries(configs);
+
+interface Unet {
+  forward(input: UnetInput): Tensor;
+}
+
+/** Calls a U-Net with one picture of `side`, and with what its configuration needs beside it. */
+export const unetInput =
+  (
+    model: Unet,
+    side: number,
+    { classes, lowResSide }: { classes?: number; lowResSide?: number },
+  ): Forward =>
+  (t) =>
+    model.forward({
+      x: t.input("x", { shape: [1, side, side, 3] }),
+      times: t.input("times", { shape: [1] }),
+      ...(classes !== undefined && { labels: t.input("labels", { shape: [1], dtype: "i32" }) }),
+      ...(lowResSide !== undefined && {
+        lowRes: t.input("lowRes", { shape: [1, lowResSide, lowResSide, 3] }),
+      }),
+    });
