@@ -20,6 +20,13 @@ export interface TensorInfo {
   offset: number;
 }
 
+/** A configuration of the original. */
+export interface FoundConfig {
+  /** File, or place in the checkpoint. */
+  where: string;
+  value: Readonly<Record<string, unknown>>;
+}
+
 /** A tensor and where its values are. */
 export interface PlacedTensor {
   info: TensorInfo;
@@ -37,7 +44,7 @@ export interface CheckpointParts {
   /** What was chosen or left out, for people. */
   notes?: readonly string[];
   /** Configurations that were found inside or beside the file, outermost first. */
-  configs?: readonly Readonly<Record<string, unknown>>[];
+  configs?: readonly FoundConfig[];
   close(): Promise<void>;
 }
 
@@ -66,7 +73,7 @@ export class Checkpoint implements Disposable {
   /** In the order of the file. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly notes: readonly string[];
-  readonly configs: readonly Readonly<Record<string, unknown>>[];
+  readonly configs: readonly FoundConfig[];
   readonly #placed: ReadonlyMap<string, PlacedTensor>;
   readonly #close: () => Promise<void>;
   #isClosed = false;
@@ -82,6 +89,13 @@ export class Checkpoint implements Disposable {
     this.tensors = new Map([...tensors].map(([name, { info }]) => [name, info]));
     this.#placed = tensors;
     this.#close = close;
+  }
+
+  /** The same open checkpoint with other notes and configurations; closing either closes both. */
+  with(parts: Pick<CheckpointParts, "notes" | "configs">): Checkpoint {
+    const { path, format, metadata } = this;
+    const close = (): Promise<void> => this.close();
+    return new Checkpoint(path, { format, metadata, tensors: this.#placed, close, ...parts });
   }
 
   get names(): string[] {
