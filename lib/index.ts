@@ -43,6 +43,24 @@ export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
 export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";
 export { textToToken, type TextToTokenConfig } from "./models/text-to-token.js";
 export { transformerAlone, type TokenModel } from "./models/token-model.js";
+export { admUnet, type AdmUnet, type AdmUnetConfig } from "./models/adm-unet.js";
+export { admSuperResolution } from "./models/adm-super-resolution.js";
+export {
+  admEncoderUnet,
+  type AdmEncoderUnet,
+  type AdmEncoderUnetConfig,
+} from "./models/adm-encoder-unet.js";
+export { admClassifierConfigs, admUnetConfigs, admUpsamplerConfigs } from "./models/adm-configs.js";
+export { ddpmUnet, type DdpmUnet, type DdpmUnetConfig } from "./models/ddpm-unet.js";
+export { ddpmUnetConfigs } from "./models/ddpm-configs.js";
+export { diffuseVae, type DiffuseVae, type DiffuseVaeConfig } from "./models/diffusevae-vae.js";
+export {
+  diffuseVaeUnet,
+  type DiffuseVaeUnet,
+  type DiffuseVaeUnetConfig,
+} from "./models/diffusevae-unet.js";
+export { diffuseVaeConfigs, diffuseVaeUnetConfigs } from "./models/diffusevae-configs.js";
+export type { UnetInput } from "./models/unet-input.js";
 export { patchDiscriminator, type PatchDiscriminatorConfig } from "./models/patch-discriminator.js";
 export { maskReplaceSchedule, pairCoefficients, coefficientTable } from "./processes/schedules.js";
 export {
