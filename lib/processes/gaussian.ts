@@ -138,16 +138,11 @@ export interface ChainLevelsOptions {
   formulation?: Formulation;
   /** Number of levels from the low end, for truncated chains; default all. */
   count?: number;
-  /**
-   * Where the chain ends: "clean" data (default), or another level, such as timestep 0 of the
-   * original chain in the published DDIM of latent diffusion.
-   */
-  end?: "clean" | Level;
 }
 
 /** All levels of a chain, noisiest first, and clean data. */
 export function chainLevels(chain: GaussianChain, options: ChainLevelsOptions = {}): Level[] {
-  const { formulation = 1, count = chain.timesteps, end = "clean" } = options;
+  const { formulation = 1, count = chain.timesteps } = options;
   if (!Number.isInteger(count) || count < 1 || count > chain.timesteps) {
     throw new DiffusionError(
       "option",
@@ -157,5 +152,5 @@ export function chainLevels(chain: GaussianChain, options: ChainLevelsOptions = 
   const noisy = Array.from({ length: count }, (_, i) =>
     chainLevel(chain, i, formulation),
   ).reverse();
-  return [...noisy, end === "clean" ? cleanLevel : end];
+  return [...noisy, cleanLevel];
 }
