@@ -29,6 +29,8 @@ import { loadWeights } from "./weights.js";
 
 /** Log-probabilities are not below this after truncation. */
 const kLogFloor = -70;
+/** The most probable class is kept even at rate 0. */
+const kSmallestRate = 1e-30;
 /** What the cases write for -infinity. */
 const kWrittenInfinity = -1e30;
 

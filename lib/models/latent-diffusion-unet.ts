@@ -7,6 +7,7 @@ import { linear } from "../nn/linear.js";
 import type { Layer } from "../nn/linear.js";
 import { ParamScope } from "../nn/module.js";
 import { groupNorm } from "../nn/norm.js";
+import { qkvAttention } from "../nn/qkv-attention.js";
 import { spatialTransformer } from "../nn/spatial-transformer.js";
 import type { Tensor } from "../trace/tensor.js";
 import { admStride, admTrunk, admTrunkRules, admWidths, checkAdmTrunk } from "./adm-trunk.js";
@@ -104,10 +105,37 @@ const transformerAttention =
     return (x, { context, contextMask }) => mix(x, context, contextMask);
   };
 
-/** Heads of plain attention: without `legacyHeads`, the number that heads of a whole width give. */
-function pixelHeads(config: LatentDiffusionUnetConfig): LatentDiffusionUnetConfig {
-  const { heads = 1, legacyHeads = true } = config;
-  return legacyHeads ? config : { ...config, upHeads: heads };
+/** Without `legacyHeads`, attention over pixels has as many heads as fit of the width that `heads` of them would have. */
+const pixelHeads = ({ heads = 1 }: LatentDiffusionUnetConfig, width: number): number =>
+  width / Math.floor(width / heads);
+
+const pixelAttention =
+  (config: LatentDiffusionUnetConfig): AdmAttention =>
+  (scope, channels) => {
+    const { groups = 32, attentionOrder: order = "heads-first" } = config;
+    const heads = pixelHeads(config, channels);
+    const mix = qkvAttention(scope, { channels, heads, groups, order });
+    return (x) => mix(x);
+  };
+
+/** Undefined: the trunk's own attention. */
+function attentionOf(config: LatentDiffusionUnetConfig): AdmAttention | undefined {
+  const { transformer, headChannels, legacyHeads = true } = config;
+  if (transformer) return transformerAttention(config, transformer);
+  return legacyHeads || headChannels !== undefined ? undefined : pixelAttention(config);
+}
+
+function checkPixelHeads(config: LatentDiffusionUnetConfig): void {
+  const widths = admWidths(config);
+  const attended = widths.filter(
+    (_, level) => config.attentionFactors.includes(2 ** level) || level === widths.length - 1,
+  );
+  const unfit = attended.find((width) => !Number.isInteger(pixelHeads(config, width)));
+  if (unfit === undefined) return;
+  throw new DiffusionError(
+    "option",
+    `${where}: expected heads of a width that divides ${unfit} channels, got ${config.heads ?? 1} heads`,
+  );
 }
 
 function checkConfig(config: LatentDiffusionUnetConfig): void {
@@ -119,9 +147,10 @@ function checkConfig(config: LatentDiffusionUnetConfig): void {
       `${where}: expected 1 as the first multiplier, got ${multipliers[0]}`,
     );
   }
-  if (!transformer) return checkAdmTrunk(where, pixelHeads(config));
-  checkFields(`${where}: transformer`, transformer, transformerRules);
-  checkAdmTrunk(where, { ...config, headChannels: 1 }); // a transformer's heads need not divide the width
+  const own = attentionOf(config);
+  // heads of its own attention are checked here: they need not divide the width
+  checkAdmTrunk(where, own ? { ...config, headChannels: 1 } : config);
+  if (!own) return;
   const narrowest = Math.min(...admWidths(config));
   if ((headChannels ?? heads) > narrowest) {
     throw new DiffusionError(
@@ -129,6 +158,8 @@ function checkConfig(config: LatentDiffusionUnetConfig): void {
       `${where}: expected at most ${narrowest} ${headChannels === undefined ? "heads" : "headChannels"}, got ${headChannels ?? heads}`,
     );
   }
+  if (transformer) checkFields(`${where}: transformer`, transformer, transformerRules);
+  else checkPixelHeads(config);
 }
 
 /** Norm without activation and a 1x1 convolution to the logits of codes. */
@@ -160,13 +191,11 @@ export function latentDiffusionUnet(
   scope: ParamScope = new ParamScope(),
 ): LatentDiffusionUnet {
   checkConfig(config);
-  const { inChannels: channels, outChannels, classes, transformer, codes, groups = 32 } = config;
+  const { inChannels: channels, outChannels, classes, codes, groups = 32 } = config;
   const stride = admStride(config);
   const time = admEmbedding(scope, config);
   const label = classes === undefined ? undefined : admClassEmbedding(scope, config, classes);
-  const trunk = transformer
-    ? admTrunk(scope, config, channels, transformerAttention(config, transformer))
-    : admTrunk(scope, pixelHeads(config), channels);
+  const trunk = admTrunk(scope, config, channels, attentionOf(config));
   const head =
     codes === undefined
       ? admHead(scope.child("out"), groups, trunk.width, outChannels)
