@@ -38,13 +38,13 @@ export {
   clipTextConfigs,
   type ClipTextEncoderConfig,
 } from "./models/clip-text-encoder.js";
+export { fit, fitConfigs, type Fit, type FitConfig } from "./models/fit.js";
 export { sit, sitConfigs, type SitConfig } from "./models/sit.js";
 export { conditioner, type ConditionerConfig } from "./models/conditioner.js";
 export { textEncoder, type TextEncoderConfig } from "./models/text-encoder.js";
 export { textToToken, type TextToTokenConfig } from "./models/text-to-token.js";
 export { transformerAlone, type TokenModel } from "./models/token-model.js";
 export { admUnet, type AdmUnet, type AdmUnetConfig } from "./models/adm-unet.js";
-export { admSuperResolution } from "./models/adm-super-resolution.js";
 export {
   admEncoderUnet,
   type AdmEncoderUnet,

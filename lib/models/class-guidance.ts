@@ -4,8 +4,29 @@ import { DiffusionError, formatShape } from "../errors.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 
+/** What a class-conditional network reads. */
+export interface ClassInput {
+  /** (B, H, W, channels). */
+  x: Tensor;
+  /** (B), f32 or i32, in the convention of the network: DiT 0 … 999, SiT and FiT 0 (noise) … 1 (data). */
+  times: Tensor;
+  /** i32 (B); index `classes` is the null class. */
+  labels: Tensor;
+  /** f32 (B): 1 replaces the label by the null class; default keeps all. */
+  isNull?: Tensor;
+}
+
 /** One number for all, or a tensor (B) with one for each sample. */
 export type GuidanceScale = number | Tensor;
+
+export interface GuidanceOptions {
+  scale: GuidanceScale;
+  /**
+   * How many channels are guided. The references guide the first 3 of 4, and their published figures
+   * come from that; "all" guides every channel of the prediction. Default 3.
+   */
+  channels?: number | "all";
+}
 
 /**
  * u + s (c - u) of the first `channels` channels, in both halves of (2 B, H, W, C); the other
@@ -28,4 +49,28 @@ export function guideHalves(output: Tensor, scale: GuidanceScale, channels: numb
   const both = concat([mixed, mixed], 0);
   if (guided === C) return both;
   return concat([both, output.slice([0, 0, 0, guided], [rows, H, W, C - guided])], 3);
+}
+
+export interface GuidedNetwork {
+  forward: (input: ClassInput) => Tensor;
+  classes: number;
+  /** Channels of the prediction, which come first in the output. */
+  channels: number;
+}
+
+/** The guided output (B, ...) of a network, from one pass over twice the batch. */
+export function guidedPass(
+  { forward, classes, channels }: GuidedNetwork,
+  { x, times, labels }: Omit<ClassInput, "isNull">,
+  { scale, channels: guided = 3 }: GuidanceOptions,
+): Tensor {
+  const twice = (rows: Tensor): Tensor => concat([rows, rows], 0);
+  const B = x.shape[0]!;
+  const none = x.trace.constant(classes, [B], "i32");
+  const both = forward({ x: twice(x), times: twice(times), labels: concat([labels, none], 0) });
+  const mixed = guideHalves(both, scale, guided === "all" ? channels : guided);
+  return mixed.slice(
+    mixed.shape.map(() => 0),
+    [B, ...mixed.shape.slice(1)],
+  );
 }

@@ -18,12 +18,12 @@ import { ParamScope } from "../nn/module.js";
 import { fromPatches, patchEmbedding } from "../nn/patches.js";
 import { gridSinusoids } from "../nn/positions.js";
 import { timestepEmbedding } from "../nn/timestep.js";
-import { concat, geluTanh } from "../trace/functions.js";
+import { geluTanh } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { checkFields, flag, limits, listOf, oneOf, optional, real, whole } from "./check-config.js";
 import type { Rule } from "./check-config.js";
-import { guideHalves } from "./class-guidance.js";
-import type { GuidanceScale } from "./class-guidance.js";
+import { guidedPass } from "./class-guidance.js";
+import type { ClassInput, GuidanceOptions } from "./class-guidance.js";
 
 export interface DitConfig {
   /** Height and width of the input, divisible by `patch`. */
@@ -48,25 +48,7 @@ export interface DitConfig {
   sigma?: "learned" | "discarded" | "none";
 }
 
-export interface DitInput {
-  /** (B, H, W, channels). */
-  x: Tensor;
-  /** (B), f32 or i32, in the convention of the network: DiT 0 … 999, SiT 0 (noise) … 1 (data). */
-  times: Tensor;
-  /** i32 (B); index `classes` is the null class. */
-  labels: Tensor;
-  /** f32 (B): 1 replaces the label by the null class; default keeps all. */
-  isNull?: Tensor;
-}
-
-export interface GuidanceOptions {
-  scale: GuidanceScale;
-  /**
-   * How many channels are guided. The reference guides the first 3 of 4, and its published figures
-   * come from that; "all" guides every channel of the prediction. Default 3.
-   */
-  channels?: number | "all";
-}
+export type DitInput = ClassInput;
 
 export interface Dit {
   readonly config: DitConfig;
@@ -126,9 +108,6 @@ function checkInput({ size, channels = 4 }: DitConfig, { x, times, labels }: Dit
   }
 }
 
-/** Rows, then the same rows again. */
-const twice = (x: Tensor): Tensor => concat([x, x], 0);
-
 function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: DitConfig): AdaLnZeroBlock<void> {
   const attend = fusedAttention(scope.child("attn"), { width, heads });
   return adaLnZeroBlock(scope, {
@@ -180,13 +159,9 @@ export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Di
     config,
     parameters: scope.specs(),
     forward,
-    guided({ x, times, labels }, { scale, channels: guided = 3 }) {
+    guided(input, options) {
       needNullClass();
-      const B = x.shape[0]!;
-      const none = x.trace.constant(classes, [B], "i32");
-      const both = forward({ x: twice(x), times: twice(times), labels: concat([labels, none], 0) });
-      const mixed = guideHalves(both, scale, guided === "all" ? channels : guided);
-      return mixed.slice([0, 0, 0, 0], [B, ...mixed.shape.slice(1)]);
+      return guidedPass({ forward, classes, channels }, input, options);
     },
   };
 }

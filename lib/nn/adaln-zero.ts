@@ -43,8 +43,8 @@ function modulated(scope: ParamScope, x: Tensor, shift: Tensor, scale: Tensor): 
 const everyToken = (gate: Tensor): Tensor => gate.reshape([gate.shape[0]!, 1, gate.shape[1]!]);
 
 export interface AdaLnZeroParts<Call> {
-  /** (B, width) -> (B, 6 width), on which the block's vectors are cut. */
-  modulation: Layer;
+  /** (B, width) -> (B, 6 width), from which the block's vectors are cut. */
+  modulation: (condition: Tensor, call: Call) => Tensor;
   attention: (x: Tensor, call: Call) => Tensor;
   mlp: Layer;
 }
@@ -56,7 +56,7 @@ export type AdaLnZeroBlock<Call> = (x: Tensor, condition: Tensor, call: Call) =>
 export const adaLnZeroBlock =
   <Call>(scope: ParamScope, parts: AdaLnZeroParts<Call>): AdaLnZeroBlock<Call> =>
   (x, condition, call) => {
-    const vectors = split(parts.modulation(condition), blockVectors, 1);
+    const vectors = split(parts.modulation(condition, call), blockVectors, 1);
     const [shift1, scale1, gate1, shift2, scale2, gate2] = vectors as [
       Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
     ]; // prettier-ignore
