@@ -80,7 +80,8 @@ const stepProbabilities = (t: number, logX0: Tensor, x: Tensors): Tensor =>
     : unclampedPosterior(appendMask(logX0, kLogFloor), x["xt"]!, logCoefficients(x["levels"]!));
 
 /** VQDiffusionPipeline.truncate and the clamp behind it. */
-const truncated = (logX0: Tensor, rate: number): Tensor => truncate(logX0, rate).maximum(kLogFloor);
+const truncated = (logX0: Tensor, rate: number): Tensor =>
+  truncate(logX0, Math.max(rate, kSmallestRate)).maximum(kLogFloor);
 
 function testedStep(t: number, rates: readonly number[], x: Tensors): Tensors {
   const logX0 = channelsLast(x["logX0"]!);
