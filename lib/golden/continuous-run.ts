@@ -16,6 +16,8 @@ import { channelsFirst, channelsLast } from "./layouts.js";
 /** Noise for a step, before or after the network; asked for where the plan adds some. */
 export type GivenNoise = (step: number, place: "before" | "after") => Values;
 
+type NamedValues = Readonly<Record<string, Values>>;
+
 export interface PlanRun {
   plan: ContinuousPlan;
   parameterisation: Parameterisation;
@@ -25,8 +27,8 @@ export interface PlanRun {
   noise: GivenNoise;
   /** Paired images. */
   pair?: Values;
-  /** Further inputs, by name. */
-  inputs?: Readonly<Record<string, Values>>;
+  /** Further inputs by name, fixed or by evaluation. */
+  inputs?: NamedValues | ((evaluation: Evaluation) => NamedValues);
   parameters?: ReadonlyMap<string, Values>;
   /** How the step reads the network. */
   step?: Pick<ContinuousStepOptions, "clamp" | "epsilon" | "variance">;
@@ -118,7 +120,7 @@ export async function* runPlan(evaluate: Evaluate, run: PlanRun): AsyncGenerator
         ...(isStochastic(plan) && layout.before && { noiseBefore: early }),
       };
       const results = await evaluate((t, x) => tracedStep(t, x, run), {
-        inputs: { ...inputs, ...given },
+        inputs: { ...(typeof inputs === "function" ? inputs(evaluation) : inputs), ...given },
         ...(parameters && { parameters }),
       });
       const read = readState(slots[0]!, evaluation, early);

@@ -4,6 +4,7 @@ import { admProcessRunners } from "./adm-process.js";
 import { clipRunners } from "./clip.js";
 import { clipTokenizerRunners } from "./clip-tokenizer.js";
 import { diffuseVaeModelRunners } from "./diffusevae-models.js";
+import { diffuseVaeProcessRunners } from "./diffusevae-process.js";
 import { ditRunners } from "./dit.js";
 import { diffusersModelRunners } from "./diffusers-models.js";
 import { diffusersSamplingRunners } from "./diffusers-sampling.js";
@@ -11,6 +12,9 @@ import type { GoldenRunner } from "./evaluate.js";
 import { kdiffRunners } from "./kdiff.js";
 import { ldmFirstStageRunners } from "./ldm-first-stage.js";
 import { ldmUnetRunners } from "./ldm-unet.js";
+import { ldmSamplingRunners } from "./ldm-sampling.js";
+import { sitIntegrateRunners } from "./sit-integrate.js";
+import { sitTransportRunners } from "./sit-transport.js";
 import { tamingRunners } from "./taming.js";
 import { tamingAdversaryRunners } from "./taming-adversary.js";
 import { tamingGumbelRunners } from "./taming-gumbel.js";
@@ -30,6 +34,7 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...tamingLpipsRunners,
   ...ldmFirstStageRunners,
   ...ldmUnetRunners,
+  ...ldmSamplingRunners,
   ...diffusersModelRunners,
   ...diffusersSamplingRunners,
   ...vqdMathRunners,
@@ -41,5 +46,8 @@ export const runners: Readonly<Record<string, GoldenRunner>> = {
   ...admModelRunners,
   ...admProcessRunners,
   ...kdiffRunners,
+  ...sitTransportRunners,
+  ...sitIntegrateRunners,
   ...diffuseVaeModelRunners,
+  ...diffuseVaeProcessRunners,
 };

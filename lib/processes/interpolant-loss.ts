@@ -1,39 +1,13 @@
-// Training of an interpolant: which times are drawn, the regression loss of each prediction and its
-// weights. Source: Ma et al. 2024 (SiT), arXiv:2401.08740, section 2 and appendix A; times, names and
-// constants of willisma/SiT transport/transport.py. Our time runs from data (0) to noise (1).
+// Training of an interpolant: the regression loss of each prediction and its weights. Source: Ma et al.
+// 2024 (SiT), arXiv:2401.08740, section 2 and appendix A; weights of willisma/SiT
+// transport/transport.py.
 import type { Tensor } from "../trace/tensor.js";
 import { forwardVariance } from "./interpolant.js";
-import type { PathLevel, PathName } from "./interpolant.js";
-
-/** What is regressed. */
-export type TransportPrediction = "velocity" | "score" | "eps";
+import type { PathLevel } from "./interpolant.js";
+import type { TransportPrediction } from "./path-range.js";
 
 /** "none": 1; "velocity": (g / c)^2; "likelihood": g / c^2; no effect on a velocity. */
 export type TransportWeight = "none" | "velocity" | "likelihood";
-
-/** Times that are used, `low` nearest to data. */
-export interface TimeRange {
-  low: number;
-  high: number;
-}
-
-/** How far training and sampling stay away from singular ends, unless told otherwise. */
-export function defaultEpsilons(
-  path: PathName,
-  prediction: TransportPrediction,
-): { train: number; sample: number } {
-  if (path === "vp") return { train: 1e-5, sample: 1e-3 };
-  return prediction === "velocity" ? { train: 0, sample: 0 } : { train: 1e-3, sample: 1e-3 };
-}
-
-/**
- * Times without the singular ends. VP has one at data; linear and GVP at both ends unless a velocity
- * is predicted.
- */
-export function timeRange(path: PathName, prediction: TransportPrediction, eps: number): TimeRange {
-  if (path === "vp") return { low: eps, high: 1 };
-  return prediction === "velocity" ? { low: 0, high: 1 } : { low: eps, high: 1 - eps };
-}
 
 /** Names of the columns of the table that `transportLoss` reads, one row a sample. */
 export const transportColumns = ["a", "c", "aRate", "cRate", "weight"] as const;
@@ -80,6 +54,10 @@ export function transportCoefficients(table: Tensor, rank: number): TransportCol
 export const interpolate = (x0: Tensor, noise: Tensor, c: TransportColumns): Tensor =>
   x0.mul(c.a).add(noise.mul(c.c));
 
+/** What a velocity is trained on: a' x0 + c' noise. */
+export const pathVelocity = (x0: Tensor, noise: Tensor, c: TransportColumns): Tensor =>
+  x0.mul(c.aRate).add(noise.mul(c.cRate));
+
 /** Squared residual of each prediction; arXiv:2401.08740, eq. 5 and 9. */
 const residuals: Readonly<
   Record<
@@ -87,7 +65,7 @@ const residuals: Readonly<
     (predicted: Tensor, x0: Tensor, noise: Tensor, c: TransportColumns) => Tensor
   >
 > = {
-  velocity: (v, x0, noise, c) => v.sub(x0.mul(c.aRate).add(noise.mul(c.cRate))),
+  velocity: (v, x0, noise, c) => v.sub(pathVelocity(x0, noise, c)),
   eps: (eps, _, noise) => eps.sub(noise),
   score: (score, _, noise, c) => score.mul(c.c).add(noise),
 };
