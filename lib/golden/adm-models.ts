@@ -2,7 +2,6 @@
 // networks.
 import { admEncoderUnet } from "../models/adm-encoder-unet.js";
 import type { AdmEncoderUnetConfig, EncoderPool } from "../models/adm-encoder-unet.js";
-import { admSuperResolution } from "../models/adm-super-resolution.js";
 import type { AdmTrunkConfig } from "../models/adm-trunk.js";
 import { admUnet } from "../models/adm-unet.js";
 import type { AdmUnetConfig } from "../models/adm-unet.js";
@@ -108,8 +107,8 @@ function encoderConfig(c: Config): AdmEncoderUnetConfig {
 }
 
 const unet: GoldenRunner = async (golden, evaluate) => {
-  const build = golden.kind === "adm_superres" ? admSuperResolution : admUnet;
-  const model = build(admUnetConfig(golden.kind, golden.config));
+  const config = admUnetConfig(golden.kind, golden.config);
+  const model = admUnet({ ...config, superResolution: golden.kind === "adm_superres" });
   return unetResults(golden, evaluate, { model, keys: admUnetKeys, output: "output" });
 };
 

@@ -106,6 +106,7 @@ const upsampler = {
   channels: 192,
   multipliers: levels[256],
   classes: kImageNetClasses,
+  superResolution: true,
 } as const;
 
 /** Upsamplers of ImageNet by the sides they map between. */

@@ -1,6 +1,8 @@
 // ADM U-Net: a denoiser on pixels with attention, conditioned on time and class. Topology and
 // parameter names of openai/guided-diffusion guided_diffusion/unet.py; improved-diffusion has the
-// same network with fewer options. Source: Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.
+// same network with fewer options. Its upsamplers (SuperResModel) see a low-resolution image beside the
+// noisy one. Sources: Dhariwal and Nichol 2021, arXiv:2105.05233, section 3; Nichol and Dhariwal 2021,
+// arXiv:2102.09672.
 import type { ParamSpec } from "../ir/param.js";
 import { conv2d } from "../nn/conv.js";
 import { embedding } from "../nn/embedding.js";
@@ -9,6 +11,7 @@ import type { Layer } from "../nn/linear.js";
 import { ParamScope } from "../nn/module.js";
 import { groupNorm } from "../nn/norm.js";
 import { timeEmbedding } from "../nn/time-embedding.js";
+import { concat, resize } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import {
   admEmbeddingWidth,
@@ -18,7 +21,7 @@ import {
   checkAdmTrunk,
 } from "./adm-trunk.js";
 import type { AdmTrunkConfig } from "./adm-trunk.js";
-import { checkFields, limits, optional, whole } from "./check-config.js";
+import { checkFields, flag, limits, optional, whole } from "./check-config.js";
 import type { Rule } from "./check-config.js";
 import { checkUnetInput } from "./unet-input.js";
 import type { UnetInput } from "./unet-input.js";
@@ -32,6 +35,11 @@ export interface AdmUnetConfig extends AdmTrunkConfig {
   outChannels?: number;
   /** Number of classes; default none. */
   classes?: number;
+  /**
+   * An upsampler: `lowRes`, resized bilinearly (half-pixel centres, no antialiasing), is joined to x,
+   * so that the first convolution sees twice the image's channels. Default false.
+   */
+  superResolution?: boolean;
 }
 
 export interface AdmUnet {
@@ -49,6 +57,7 @@ export const admUnetRules: Readonly<Record<keyof AdmUnetConfig, Rule>> = {
   imageChannels: optional(whole(1, limits.width)),
   outChannels: optional(whole(1, limits.width)),
   classes: optional(whole(1, limits.width)),
+  superResolution: optional(flag),
 };
 
 /** (times (B), labels (B)) -> (B, 4 C): sinusoids and a small network, plus a row for the class. */
@@ -81,37 +90,30 @@ export function admHead(scope: ParamScope, groups: number, from: number, to: num
   return (x) => conv(norm(x));
 }
 
-/**
- * The network with `inChannels` at its first convolution: the image's, or more when something is
- * joined to it. It does not check the configuration.
- */
-export function admNetwork(scope: ParamScope, config: AdmUnetConfig, inChannels: number) {
-  const { imageChannels = 3, outChannels = imageChannels, classes, groups = 32 } = config;
-  const time = admEmbedding(scope, config);
-  const label = classes === undefined ? undefined : admClassEmbedding(scope, config, classes);
-  const trunk = admTrunk(scope, config, inChannels);
-  const head = admHead(scope.child("out"), groups, trunk.width, outChannels);
-  return (image: Tensor, { times, labels, dropoutKey }: UnetInput): Tensor => {
-    const base = time(times);
-    const all = label && labels ? base.add(label(labels)) : base;
-    return head(trunk.run(image, { embedding: all, dropoutKey }));
-  };
-}
-
 /** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
 export function admUnet(config: AdmUnetConfig, scope: ParamScope = new ParamScope()): AdmUnet {
-  checkFields("admUnet", config, admUnetRules);
-  checkAdmTrunk("admUnet", config);
-  const { imageChannels: channels = 3, classes } = config;
+  const where = "admUnet";
+  checkFields(where, config, admUnetRules);
+  checkAdmTrunk(where, config);
+  const { imageChannels = 3, outChannels = imageChannels, classes, groups = 32 } = config;
+  const conditional = config.superResolution ?? false;
   const stride = admStride(config);
-  const network = admNetwork(scope, config, channels);
+  const time = admEmbedding(scope, config);
+  const label = classes === undefined ? undefined : admClassEmbedding(scope, config, classes);
+  const trunk = admTrunk(scope, config, (conditional ? 2 : 1) * imageChannels);
+  const head = admHead(scope.child("out"), groups, trunk.width, outChannels);
   return {
     config,
     stride,
     parameters: scope.specs(),
     forward(input) {
-      checkUnetInput({ where: "admUnet", channels, stride, classes }, input);
-      return network(input.x, input);
+      checkUnetInput({ where, channels: imageChannels, stride, classes, conditional }, input);
+      const { x, times, labels, lowRes, dropoutKey } = input;
+      const size = x.shape.slice(1, 3) as [number, number];
+      const image = lowRes ? concat([x, resize(lowRes, { size })], 3) : x;
+      const base = time(times);
+      const embedding = label && labels ? base.add(label(labels)) : base;
+      return head(trunk.run(image, { embedding, dropoutKey }));
     },
   };
 }

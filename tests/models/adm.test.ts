@@ -8,7 +8,6 @@ import {
 } from "../../lib/models/adm-configs.js";
 import { admEncoderUnet } from "../../lib/models/adm-encoder-unet.js";
 import type { AdmEncoderUnetConfig } from "../../lib/models/adm-encoder-unet.js";
-import { admSuperResolution } from "../../lib/models/adm-super-resolution.js";
 import { admUnet } from "../../lib/models/adm-unet.js";
 import type { AdmUnetConfig } from "../../lib/models/adm-unet.js";
 import { admEncoderUnetKeys, admUnetKeys } from "../../lib/models/adm.keys.js";
@@ -59,7 +58,7 @@ describe("published sizes", () => {
   ] as [keyof typeof admUpsamplerConfigs, number, number, number][])(
     "upsampler %s",
     (name, count, tensors, millions) => {
-      const { parameters } = admSuperResolution(admUpsamplerConfigs[name]);
+      const { parameters } = admUnet(admUpsamplerConfigs[name]);
       expect(parameterCount(parameters)).toBe(count);
       expect(parameters).toHaveLength(tensors);
       expect(Math.round(count / 1e5) / 10).toBe(millions);
@@ -132,7 +131,7 @@ describe("refusals", () => {
       expect(() => model.forward({ x: odd, times })).toThrow(/sides divisible by 2, got \[1, 9, 8, 3\]/);
       expect(() => model.forward({ x, times, labels })).toThrow(/expected no labels for this model/);
       expect(() => admUnet({ ...tiny, classes: 3 }).forward({ x, times })).toThrow(/expected labels for this model, got none/);
-      expect(() => admSuperResolution(tiny).forward({ x, times })).toThrow(/expected lowRes for this model, got none/);
+      expect(() => admUnet({ ...tiny, superResolution: true }).forward({ x, times })).toThrow(/expected lowRes for this model, got none/);
       t.output("y", model.forward({ x, times }));
     });
   });

@@ -4,7 +4,7 @@ import { describe, it } from "vitest";
 import { admClassifierConfigs, admUpsamplerConfigs } from "../../lib/models/adm-configs.js";
 import { admEncoderUnet } from "../../lib/models/adm-encoder-unet.js";
 import type { AdmEncoderUnetConfig } from "../../lib/models/adm-encoder-unet.js";
-import { admSuperResolution } from "../../lib/models/adm-super-resolution.js";
+import { admUnet } from "../../lib/models/adm-unet.js";
 import type { AdmUnetConfig } from "../../lib/models/adm-unet.js";
 import { ddpmUnetConfigs } from "../../lib/models/ddpm-configs.js";
 import { ddpmUnet } from "../../lib/models/ddpm-unet.js";
@@ -15,7 +15,7 @@ const time = 60_000;
 
 describe("upsamplers", () => {
   it.each(entriesOf<AdmUnetConfig>(admUpsamplerConfigs))("%s", async (_, config) => {
-    const model = admSuperResolution(config);
+    const model = admUnet(config);
     const forward = unetInput(model, config.resolution, { ...config, lowResSide: config.resolution / 4 });
     await expectGoodPlan(forwardOnly(forward));
     await expectGoodPlan(withGradients(model.parameters, forward));
