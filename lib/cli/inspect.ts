@@ -1,37 +1,46 @@
-// `smalti inspect`: what a checkpoint holds, from its header alone.
+// `smalti inspect`: what a checkpoint holds and which published model it is, from names and shapes alone.
 import { statSync } from "node:fs";
+import { join } from "node:path";
 import { Command } from "commander";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError } from "../errors.js";
+import { identify, type Identified } from "../pipelines/import-checkpoint.js";
 import { readPipelineFile } from "../pipelines/pipeline.js";
+import {
+  describeModel,
+  openAll,
+  parametersOf,
+  withCheckpointOptions,
+  type CheckpointOptions,
+} from "./checkpoint-options.js";
 import { formatBytes, result } from "./terminal.js";
 
 interface Inspection {
   file: string;
+  format: string;
   tensors: { name: string; dtype: string; shape: readonly number[] }[];
   parameters: number;
   bytes: number;
-  metadata: Record<string, string>;
+  metadata: Readonly<Record<string, string>>;
+  notes: readonly string[];
 }
 
-async function inspectFile(file: string): Promise<Inspection> {
-  using opened = await openSafetensors(file);
-  const tensors = [...opened.tensors.values()].map(({ name, dtype, shape }) => ({
-    name,
-    dtype,
-    shape,
-  }));
-  const elements = tensors.map(({ shape }) => shape.reduce((a, b) => a * b, 1));
+function inspection(checkpoint: Checkpoint): Inspection {
+  const { path: file, format, metadata, notes, tensors } = checkpoint;
+  const infos = [...tensors.values()];
   return {
     file,
-    tensors,
-    parameters: elements.reduce((a, b) => a + b, 0),
-    bytes: statSync(file).size,
-    metadata: opened.metadata,
+    format,
+    tensors: infos.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    parameters: infos.reduce((sum, { elements }) => sum + elements, 0),
+    bytes: infos.reduce((sum, { bytes }) => sum + bytes, 0),
+    metadata,
+    notes,
   };
 }
 
-function describe({ file, tensors, parameters, bytes, metadata }: Inspection): string {
+function describe({ file, tensors, parameters, bytes, metadata, ...rest }: Inspection): string {
   const width = Math.max(4, ...tensors.map(({ name }) => name.length));
   const rows = tensors.map(
     ({ name, dtype, shape }) => `  ${name.padEnd(width)}  ${dtype.padEnd(5)} [${shape.join(", ")}]`,
@@ -40,35 +49,76 @@ function describe({ file, tensors, parameters, bytes, metadata }: Inspection): s
     ([key, value]) => `  ${key}: ${value.length > 160 ? `${value.slice(0, 160)}…` : value}`,
   );
   return [
-    `${file}: ${tensors.length} tensors, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
+    `${file}: ${rest.format}, ${tensors.length} tensors, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
+    ...rest.notes.map((note) => `  ${note}`),
     ...notes,
     ...rows,
   ].join("\n");
 }
 
-export const inspect = new Command("inspect")
+/** The models of a file; our own files say themselves what they are. */
+function modelsOf(checkpoint: Checkpoint, options: CheckpointOptions): Identified[] {
+  if ("smalti.code" in checkpoint.metadata) return [];
+  const { family, set: facts } = options;
+  return identify(checkpoint, { facts, ...(family !== undefined && { family }) });
+}
+
+const plainModel = (model: Identified): object => ({
+  family: model.family.name,
+  title: model.family.title,
+  place: model.place,
+  published: model.published,
+  config: model.config,
+  facts: model.facts,
+  missing: model.missing,
+  parameters: parametersOf(model),
+});
+
+/** One of our own pipeline folders. */
+async function inspectPipeline(folder: string, json: boolean | undefined): Promise<void> {
+  const pipeline = await readPipelineFile(folder);
+  const parts: Inspection[] = [];
+  for (const { weights } of Object.values(pipeline.components)) {
+    using checkpoint = await openSafetensors(join(folder, weights));
+    parts.push(inspection(checkpoint));
+  }
+  const head = `${folder}: pipeline "${pipeline.name}" (${pipeline.kind}), components ${Object.keys(pipeline.components).join(", ")}`;
+  result({ pipeline, parts }, [head, ...parts.map(describe)].join("\n\n"), json);
+}
+
+export const inspect = withCheckpointOptions(new Command("inspect"))
   .description(
-    "Show what a checkpoint or a pipeline folder holds: keys, shapes, dtypes, parameters.",
+    "Show what a checkpoint or folder holds: model, configuration, keys, shapes, dtypes, parameters.",
   )
-  .argument("<file>", ".safetensors file or pipeline folder")
+  .argument("<path>", ".safetensors, .pt, .pth, .ckpt or .bin file, or a folder")
+  .option("--brief", "leave the list of tensors out")
   .option("--json", "print only JSON on stdout")
-  .action(async (file: string, options: { json?: true }) => {
-    const stat = statSync(file, { throwIfNoEntry: false });
+  .action(async (path: string, options: CheckpointOptions & { json?: true; brief?: true }) => {
+    const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat)
       throw new DiffusionError(
         "checkpoint",
-        `inspect: expected a file or folder, got ${file}, which does not exist`,
+        `inspect: expected a file or folder, got ${path}, which does not exist`,
       );
-    if (!stat.isDirectory()) {
-      const inspection = await inspectFile(file);
-      return result(inspection, describe(inspection), options.json);
+    if (stat.isDirectory() && statSync(join(path, "pipeline.json"), { throwIfNoEntry: false }))
+      return inspectPipeline(path, options.json);
+    const opened = await openAll(path, options);
+    try {
+      const reports = opened.map((checkpoint) => {
+        const { tensors, ...rest } = inspection(checkpoint);
+        const models = modelsOf(checkpoint, options);
+        return { ...rest, tensors: options.brief ? [] : tensors, count: tensors.length, models };
+      });
+      const texts = reports.flatMap(({ models, ...file }, i) => [
+        ...models.map((model) => describeModel(model, opened[i]!.path)),
+        ...(models.length === 0 && !("smalti.code" in file.metadata)
+          ? [`${file.file}: no known family of models`]
+          : []),
+        describe(file),
+      ]);
+      const plain = reports.map((report) => ({ ...report, models: report.models.map(plainModel) }));
+      result(plain.length === 1 ? plain[0] : plain, texts.join("\n\n"), options.json);
+    } finally {
+      for (const checkpoint of opened) await checkpoint.close();
     }
-    const pipeline = await readPipelineFile(file);
-    const parts = await Promise.all(
-      Object.values(pipeline.components).map((component) =>
-        inspectFile(`${file}/${component.weights}`),
-      ),
-    );
-    const head = `${file}: pipeline "${pipeline.name}" (${pipeline.kind}), components ${Object.keys(pipeline.components).join(", ")}`;
-    result({ pipeline, parts }, [head, ...parts.map(describe)].join("\n\n"), options.json);
   });

@@ -2,6 +2,7 @@
 // The command `smalti`: dispatch, options that every command has, errors. One file per command beside this one.
 import { Command } from "commander";
 import { bench } from "./bench.js";
+import { convert } from "./convert.js";
 import { data } from "./data.js";
 import { demo } from "./demo.js";
 import { doctor } from "./doctor.js";
@@ -36,6 +37,7 @@ for (const command of [
   train,
   data,
   inspect,
+  convert,
   doctor,
   bench,
   parity,

@@ -20,7 +20,7 @@ afterAll(async () => {
   await rm(model, { recursive: true });
 });
 
-const commands = ["demo", "sample", "reconstruct", "tokens", "repro", "train", "data", "inspect", "doctor", "bench", "parity"]; // prettier-ignore
+const commands = ["demo", "sample", "reconstruct", "tokens", "repro", "train", "data", "inspect", "convert", "doctor", "bench", "parity"]; // prettier-ignore
 
 describe("help and errors", () => {
   it.each(commands)("%s --help fits a screen", async (command) => {

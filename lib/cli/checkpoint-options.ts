@@ -1,0 +1,94 @@
+// What inspect and convert share: options that choose weights and give facts, opening every part of a folder, and the
+// description of the models found.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import {
+  checkpointParts,
+  openCheckpoint,
+  type OpenOptions,
+} from "../checkpoint/open-checkpoint.js";
+import { isFolder } from "../files/atomic-write.js";
+import { shown } from "../models/check-config.js";
+import { parameterCount } from "../nn/module.js";
+import type { Identified } from "../pipelines/import-checkpoint.js";
+
+export interface CheckpointOptions {
+  set: Record<string, unknown>;
+  family?: string;
+  config?: string;
+  section?: string;
+  part?: string;
+  variant?: string;
+  ema?: boolean;
+}
+
+/** name=value; a value is JSON or else a text. */
+function collectFact(text: string, facts: Record<string, unknown>): Record<string, unknown> {
+  const [, name, value] = /^([\w.-]+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined) throw new InvalidArgumentError(`expected name=value, got ${text}`);
+  try {
+    return { ...facts, [name]: JSON.parse(value!) as unknown };
+  } catch {
+    return { ...facts, [name]: value };
+  }
+}
+
+export const withCheckpointOptions = (command: Command): Command =>
+  command
+    .option("--set <name=value>", "a fact that shapes do not show (repeatable)", collectFact, {})
+    .option("--config <file>", "configuration file of the original (.json, .yaml)")
+    .option("--family <name>", "only this family of models")
+    .option("--section <key>", "dictionary of the weights inside a file, e.g. model")
+    .option("--part <name>", "one part of a pipeline folder, e.g. unet")
+    .option("--variant <name>", "variant of the weights in a folder, e.g. fp16")
+    .option("--ema", "averaged weights, or an error (default: where there are some)")
+    .option("--no-ema", "raw weights");
+
+/** The checkpoint at a path, or one for each part of a pipeline folder. */
+export async function openAll(path: string, options: CheckpointOptions): Promise<Checkpoint[]> {
+  const { part, variant, config, section, ema } = options;
+  const chosen: OpenOptions = {
+    ...(variant !== undefined && { variant }),
+    ...(config !== undefined && { config }),
+    ...(section !== undefined && { section }),
+    ...(ema !== undefined && { ema }),
+  };
+  const isPipeline = existsSync(join(path, "model_index.json")) && (await isFolder(path));
+  if (part !== undefined || !isPipeline)
+    return [await openCheckpoint(path, { ...chosen, ...(part !== undefined && { part }) })];
+  const opened: Checkpoint[] = [];
+  try {
+    for (const name of await checkpointParts(path))
+      opened.push(await openCheckpoint(path, { ...chosen, part: name }));
+    return opened;
+  } catch (error) {
+    for (const checkpoint of opened) await checkpoint.close();
+    throw error;
+  }
+}
+
+/** Parameters of the configuration; undefined while facts are missing. */
+export function parametersOf({ family, missing, config }: Identified): number | undefined {
+  return Object.keys(missing).length === 0
+    ? parameterCount(family.build(config).parameters)
+    : undefined;
+}
+
+/** A found model for people. */
+export function describeModel(model: Identified, path: string): string {
+  const { family, place, published, facts, missing, config } = model;
+  const count = parametersOf(model);
+  const needed = Object.entries(missing);
+  const command = ["smalti convert", path, "OUT", ...needed.map(([name]) => `--set ${name}=…`)];
+  return [
+    `${family.name}: ${family.title}${place ? `, below ${place}` : ""}`,
+    ...(published === undefined ? [] : [`  published as ${published}`]),
+    ...(count === undefined ? [] : [`  ${count.toLocaleString("en")} parameters`]),
+    ...Object.entries(config).map(([name, value]) => `  ${name}: ${shown(value)}`),
+    ...facts.map(({ name, value, from }) => `  ${name} = ${shown(value)}: ${from}`),
+    ...needed.map(([name, what]) => `  not in the tensors: ${name}, ${what}`),
+    `  ${command.join(" ")}`,
+  ].join("\n");
+}

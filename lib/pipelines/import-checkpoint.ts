@@ -1,0 +1,304 @@
+// Published checkpoints as models of ours: which family they are, the configuration that their shapes and accompanying files
+// show, the facts that have to be given, and their weights in our names and layouts.
+import { join } from "node:path";
+import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
+import { checkFit, fitWeights, MappedReader, type Fit } from "../checkpoint/remap.js";
+import { writeSafetensors } from "../checkpoint/safetensors.js";
+import { DiffusionError, nearestName } from "../errors.js";
+import { shown } from "../models/check-config.js";
+import { families, recognise, type Recognised } from "../models/families.js";
+import type { Family, FactValues } from "../models/family.js";
+import type { ParamSpec } from "../ir/param.js";
+import { version } from "../version.js";
+import { writePipelineFile, type ComponentFile } from "./pipeline.js";
+
+/** A fact and where it is from: "given", a file, or "fixed in the original code". */
+export interface KnownFact {
+  name: string;
+  value: unknown;
+  from: string;
+}
+
+/** A model in a checkpoint, as far as it is known. */
+export interface Identified {
+  family: Family;
+  checkpoint: Checkpoint;
+  /** Start of its names in the checkpoint; "" for all of it. */
+  place: string;
+  found: Recognised;
+  facts: readonly KnownFact[];
+  /** Facts that have to be given before it can be used, with what they are. */
+  missing: Readonly<Record<string, string>>;
+  /** Our configuration; values that hang on missing facts are left out while there are any. */
+  config: Record<string, unknown>;
+  /** Name of the published configuration that it is. */
+  published: string | undefined;
+}
+
+export interface IdentifyOptions {
+  /** Only this family. */
+  family?: string;
+  /** Facts by name, or by "family.name" for one family only. */
+  facts?: FactValues;
+}
+
+const fault = (where: string, expected: string, got: string): DiffusionError =>
+  new DiffusionError("option", `${where}: expected ${expected}, got ${got}`);
+
+/**
+ * The models in a checkpoint. Throws "option" for unknown or wrong facts, and "checkpoint" when a
+ * configuration file contradicts the tensors.
+ */
+export function identify(checkpoint: Checkpoint, options: IdentifyOptions = {}): Identified[] {
+  const { family: asked, facts = {} } = options;
+  const chosen = families.filter(({ name }) => asked === undefined || name === asked);
+  if (asked !== undefined && chosen.length === 0) {
+    const names = families.map(({ name }) => name);
+    const near = nearestName(asked, names);
+    throw fault(
+      checkpoint.path,
+      `a family among ${names.join(", ")}`,
+      `"${asked}"${near ? `; did you mean "${near}"?` : ""}`,
+    );
+  }
+  const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
+  const found = recognise(checkpoint.path, shapes, chosen);
+  checkFactNames(checkpoint.path, found, facts);
+  return found.map((one) => identifyOne(checkpoint, one, facts));
+}
+
+function checkFactNames(where: string, found: readonly Recognised[], given: FactValues): void {
+  if (found.length === 0) return;
+  const known = found.flatMap(({ family: { name, facts } }) =>
+    Object.keys(facts).flatMap((fact) => [fact, `${name}.${fact}`]),
+  );
+  for (const name of Object.keys(given)) {
+    if (known.includes(name)) continue;
+    const near = nearestName(name, known);
+    throw fault(
+      where,
+      `facts among ${known.filter((fact) => !fact.includes(".")).join(", ") || "none"}`,
+      `"${name}"${near ? `; did you mean "${near}"?` : ""}`,
+    );
+  }
+}
+
+/** Everything that configuration files say, the first one that says it first. */
+function fileValues({ readConfig }: Family, configs: readonly FoundConfig[]): KnownFact[] {
+  const values: KnownFact[] = [];
+  for (const { where, value } of readConfig ? configs : []) {
+    const said = readConfig!(value);
+    for (const [name, item] of Object.entries(said ?? {}))
+      if (!values.some((other) => other.name === name))
+        values.push({ name, value: item, from: where });
+  }
+  return values;
+}
+
+function factsOf(family: Family, said: readonly KnownFact[], given: FactValues): KnownFact[] {
+  return Object.entries(family.facts).flatMap(([name, fact]): KnownFact[] => {
+    const own = given[`${family.name}.${name}`] ?? given[name];
+    const fromFile = said.find((value) => value.name === name);
+    if (own !== undefined) return [{ name, value: own, from: "given" }];
+    if (fromFile) return [fromFile];
+    if (!("fixed" in fact)) return [];
+    return [{ name, value: fact.fixed, from: "fixed in the original code" }];
+  });
+}
+
+function identifyOne(checkpoint: Checkpoint, found: Recognised, given: FactValues): Identified {
+  const { family, place } = found;
+  const where = `${checkpoint.path}: ${family.name}`;
+  const said = fileValues(family, checkpoint.configs);
+  const facts = factsOf(family, said, given);
+  for (const { name, value, from } of facts) {
+    const expected = family.facts[name]!.rule(value);
+    if (expected) throw fault(where, `${name} to be ${expected}`, `${shown(value)} (${from})`);
+  }
+  const missing = Object.fromEntries(
+    Object.entries(family.facts)
+      .filter(([name]) => !facts.some((fact) => fact.name === name))
+      .map(([name, { what }]) => [name, what]),
+  );
+  const values = Object.fromEntries(facts.map(({ name, value }) => [name, value]));
+  const isComplete = Object.keys(missing).length === 0;
+  const config = isComplete
+    ? (family.configure(found.shapes, values) as Record<string, unknown>)
+    : partialConfig(found, values);
+  if (isComplete) checkContradictions(where, family, config, said);
+  return {
+    family,
+    checkpoint,
+    place: place?.source.replace(/^\^/, "").replaceAll("\\.", ".") ?? "",
+    found,
+    facts,
+    missing,
+    config,
+    published: publishedName(family, config),
+  };
+}
+
+/** What shapes show when facts are missing: values that became unusable are left out. */
+function partialConfig({ family, shapes }: Recognised, facts: FactValues): Record<string, unknown> {
+  try {
+    return (usable(family.configure(shapes, facts)) ?? {}) as Record<string, unknown>;
+  } catch {
+    return {}; // shapes that cannot be read without the missing facts
+  }
+}
+
+function usable(value: unknown): unknown {
+  if (typeof value === "number") return Number.isFinite(value) ? value : undefined;
+  if (Array.isArray(value)) {
+    const items = value.map(usable);
+    return items.includes(undefined) ? undefined : items;
+  }
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).map(([key, item]) => [key, usable(item)] as const);
+  return Object.fromEntries(entries.filter(([, item]) => item !== undefined));
+}
+
+/** Whether `whole` has everything that `part` says. */
+function includes(whole: unknown, part: unknown): boolean {
+  if (Array.isArray(part))
+    return (
+      Array.isArray(whole) &&
+      whole.length === part.length &&
+      part.every((item, i) => includes(whole[i], item))
+    );
+  if (typeof part === "object" && part !== null)
+    return (
+      typeof whole === "object" &&
+      whole !== null &&
+      Object.entries(part).every(([key, item]) =>
+        includes((whole as Record<string, unknown>)[key], item),
+      )
+    );
+  return Object.is(whole, part);
+}
+
+const publishedName = ({ published = {} }: Family, config: object): string | undefined =>
+  Object.entries(published).find(([, part]) => includes(config, part))?.[0];
+
+/** A configuration file of another checkpoint would go unnoticed but for what the shapes show. */
+function checkContradictions(
+  where: string,
+  { facts }: Family,
+  config: Record<string, unknown>,
+  said: readonly KnownFact[],
+): void {
+  for (const { name, value, from } of said) {
+    if (name in facts || config[name] === undefined || includes(config[name], value)) continue;
+    throw new DiffusionError(
+      "checkpoint",
+      `${where}: expected ${name} ${shown(config[name])} as the tensors show, got ${shown(value)} from ${from}; it belongs to another checkpoint`,
+    );
+  }
+}
+
+const asWord = (value: string): string => value.replaceAll(/[^\w.-]+/g, "-");
+
+/** Throws "option" with every fact that has to be given and how. */
+function requireFacts({ family, missing, checkpoint }: Identified): void {
+  const names = Object.entries(missing);
+  if (names.length === 0) return;
+  const list = names.map(([name, what]) => `\n  --set ${name}=…  ${what}`).join("");
+  throw fault(
+    `${checkpoint.path}: ${family.name}`,
+    "facts that the tensors do not show",
+    `none for${list}\n  or a configuration file of the original (--config)`,
+  );
+}
+
+/** The model's tensors and how the checkpoint makes them. Throws like checkFit and for missing facts. */
+export function fitIdentified(
+  identified: Identified,
+  { ignoreUnused = false }: { ignoreUnused?: boolean } = {},
+): Fit {
+  requireFacts(identified);
+  const { family, found, config, checkpoint } = identified;
+  const { parameters, states = [] } = family.build(config);
+  const fit = fitWeights([...parameters, ...states], family.keys(config, found.shapes), {
+    shapes: found.shapes.shapes,
+    origins: found.origins,
+  });
+  checkFit(`${checkpoint.path}: ${family.name}`, fit, ignoreUnused);
+  return fit;
+}
+
+export interface ConvertOptions {
+  /** Element type of the written weights; default "f16". */
+  dtype?: "f32" | "f16" | "bf16";
+  /** Leave tensors out that the model does not have; default an error that names them. */
+  ignoreUnused?: boolean;
+  /** Told before each tensor is written. */
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+/** Component names: the role, with the family where a role occurs twice. */
+function componentNames(models: readonly Identified[]): string[] {
+  return models.map(({ family }, i) => {
+    const isFirst = models.findIndex((other) => other.family.role === family.role) === i;
+    return isFirst ? family.role : asWord(`${family.role}-${family.name}`);
+  });
+}
+
+/** Kind of the written folder: one that a pipeline can load, or plain models. */
+const kindOf = (models: readonly Identified[]): string =>
+  models.length === 1 && models[0]!.family.model === "vqgan" ? "tokenizer" : "models";
+
+/**
+ * Writes models as our folder: pipeline.json and one file of weights each, one tensor in memory at a
+ * time. Nothing is written unless everything fits.
+ */
+export async function convertModels(
+  folder: string,
+  name: string,
+  models: readonly Identified[],
+  options: ConvertOptions = {},
+): Promise<Record<string, ComponentFile>> {
+  const { dtype = "f16", onProgress, signal } = options;
+  const fits = models.map((model) => fitIdentified(model, options));
+  const names = componentNames(models);
+  const components = Object.fromEntries(
+    models.map(({ family, config }, i): [string, ComponentFile] => [
+      names[i]!,
+      { model: family.model, config, weights: `${names[i]!}.safetensors` },
+    ]),
+  );
+  const total = fits.reduce((sum, { specs }) => sum + specs.length, 0);
+  let done = 0;
+  const write = async (): Promise<void> => {
+    for (const [i, { checkpoint }] of models.entries()) {
+      const reader = new MappedReader(checkpoint, fits[i]!);
+      const tensor = (spec: ParamSpec) => ({
+        name: spec.name,
+        shape: spec.shape,
+        dtype,
+        data: () => {
+          onProgress?.(done++, total);
+          return reader.read(spec);
+        },
+      });
+      await writeSafetensors(
+        join(folder, components[names[i]!]!.weights),
+        fits[i]!.specs.map(tensor),
+        { "smalti.code": version },
+        signal ? { signal } : {},
+      );
+    }
+  };
+  const training = {
+    converted: models.map(({ family, place, facts, checkpoint }, i) => ({
+      component: names[i]!,
+      family: family.name,
+      place,
+      facts: Object.fromEntries(facts.map((fact) => [fact.name, fact.value])),
+      notes: checkpoint.notes,
+    })),
+  };
+  const file = { kind: kindOf(models), name, components, settings: {}, training };
+  await writePipelineFile(folder, file, write);
+  return components;
+}
