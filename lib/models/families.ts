@@ -1,10 +1,18 @@
 // The registry of checkpoint families: `smalti inspect` and `smalti convert` know what is listed here. A new family is
 // one entry in a file x.family.ts beside its model (see family.ts, vqgan.family.ts), spread into this list.
+import { admFamilies } from "./adm.family.js";
+import { ddpmFamilies } from "./ddpm-unet.family.js";
+import { diffuseVaeFamilies } from "./diffusevae.family.js";
 import type { Family } from "./family.js";
 import { ShapeView } from "./family.js";
 import { vqganFamilies } from "./vqgan.family.js";
 
-export const families: readonly Family[] = [...vqganFamilies];
+export const families: readonly Family[] = [
+  ...vqganFamilies,
+  ...admFamilies,
+  ...ddpmFamilies,
+  ...diffuseVaeFamilies,
+];
 
 /** A model found in a checkpoint. */
 export interface Recognised {
@@ -45,7 +53,10 @@ export function recognise(
   among: readonly Family[] = families,
 ): Recognised[] {
   return among.flatMap((family) => {
-    for (const place of [undefined, ...(family.places ?? [])]) {
+    for (const place of [
+      ...(family.whole === false ? [] : [undefined]),
+      ...(family.places ?? []),
+    ]) {
       const part = partOf(shapes, place);
       if (!isFamily(family, [...part.keys()])) continue;
       const entries = [...part];

@@ -33,6 +33,8 @@ export interface Family {
   model: string;
   /** Component name in our folder. */
   role: "codec" | "model" | "text-encoder" | "discriminator" | "perceptual";
+  /** Whether the names may begin at once, outside all places; default true. */
+  whole?: boolean;
   /**
    * Where the tensors may lie in a bigger checkpoint: the matched start of a name is cut off and
    * other names do not belong to this part. Tried in order; default only the whole checkpoint.
