@@ -12,11 +12,12 @@ import {
 import { isFolder } from "../files/atomic-write.js";
 import { shown } from "../models/check-config.js";
 import { parameterCount } from "../nn/module.js";
-import type { Identified } from "../pipelines/import-checkpoint.js";
+import { identify, type Identified } from "../pipelines/import-checkpoint.js";
 
 export interface CheckpointOptions {
   set: Record<string, unknown>;
   family?: string;
+  as?: string;
   config?: string;
   section?: string;
   part?: string;
@@ -38,6 +39,7 @@ function collectFact(text: string, facts: Record<string, unknown>): Record<strin
 export const withCheckpointOptions = (command: Command): Command =>
   command
     .option("--set <name=value>", "a fact that shapes do not show (repeatable)", collectFact, {})
+    .option("--as <name>", "published configuration whose facts hold, e.g. f16-1024")
     .option("--config <file>", "configuration file of the original (.json, .yaml)")
     .option("--family <name>", "only this family of models")
     .option("--section <key>", "dictionary of the weights inside a file, e.g. model")
@@ -45,6 +47,18 @@ export const withCheckpointOptions = (command: Command): Command =>
     .option("--variant <name>", "variant of the weights in a folder, e.g. fp16")
     .option("--ema", "averaged weights, or an error (default: where there are some)")
     .option("--no-ema", "raw weights");
+
+/** The models of a checkpoint with the facts of the command line. */
+export function identifyAs(
+  checkpoint: Checkpoint,
+  { family, as, set: facts }: CheckpointOptions,
+): Identified[] {
+  return identify(checkpoint, {
+    facts,
+    ...(family !== undefined && { family }),
+    ...(as !== undefined && { as }),
+  });
+}
 
 /** The checkpoint at a path, or one for each part of a pipeline folder. */
 export async function openAll(path: string, options: CheckpointOptions): Promise<Checkpoint[]> {

@@ -4,8 +4,13 @@ import { Command, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { DiffusionError } from "../errors.js";
 import { makeFolder } from "../files/atomic-write.js";
-import { convertModels, identify, type Identified } from "../pipelines/import-checkpoint.js";
-import { openAll, withCheckpointOptions, type CheckpointOptions } from "./checkpoint-options.js";
+import { convertModels, type Identified } from "../pipelines/import-checkpoint.js";
+import {
+  identifyAs,
+  openAll,
+  withCheckpointOptions,
+  type CheckpointOptions,
+} from "./checkpoint-options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 
 interface ConvertOptions extends CheckpointOptions {
@@ -17,8 +22,7 @@ interface ConvertOptions extends CheckpointOptions {
 /** Every model of every opened file. Throws "checkpoint" when there is none, or two for the same tensors. */
 function modelsOf(opened: readonly Checkpoint[], options: ConvertOptions): Identified[] {
   const models = opened.flatMap((checkpoint) => {
-    const { family, set: facts } = options;
-    const found = identify(checkpoint, { facts, ...(family !== undefined && { family }) });
+    const found = identifyAs(checkpoint, options);
     if (found.length === 0) say(`${checkpoint.path}: no known family of models; left out`);
     for (const note of checkpoint.notes) say(`${checkpoint.path}: ${note}`);
     return found;

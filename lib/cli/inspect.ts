@@ -5,10 +5,11 @@ import { Command } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError } from "../errors.js";
-import { identify, type Identified } from "../pipelines/import-checkpoint.js";
+import type { Identified } from "../pipelines/import-checkpoint.js";
 import { readPipelineFile } from "../pipelines/pipeline.js";
 import {
   describeModel,
+  identifyAs,
   openAll,
   parametersOf,
   withCheckpointOptions,
@@ -59,8 +60,7 @@ function describe({ file, tensors, parameters, bytes, metadata, ...rest }: Inspe
 /** The models of a file; our own files say themselves what they are. */
 function modelsOf(checkpoint: Checkpoint, options: CheckpointOptions): Identified[] {
   if ("smalti.code" in checkpoint.metadata) return [];
-  const { family, set: facts } = options;
-  return identify(checkpoint, { facts, ...(family !== undefined && { family }) });
+  return identifyAs(checkpoint, options);
 }
 
 const plainModel = (model: Identified): object => ({

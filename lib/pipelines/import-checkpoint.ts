@@ -7,12 +7,12 @@ import { writeSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError, nearestName } from "../errors.js";
 import { shown } from "../models/check-config.js";
 import { families, recognise, type Recognised } from "../models/families.js";
-import type { Family, FactValues } from "../models/family.js";
+import type { Family, FactValues, ShapeView } from "../models/family.js";
 import type { ParamSpec } from "../ir/param.js";
 import { version } from "../version.js";
 import { writePipelineFile, type ComponentFile } from "./pipeline.js";
 
-/** A fact and where it is from: "given", a file, or "fixed in the original code". */
+/** A fact and where it is from: "given", a file, a published configuration, or the original code's default. */
 export interface KnownFact {
   name: string;
   value: unknown;
@@ -40,6 +40,8 @@ export interface IdentifyOptions {
   family?: string;
   /** Facts by name, or by "family.name" for one family only. */
   facts?: FactValues;
+  /** Name of a published configuration: the facts that are not given come from it. */
+  as?: string;
 }
 
 const fault = (where: string, expected: string, got: string): DiffusionError =>
@@ -50,7 +52,7 @@ const fault = (where: string, expected: string, got: string): DiffusionError =>
  * configuration file contradicts the tensors.
  */
 export function identify(checkpoint: Checkpoint, options: IdentifyOptions = {}): Identified[] {
-  const { family: asked, facts = {} } = options;
+  const { family: asked, facts = {}, as } = options;
   const chosen = families.filter(({ name }) => asked === undefined || name === asked);
   if (asked !== undefined && chosen.length === 0) {
     const names = families.map(({ name }) => name);
@@ -64,7 +66,19 @@ export function identify(checkpoint: Checkpoint, options: IdentifyOptions = {}):
   const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
   const found = recognise(checkpoint.path, shapes, chosen);
   checkFactNames(checkpoint.path, found, facts);
-  return found.map((one) => identifyOne(checkpoint, one, facts));
+  if (as !== undefined) checkPublished(checkpoint.path, found, as);
+  return found.map((one) => identifyOne(checkpoint, one, facts, as));
+}
+
+function checkPublished(where: string, found: readonly Recognised[], as: string): void {
+  const known = found.flatMap(({ family }) => Object.keys(family.published ?? {}));
+  if (known.includes(as)) return;
+  const near = nearestName(as, known);
+  throw fault(
+    where,
+    `a published configuration among ${known.join(", ") || "none"}`,
+    `"${as}"${near ? `; did you mean "${near}"?` : ""}`,
+  );
 }
 
 function checkFactNames(where: string, found: readonly Recognised[], given: FactValues): void {
@@ -95,22 +109,46 @@ function fileValues({ readConfig }: Family, configs: readonly FoundConfig[]): Kn
   return values;
 }
 
-function factsOf(family: Family, said: readonly KnownFact[], given: FactValues): KnownFact[] {
+/** Facts of a published configuration: what it leaves out is 0 where that means "not set". */
+function publishedFacts({ facts, published = {} }: Family, name: string): Record<string, unknown> {
+  const config = published[name] as Record<string, unknown>;
+  const values = Object.entries(facts).map(([fact, { rule, fixed }]): [string, unknown] => [
+    fact,
+    config[fact] ?? fixed ?? (rule(0) === undefined ? 0 : undefined),
+  ]);
+  return Object.fromEntries(values.filter(([, value]) => value !== undefined));
+}
+
+/** Given, else from a configuration file, else of the published configuration, else the original's default. */
+function factsOf(
+  family: Family,
+  said: readonly KnownFact[],
+  given: FactValues,
+  as: string | undefined,
+): KnownFact[] {
+  const isOwn = as !== undefined && as in (family.published ?? {});
+  const named = isOwn ? publishedFacts(family, as) : {};
   return Object.entries(family.facts).flatMap(([name, fact]): KnownFact[] => {
     const own = given[`${family.name}.${name}`] ?? given[name];
     const fromFile = said.find((value) => value.name === name);
     if (own !== undefined) return [{ name, value: own, from: "given" }];
     if (fromFile) return [fromFile];
+    if (name in named) return [{ name, value: named[name], from: `published as ${as}` }];
     if (!("fixed" in fact)) return [];
-    return [{ name, value: fact.fixed, from: "fixed in the original code" }];
+    return [{ name, value: fact.fixed, from: "default of the original code" }];
   });
 }
 
-function identifyOne(checkpoint: Checkpoint, found: Recognised, given: FactValues): Identified {
+function identifyOne(
+  checkpoint: Checkpoint,
+  found: Recognised,
+  given: FactValues,
+  as: string | undefined,
+): Identified {
   const { family, place } = found;
   const where = `${checkpoint.path}: ${family.name}`;
   const said = fileValues(family, checkpoint.configs);
-  const facts = factsOf(family, said, given);
+  const facts = factsOf(family, said, given, as);
   for (const { name, value, from } of facts) {
     const expected = family.facts[name]!.rule(value);
     if (expected) throw fault(where, `${name} to be ${expected}`, `${shown(value)} (${from})`);
@@ -134,16 +172,22 @@ function identifyOne(checkpoint: Checkpoint, found: Recognised, given: FactValue
     facts,
     missing,
     config,
-    published: publishedName(family, config),
+    published: publishedName(found, values, isComplete ? config : undefined),
   };
 }
 
 /** What shapes show when facts are missing: values that became unusable are left out. */
 function partialConfig({ family, shapes }: Recognised, facts: FactValues): Record<string, unknown> {
+  return (usable(configured(family, shapes, facts)) ?? {}) as Record<string, unknown>;
+}
+
+/** A configuration, or nothing when the facts do not make one. */
+function configured(family: Family, shapes: ShapeView, facts: FactValues): object | undefined {
   try {
-    return (usable(family.configure(shapes, facts)) ?? {}) as Record<string, unknown>;
-  } catch {
-    return {}; // shapes that cannot be read without the missing facts
+    return family.configure(shapes, facts);
+  } catch (error) {
+    if (error instanceof DiffusionError) return undefined;
+    throw error;
   }
 }
 
@@ -177,8 +221,23 @@ function includes(whole: unknown, part: unknown): boolean {
   return Object.is(whole, part);
 }
 
-const publishedName = ({ published = {} }: Family, config: object): string | undefined =>
-  Object.entries(published).find(([, part]) => includes(config, part))?.[0];
+/**
+ * The published configuration that the tensors are; where facts are missing, its own are tried. The one that says the most
+ * counts: a model without classes is part of the one with them.
+ */
+function publishedName(
+  { family, shapes }: Recognised,
+  facts: FactValues,
+  config: object | undefined,
+): string | undefined {
+  const fitting = Object.entries(family.published ?? {}).filter(([name, part]) => {
+    const whole =
+      config ?? configured(family, shapes, { ...publishedFacts(family, name), ...facts });
+    return includes(whole, part);
+  });
+  const size = ([, part]: [string, object]): number => JSON.stringify(part).length;
+  return fitting.sort((a, b) => size(b) - size(a))[0]?.[0];
+}
 
 /** A configuration file of another checkpoint would go unnoticed but for what the shapes show. */
 function checkContradictions(
