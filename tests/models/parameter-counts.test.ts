@@ -34,6 +34,7 @@ describe("VQGAN", () => {
   it.each<[keyof typeof vqgans, number]>([
     ["f16-1024", 72_141_699],
     ["f16-16384", 76_073_859],
+    ["f8-8192 Gumbel", 68_995_971],
     ["ITHQ f8", 64_009_667],
   ])("%s", (name, count) => {
     expect(parameterCount(vqgan(vqgans[name]).parameters)).toBe(count);
