@@ -303,7 +303,7 @@ export function sampleContinuous(
     typeof options.inputs === "function"
       ? options.inputs(evaluation, index)
       : (options.inputs ?? {});
-  const draws = isStochastic(plan) && !options.noise;
+  const adds = isStochastic(plan);
   let count = 0;
   const evaluate = async (state: ContinuousState, evaluation: Evaluation) => {
     const index = count++;
@@ -315,9 +315,9 @@ export function sampleContinuous(
         ...(Object.fromEntries(slots) as NamedInputs),
         coefficients: floats(rows),
         times: floats(Array.from({ length: batch }, () => evaluation.level.time)),
-        ...(draws && { key: keyTable(seed, firstSample, index, batch) }),
+        ...(adds && !options.noise && { key: keyTable(seed, firstSample, index, batch) }),
         ...(pair && { pair: floats(pair) }),
-        ...options.noise?.(index),
+        ...(adds && options.noise?.(index)),
         ...extra(evaluation, index),
       },
       { evaluation, ...(signal && { signal }) },
