@@ -127,11 +127,13 @@ function expand(grey: Uint8Array, count: number, size: number, channels: number)
   if (size === 28 && channels === 1) return grey;
   const border = (size - 28) / 2;
   const out = new Uint8Array(count * size * size * channels);
-  for (let i = 0; i < grey.length; ++i) {
-    const column = i % 28;
-    const row = Math.floor(i / 28) % 28;
-    const to = ((Math.floor(i / 784) * size + row + border) * size + column + border) * channels;
-    out.fill(grey[i]!, to, to + channels);
+  let from = 0;
+  for (let i = 0; i < count; ++i) {
+    for (let row = 0; row < 28; ++row) {
+      let to = ((i * size + row + border) * size + border) * channels;
+      for (let column = 0; column < 28; ++column, ++from)
+        for (let c = 0; c < channels; ++c) out[to++] = grey[from]!;
+    }
   }
   return out;
 }

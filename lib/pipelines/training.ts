@@ -11,6 +11,7 @@ import { TextTokenizer } from "../text/tokenizer.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { DiscreteTrainer } from "../trainers/discrete.js";
+import { perceptualTerm } from "../trainers/perceptual-term.js";
 import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
 import type { Values } from "../trainers/train-step.js";
 import type { VqDiffusionRecipe } from "../trainers/vq-diffusion-recipe.js";
@@ -30,7 +31,7 @@ const given = <R extends object, Name extends keyof R>(
   ) as Pick<R, Name>;
 
 /** A tokenizer in training by a recipe; `from` gives the codec to go on from. */
-export function buildTokenizerTrainer(
+export async function buildTokenizerTrainer(
   recipe: TokenizerRecipe,
   data: TrainingData,
   from?: Codec,
@@ -43,6 +44,7 @@ export function buildTokenizerTrainer(
     ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
     ...given(recipe, "augment", "tokenMix", "adversarial"),
+    ...(recipe.perceptual && { perceptual: await perceptualTerm(recipe.perceptual) }),
   });
 }
 

@@ -14,11 +14,9 @@ import {
 } from "../processes/adversarial.js";
 import { stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import type { PerceptualTerm } from "./perceptual-term.js";
 import { mixWithNext } from "./token-mix.js";
 import type { LossTerms } from "./train-step.js";
-
-/** A perceptual distance of two image batches as a scalar. */
-export type PerceptualLoss = (x: Tensor, y: Tensor) => Tensor;
 
 export interface AutoencoderLossOptions {
   /** Weight of the mean absolute error; default 1. */
@@ -28,7 +26,7 @@ export interface AutoencoderLossOptions {
   /** Weight of the codebook loss; default 1. */
   codebookWeight?: number;
   /** Off by default. */
-  perceptual?: { loss: PerceptualLoss; weight: number };
+  perceptual?: PerceptualTerm;
   /** Moves a codebook that is kept by moving averages; default true. */
   learnsCodes?: boolean;
   /** The discriminator to deceive, and the weight of doing so beside the adaptive one (default 0.8). */

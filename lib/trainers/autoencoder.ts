@@ -19,7 +19,7 @@ import { initialValues } from "../nn/init.js";
 import { ParamScope } from "../nn/module.js";
 import { uniformStream } from "../nn/random.js";
 import { discriminatorFactor, type DiscriminatorLossName } from "../processes/adversarial.js";
-import type { Buffer } from "../runtime/buffer.js";
+import { Buffer } from "../runtime/buffer.js";
 import {
   autoencoderTerms,
   discriminatorTerms,
@@ -29,6 +29,7 @@ import { BatchStream } from "./batches.js";
 import { initialiseCritic } from "./critic-start.js";
 import { splitFrozen, type FrozenSplit } from "./freeze.js";
 import type { StepReport, Trainable } from "./loop.js";
+import type { PerceptualTerm } from "./perceptual-term.js";
 import { foreignTokens } from "./token-mix.js";
 import {
   TrainStep,
@@ -80,17 +81,29 @@ const adamBetas = [0.5, 0.9] as const; // for adversarial training, as in taming
 
 /** A VQGAN in training; give it to trainLoop. */
 export class AutoencoderTrainer implements Trainable {
+  readonly model: Vqgan;
+  readonly options: AutoencoderTrainerOptions;
+  /** Parameters and states that stay as they are. */
+  readonly frozen: readonly ParamSpec[];
   readonly samplesPerStep: number;
+  readonly #fixed: ReadonlyMap<string, Buffer>;
   readonly #stream: BatchStream;
 
   private constructor(
-    readonly model: Vqgan,
-    readonly options: AutoencoderTrainerOptions,
-    /** Parameters and states that stay as they are. */
-    readonly frozen: readonly ParamSpec[],
+    parts: {
+      model: Vqgan;
+      options: AutoencoderTrainerOptions;
+      frozen: readonly ParamSpec[];
+      fixed: ReadonlyMap<string, Buffer>;
+    },
     readonly generator: TrainStep,
     readonly discriminator: { critic: PatchDiscriminator; step: TrainStep } | undefined,
   ) {
+    const { model, options, frozen, fixed } = parts;
+    this.model = model;
+    this.options = options;
+    this.frozen = frozen;
+    this.#fixed = fixed;
     this.samplesPerStep = options.batchSize * (options.optimiser?.accumulate ?? 1);
     this.#stream = new BatchStream(options.dataset, {
       batchSize: options.batchSize,
@@ -106,6 +119,7 @@ export class AutoencoderTrainer implements Trainable {
       : undefined;
     const values = (specs: readonly ParamSpec[]): Values => initialValues(specs, options.seed ?? 0);
     const split = splitModel(model, options.freeze);
+    const fixed = fixedBuffers(options.perceptual);
     const discriminator =
       critic &&
       (await TrainStep.create(
@@ -115,10 +129,10 @@ export class AutoencoderTrainer implements Trainable {
     const generator = await TrainStep.create(
       generatorStepOptions(model, options, { split, ...(critic && { critic }) }),
       options.initial ?? values([...model.parameters, ...model.states]),
-      discriminator?.buffers,
+      new Map([...(discriminator?.buffers ?? []), ...fixed]),
     );
     const game = critic && discriminator && { critic, step: discriminator };
-    return new AutoencoderTrainer(model, options, split.frozen, generator, game);
+    return new AutoencoderTrainer({ model, options, frozen: split.frozen, fixed }, generator, game);
   }
 
   get #buffers(): Map<string, Buffer> {
@@ -131,7 +145,8 @@ export class AutoencoderTrainer implements Trainable {
   }
 
   get #configuration(): RunConfiguration {
-    const { model, seed = 0, batchSize, optimiser = {}, freeze = [], adversarial } = this.options;
+    const { model, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
+    const { adversarial, perceptual } = this.options;
     return {
       model,
       seed,
@@ -139,6 +154,7 @@ export class AutoencoderTrainer implements Trainable {
       optimiser,
       ...(freeze.length > 0 && { freeze }),
       ...(adversarial && { adversarial }),
+      ...(perceptual && { perceptual: { weight: perceptual.weight } }),
     };
   }
 
@@ -258,12 +274,22 @@ export class AutoencoderTrainer implements Trainable {
   dispose(): void {
     this.generator.dispose();
     this.discriminator?.step.dispose();
+    this.#fixed.forEach((buffer) => buffer.dispose());
   }
 }
 
 const imageInput = ({ batchSize, model }: StepSettings): readonly number[] => [
   batchSize, model.resolution, model.resolution, model.imageChannels ?? 3,
 ]; // prettier-ignore
+
+/** Weights that a perceptual loss reads; they are no part of the training state. */
+const fixedBuffers = (term: PerceptualTerm | undefined): Map<string, Buffer> =>
+  new Map(
+    term?.fixed?.specs.map(({ name, shape }) => [
+      name,
+      Buffer.fromArray(term.fixed!.values.get(name)!, "f32", shape, name),
+    ]),
+  );
 
 const codePath = ["encoder.", "quant_conv."];
 

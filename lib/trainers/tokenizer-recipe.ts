@@ -5,18 +5,22 @@ import {
   checkFields,
   flag,
   limits,
+  listOf,
   object,
   oneOf,
   optional,
+  text,
   whole,
   type Rule,
   type Rules,
 } from "../models/check-config.js";
+import { lpips } from "../models/lpips.js";
 import { patchDiscriminator } from "../models/patch-discriminator.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
 import { discriminatorLosses } from "../processes/adversarial.js";
 import type { AdversarialOptions } from "./autoencoder.js";
 import { splitFrozen } from "./freeze.js";
+import type { PerceptualOptions } from "./perceptual-term.js";
 import { checkRecipeFields, probability, weight, type RecipeFields } from "./recipe-fields.js";
 
 export interface TokenizerRecipe extends RecipeFields {
@@ -30,6 +34,8 @@ export interface TokenizerRecipe extends RecipeFields {
   tokenMix?: number;
   /** The game against a discriminator; off by default. */
   adversarial?: AdversarialOptions;
+  /** LPIPS beside the other reconstruction terms; off by default. */
+  perceptual?: PerceptualOptions;
 }
 
 const rules: Readonly<Record<Exclude<keyof TokenizerRecipe, keyof RecipeFields | "kind">, Rule>> = {
@@ -41,9 +47,12 @@ const rules: Readonly<Record<Exclude<keyof TokenizerRecipe, keyof RecipeFields |
   augment: optional(object),
   tokenMix: optional(probability),
   adversarial: optional(object),
+  perceptual: optional(object),
 };
 
 const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, limits.side)) };
+
+const lpipsSmallestSide = 16;
 
 const adversarialRules: Readonly<Record<keyof AdversarialOptions, Rule>> = {
   start: whole(0, 1e9),
@@ -51,6 +60,27 @@ const adversarialRules: Readonly<Record<keyof AdversarialOptions, Rule>> = {
   loss: optional(oneOf(...Object.keys(discriminatorLosses))),
   discriminator: optional(object),
 };
+
+const perceptualRules: Readonly<Record<keyof PerceptualOptions, Rule>> = {
+  weights: (value) =>
+    text(4096)(value) === undefined || listOf(text(4096), 1, 16)(value) === undefined
+      ? undefined
+      : "a file, or a list of files",
+  weight: optional(weight),
+  widths: () => undefined, // by lpips
+};
+
+/** LPIPS; it halves pictures of three channels four times. */
+function checkPerceptual(where: string, options: PerceptualOptions, model: VqganConfig): void {
+  checkFields(where, options, perceptualRules);
+  lpips(options.widths ? { widths: options.widths } : {});
+  const { resolution, imageChannels = 3 } = model;
+  if (resolution < lpipsSmallestSide || imageChannels !== 3)
+    throw new DiffusionError(
+      "option",
+      `${where}: expected pictures of 3 channels and at least ${lpipsSmallestSide} pixels, got ${imageChannels} and ${resolution}`,
+    );
+}
 
 /** The game; every stride-2 layer of the discriminator must leave pixels for the last two layers. */
 function checkAdversarial(where: string, options: AdversarialOptions, model: VqganConfig): void {
@@ -82,4 +112,5 @@ export function checkTokenizerRecipe(path: string, value: object): void {
     );
   if (recipe.adversarial)
     checkAdversarial(`${path}: adversarial`, recipe.adversarial, recipe.model);
+  if (recipe.perceptual) checkPerceptual(`${path}: perceptual`, recipe.perceptual, recipe.model);
 }

@@ -7,6 +7,7 @@ import { gradients } from "../../lib/autodiff/differentiate.js";
 import type { Graph } from "../../lib/ir/graph.js";
 import type { ParamSpec } from "../../lib/ir/param.js";
 import { verify } from "../../lib/ir/verify.js";
+import { lpips } from "../../lib/models/lpips.js";
 import { patchDiscriminator } from "../../lib/models/patch-discriminator.js";
 import { textToToken } from "../../lib/models/text-to-token.js";
 import { vqTransformer, type VqTransformerConfig } from "../../lib/models/vq-transformer.js";
@@ -102,15 +103,17 @@ const recipe = <T>(name: string): T =>
   JSON.parse(readFileSync(resolve(import.meta.dirname, `../../recipes/${name}.json`), "utf8")) as T;
 
 describe("training steps of the recipes", () => {
-  const codec = recipe<TokenizerRecipe>("emoji-tokenizer");
+  const codec = recipe<Omit<TokenizerRecipe, "perceptual">>("emoji-tokenizer");
 
   it("emoji-tokenizer", async () => {
     const model = vqgan(codec.model);
     await expectGoodPlan(fusedStepGraph(generatorStepOptions(model, codec)));
   }, 60_000);
 
-  it("emoji-tokenizer with a discriminator", async () => {
-    const settings = { ...codec, adversarial: { start: 0 } };
+  it("emoji-tokenizer with LPIPS and a discriminator", async () => {
+    const { distance } = lpips({}, new ParamScope("perceptual"));
+    const perceptual = { loss: (x: Tensor, y: Tensor) => distance(x, y).mean(), weight: 1 };
+    const settings = { ...codec, perceptual, adversarial: { start: 0 } };
     const model = vqgan(codec.model);
     const critic = patchDiscriminator({}, new ParamScope("discriminator"));
     await expectGoodPlan(fusedStepGraph(generatorStepOptions(model, settings, { critic })));

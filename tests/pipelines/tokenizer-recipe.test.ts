@@ -2,8 +2,10 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openSafetensors, writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import { memoryDataset } from "../../lib/data/dataset.js";
+import { lpips } from "../../lib/models/lpips.js";
 import { buildTokenizerTrainer } from "../../lib/pipelines/training.js";
 import type { TrainEvent } from "../../lib/trainers/events.js";
 import { trainLoop } from "../../lib/trainers/loop.js";
@@ -76,6 +78,62 @@ it.each([
   expect(curve).toEqual(whole.events.map(({ loss }) => loss));
   expect(rest.weights).toEqual(whole.weights);
   await expect(run({}, { name, resume: true })).rejects.toThrow(/adversarial/);
+});
+
+const widths = [2, 3, 4, 4, 5];
+
+/** LPIPS of narrow widths in a file, as taming-transformers names and lays out its tensors. */
+async function writeLpips(file: string, wanted: (name: string) => boolean): Promise<string> {
+  const path = join(folder, file);
+  const { parameters } = lpips({ widths });
+  const tensors = parameters
+    .filter(({ name }) => wanted(name))
+    .map(({ name, shape }) => {
+      const foreign = { 4: [shape[3]!, shape[2]!, 3, 3], 2: [1, shape[0]!, 1, 1] }[shape.length] ?? shape; // prettier-ignore
+      const elements = shape.reduce((a, b) => a * b, 1);
+      const data = Float32Array.from({ length: elements }, (_, i) =>
+        Math.abs(Math.sin(i + elements)),
+      );
+      return { name: `loss.perceptual_loss.${name}`, shape: foreign, data };
+    });
+  await writeSafetensors(path, tensors);
+  return path;
+}
+
+describe("perceptual terms", () => {
+  it("come from one file or several, weigh in, and stay out of the training state", async () => {
+    const weights = await writeLpips("lpips.safetensors", () => true);
+    const isNet = (name: string): boolean => name.startsWith("net.");
+    const parts = [
+      await writeLpips("net.safetensors", isNet),
+      await writeLpips("lin.safetensors", (name) => !isNet(name)),
+    ];
+    const plain = await run({});
+    const one = await run({ perceptual: { weights, widths } }, { steps: 6, name: "perceptual" });
+    const two = await run({ perceptual: { weights: parts, widths } }, { steps: 3, name: "parts" });
+    const none = await run({ perceptual: { weights, widths, weight: 0 } });
+    expect(none.events[0]!.metrics["reconstruction"]).toBeCloseTo(plain.events[0]!.metrics["reconstruction"]!, 6); // prettier-ignore
+    expect(one.events[0]!.loss).toBeGreaterThan(plain.events[0]!.loss);
+    expect(two.events.map(({ loss }) => loss)).toEqual(one.events.slice(0, 3).map(({ loss }) => loss)); // prettier-ignore
+    const entries = { perceptual: { weights: parts, widths } };
+    const rest = await run(entries, { steps: 6, name: "parts", resume: true });
+    expect(rest.weights).toEqual(one.weights);
+    using state = await openSafetensors(join(folder, "parts"));
+    expect([...state.tensors.keys()].filter((name) => name.includes("perceptual"))).toEqual([]);
+  });
+
+  it("name what is wrong with their weights", async () => {
+    const weights = await writeLpips("half.safetensors", (name) => name.startsWith("net."));
+    await expect(run({ perceptual: { weights, widths } })).rejects.toThrow(
+      /half\.safetensors: expected the 33 tensors of LPIPS, got none of lin0\.model\.1\.weight/,
+    );
+    await expect(run({ perceptual: { weights } })).rejects.toThrow(/another shape/);
+    await expect(run({ perceptual: { weights: join(folder, "no") } })).rejects.toMatchObject({ code: "checkpoint" }); // prettier-ignore
+    await expect(run({ perceptual: {} })).rejects.toThrow(/weights to be a file, or a list/);
+    await expect(run({ perceptual: { weights, widths: [1] } })).rejects.toThrow(/list of 5 items/);
+    const model = { ...tinyCodec, resolution: 8, attentionResolutions: [] };
+    await expect(run({ model, perceptual: { weights } })).rejects.toThrow(/at least 16 pixels/);
+  });
 });
 
 it("mixes tokens of two pictures", async () => {
