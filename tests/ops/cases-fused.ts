@@ -26,6 +26,7 @@ const groupNormShapes: [number[], number][] = [
   [[1, 3, 32], 8],
   [[2, 9, 40], 8],
   [[1, 16, 16, 64], 32],
+  [[2, 18, 15, 32], 32], // a channel a group: nothing averages the errors of its sums
   [[2, 1, 1, 8], 2],
 ];
 
@@ -34,11 +35,9 @@ const groupNormCases: OpCase[] = groupNormShapes.flatMap(([shape, groups], i) =>
     const C = shape.at(-1)!;
     const inputs = [real(shape), real([C], between(0.5, 1.5)), real([C])];
     const attrs = { groups, eps: 1e-5, activation };
-    // many rows: single-precision sums of squared differences to the first row
-    const slack = shape.length > 3 && shape[1]! * shape[2]! >= 256 ? 4 : 1;
     return [
-      { op: "groupNorm", inputs, attrs, slack, isTwiceSmooth: i === 0 },
-      { op: "groupNormGrad", inputs: [...inputs, real(shape)], attrs, slack },
+      { op: "groupNorm", inputs, attrs, isTwiceSmooth: i === 0 },
+      { op: "groupNormGrad", inputs: [...inputs, real(shape)], attrs },
     ];
   }),
 );
