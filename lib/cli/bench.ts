@@ -90,8 +90,8 @@ interface Measurement {
 }
 
 /** Random values, so that no multiplication is by zero. */
-function fill(data: TensorData): TensorData {
-  let state = 1;
+function fill(data: TensorData, seed: number): TensorData {
+  let state = (seed + 1) >>> 0;
   for (let i = 0; i < data.length; ++i) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     data[i] = state / 2 ** 32 - 0.5;
@@ -103,7 +103,7 @@ const median = (values: number[]): number => values.toSorted((a, b) => a - b)[va
 
 async function measure(
   { name, build }: Workload,
-  seconds: number,
+  { seconds, seed }: BenchOptions,
   peak: number,
 ): Promise<Measurement> {
   const graph: Graph = trace(build);
@@ -114,10 +114,10 @@ async function measure(
       .map(({ name: key, value }) => ({ key, ...program.graph.values[value]! }));
   const weights = values(false).map(({ key, dtype, shape }): [string, Buffer] => [
     key,
-    Buffer.fromArray(fill(arrayFor(dtype, sizeOf(shape))), dtype, shape),
+    Buffer.fromArray(fill(arrayFor(dtype, sizeOf(shape)), seed), dtype, shape),
   ]);
   const inputs = values(true).map(
-    ({ key, dtype, shape }) => [key, fill(arrayFor(dtype, sizeOf(shape)))] as const,
+    ({ key, dtype, shape }) => [key, fill(arrayFor(dtype, sizeOf(shape)), seed)] as const,
   );
   using session = await program.bind(Object.fromEntries(weights));
   const times: number[] = [];
@@ -152,7 +152,7 @@ export const bench = withCommonOptions(new Command("bench"))
     const bar = progress("bench", chosen.length);
     const measurements: Measurement[] = [];
     for (const workload of chosen) {
-      measurements.push(await measure(workload, options.seconds, peak));
+      measurements.push(await measure(workload, options, peak));
       bar.update(measurements.length, workload.name);
     }
     bar.stop();

@@ -1,22 +1,25 @@
 // `smalti data`: builds data sets in the cache folder.
 import { Command } from "commander";
 import { buildEmojiDataset } from "../data/emoji.js";
-import { wholeNumber } from "./options.js";
+import { wholeNumber, withCommonOptions, type ProcessOptions } from "./options.js";
 import { interruptSignal, progress, result } from "./terminal.js";
 
-interface EmojiOptions {
+interface EmojiOptions extends ProcessOptions {
   cache?: string;
   size: number;
-  json?: true;
 }
 
-const emoji = new Command("emoji")
+const ineffective = {
+  seed: "which emoji are held out follows from their names",
+  threads: "the pictures are decoded one after the other",
+};
+
+const emoji = withCommonOptions(new Command("emoji"), ineffective)
   .description(
     "Build the captioned three-style emoji set; its sources are installed from npm into the cache folder.",
   )
   .option("--cache <folder>", "cache folder (default: SMALTI_CACHE or the user's cache folder)")
   .option("--size <pixels>", "width and height", wholeNumber(16, 64), 64)
-  .option("--json", "print only JSON on stdout")
   .action(async (options: EmojiOptions) => {
     const signal = interruptSignal("stopping; the set is left unfinished");
     let bar: ReturnType<typeof progress> | undefined;

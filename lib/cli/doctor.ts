@@ -1,25 +1,27 @@
 // `smalti doctor`: what this machine offers, and why each backend is or is not usable.
 import { Command } from "commander";
-import { describeBackends } from "../runtime/device.js";
+import { describeBackends, type BackendReport } from "../runtime/device.js";
+import { withCommonOptions, type ProcessOptions } from "./options.js";
 import { exitCodes, formatBytes, result } from "./terminal.js";
 
-export const doctor = new Command("doctor")
+const describeCpu = (cpu: NonNullable<BackendReport["cpu"]>): string[] => [
+  `cpu       ${cpu.name}`,
+  `isa       ${cpu.isa} (available: ${cpu.isas.join(", ")})`,
+  `threads   ${cpu.threads}`,
+  `memory    ${formatBytes(cpu.availableBytes)} free of ${formatBytes(cpu.physicalBytes)}`,
+];
+
+const ineffective = { seed: "nothing is drawn" };
+
+export const doctor = withCommonOptions(new Command("doctor"), ineffective)
   .description(
     "Show the CPU, instruction sets, threads, memory and backends, and what is wrong if anything is.",
   )
-  .option("--json", "print only JSON on stdout")
-  .action((options: { json?: true }) => {
-    const report = describeBackends();
+  .action((options: ProcessOptions) => {
+    const report = describeBackends(options);
     const lines = [
       `node      ${process.version}, Node-API ${process.versions.napi}`,
-      ...(report.cpu
-        ? [
-            `cpu       ${report.cpu.name}`,
-            `isa       ${report.cpu.isa} (available: ${report.cpu.isas.join(", ")})`,
-            `threads   ${report.cpu.threads}`,
-            `memory    ${formatBytes(report.cpu.availableBytes)} free of ${formatBytes(report.cpu.physicalBytes)}`,
-          ]
-        : []),
+      ...(report.cpu ? describeCpu(report.cpu) : []),
       ...report.backends.map(
         ({ name, usable, reason }) =>
           `${name.padEnd(9)} ${usable ? "usable" : "not usable"}: ${reason}`,

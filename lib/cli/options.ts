@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { InvalidArgumentError, Option } from "commander";
 import { configureBackend } from "../runtime/device.js";
+import { say } from "./terminal.js";
 
 /** Parser of a whole number within bounds. */
 export const wholeNumber =
@@ -25,31 +26,52 @@ export const realNumber =
     return value;
   };
 
-export interface CommonOptions {
+export interface ProcessOptions {
   json?: true;
-  seed: number;
   threads?: number;
+}
+
+export interface CommonOptions extends ProcessOptions {
+  seed: number;
+}
+
+/** Why an option that every command takes changes nothing in one of them: shown in its help, and when it is given. */
+export interface Ineffective {
+  seed?: string;
+  threads?: string;
 }
 
 /** The option --seed, without a default. */
 export const seedOption = (text = "seed of all randomness"): Option =>
   new Option("--seed <n>", text).argParser(wholeNumber(0));
 
+const threadsOption = (text = "threads of the native core (default: all cores)"): Option =>
+  new Option("--threads <n>", text).argParser(wholeNumber(1, 1024));
+
+const noEffect = (reason: string): string => `no effect here: ${reason}`;
+
 /** Adds --seed (default 0), --threads and --json. */
-export const withCommonOptions = (command: Command): Command =>
-  withProcessOptions(command.addOption(seedOption().default(0)));
+export function withCommonOptions(command: Command, ineffective: Ineffective = {}): Command {
+  const { seed } = ineffective;
+  const option = seed === undefined ? seedOption().default(0) : seedOption(noEffect(seed));
+  return withProcessOptions(command.addOption(option), ineffective);
+}
 
 /** Adds --threads and --json. */
-export const withProcessOptions = (command: Command): Command =>
-  command
-    .addOption(
-      new Option("--threads <n>", "threads of the native core (default: all cores)").argParser(
-        wholeNumber(1, 1024),
-      ),
-    )
-    .option("--json", "print only JSON on stdout");
+export function withProcessOptions(command: Command, ineffective: Ineffective = {}): Command {
+  const { threads } = ineffective;
+  return command
+    .addOption(threads === undefined ? threadsOption() : threadsOption(noEffect(threads)))
+    .option("--json", "print only JSON on stdout")
+    .hook("preAction", (_, action) => warnOfIneffective(action.opts(), ineffective));
+}
+
+function warnOfIneffective(given: Record<string, unknown>, ineffective: Ineffective): void {
+  for (const [name, reason] of Object.entries(ineffective))
+    if (given[name] !== undefined) say(`note: --${name} has ${noEffect(reason as string)}`);
+}
 
 /** Applies the options that concern the whole process. */
-export function applyCommonOptions({ threads }: Pick<CommonOptions, "threads">): void {
+export function applyCommonOptions({ threads }: ProcessOptions): void {
   if (threads !== undefined) configureBackend({ threads });
 }

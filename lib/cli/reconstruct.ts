@@ -4,15 +4,17 @@ import { decodeImage, writePng } from "../image/image-io.js";
 import { sideBySide } from "../image/grid.js";
 import { psnr } from "../metrics/psnr.js";
 import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
-import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
+import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { result } from "./terminal.js";
 
-interface ReconstructOptions extends CommonOptions {
+interface ReconstructOptions extends ProcessOptions {
   model: string;
   out: string;
 }
 
-export const reconstruct = withCommonOptions(new Command("reconstruct"))
+export const reconstruct = withCommonOptions(new Command("reconstruct"), {
+  seed: "nothing is drawn",
+})
   .description("Encode an image to tokens and decode it again; writes both side by side.")
   .argument("<image>", "image file")
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")

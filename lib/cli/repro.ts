@@ -3,10 +3,10 @@ import { Command } from "commander";
 import { DiffusionError } from "../errors.js";
 import { decodeImage, readPngMetadata } from "../image/image-io.js";
 import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
-import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
+import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { exitCodes, interruptSignal, result } from "./terminal.js";
 
-interface ReproOptions extends CommonOptions {
+interface ReproOptions extends ProcessOptions {
   out?: string;
   model?: string;
 }
@@ -26,7 +26,7 @@ async function openPipeline(asked: string | undefined, named: string) {
   }
 }
 
-export const repro = withCommonOptions(new Command("repro"))
+export const repro = withCommonOptions(new Command("repro"), { seed: "the picture names its own" })
   .description("Make a picture again from the settings stored in its PNG and compare every byte.")
   .argument("<image>", "PNG written by smalti")
   .option("--model <name>", "use this pipeline instead of the one that the picture names")

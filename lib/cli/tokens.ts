@@ -6,10 +6,10 @@ import { DiffusionError } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import { decodeImage, writePng } from "../image/image-io.js";
 import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
-import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
+import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { result } from "./terminal.js";
 
-interface TokensOptions extends CommonOptions {
+interface TokensOptions extends ProcessOptions {
   model: string;
   out?: string;
 }
@@ -66,7 +66,7 @@ function tokenIds(path: string, tokens: readonly unknown[]): Int32Array {
 
 const isTokenFile = (path: string): boolean => /\.(json|npy)$/i.test(path);
 
-export const tokens = withCommonOptions(new Command("tokens"))
+export const tokens = withCommonOptions(new Command("tokens"), { seed: "nothing is drawn" })
   .description(
     "Image -> token ids (printed, or written to .json or .npy); a .json or .npy file -> image.",
   )

@@ -31,14 +31,15 @@ function cpuReport(d: NativeDescription): Required<BackendReport>["cpu"] {
   return { name, isa, isas, threads, physicalBytes, availableBytes };
 }
 
-/** Describes every backend; never throws. */
-export function describeBackends(): BackendReport {
+/** Describes every backend, with that many threads when given; never throws. */
+export function describeBackends({ threads }: { threads?: number } = {}): BackendReport {
   const cuda: BackendStatus = {
     name: "cuda",
     usable: false,
     reason: "this version has no CUDA backend",
   };
   try {
+    if (threads !== undefined) configureBackend({ threads });
     const cpu = cpuReport(native().describe());
     const isKnown = cpu.isas.includes(cpu.isa) || cpu.isa === "ref";
     const reason = isKnown

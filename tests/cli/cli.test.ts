@@ -20,13 +20,29 @@ afterAll(async () => {
   await rm(model, { recursive: true });
 });
 
-const commands = ["demo", "sample", "reconstruct", "tokens", "repro", "train", "data", "inspect", "convert", "doctor", "bench", "parity"]; // prettier-ignore
+const commands = ["demo", "sample", "reconstruct", "tokens", "repro", "train tokenizer", "train vq-diffusion", "data emoji", "doctor", "bench", "parity"]; // prettier-ignore
 
 describe("help and errors", () => {
-  it.each(commands)("%s --help fits a screen", async (command) => {
+  it.each(commands)("%s --help fits a screen and knows the common options", async (command) => {
+    const { code, stdout } = await runCli([...command.split(" "), "--help"], folder);
+    expect(code).toBe(0);
+    expect(stdout.split("\n").length).toBeLessThan(40);
+    for (const option of ["--json", "--seed <n>", "--threads <n>"]) expect(stdout).toContain(option);
+  });
+
+  it.each(["train", "data", "inspect", "convert"])("%s --help fits a screen", async (command) => {
     const { code, stdout } = await runCli([command, "--help"], folder);
     expect(code).toBe(0);
     expect(stdout.split("\n").length).toBeLessThan(40);
+  });
+
+  it("says when an option has no effect, in the help and when it is given", async () => {
+    const help = await runCli(["doctor", "--help"], folder);
+    expect(help.stdout).toMatch(/--seed <n> +no effect here: nothing is drawn/);
+    const { code, stdout, stderr } = await runCli(["doctor", "--seed", "1", "--json"], folder);
+    expect([code, stderr]).toEqual([0, "note: --seed has no effect here: nothing is drawn\n"]);
+    expect(JSON.parse(stdout)).toHaveProperty("backends");
+    expect((await runCli(["doctor"], folder)).stderr).toBe("");
   });
 
   it("suggests a command and exits with the code for usage", async () => {
@@ -122,10 +138,11 @@ describe("a pipeline", () => {
 });
 
 describe("doctor", () => {
-  it("prints only JSON", async () => {
-    const { code, stdout } = await runCli(["doctor", "--json"], folder);
+  it("prints only JSON, with the threads asked for", async () => {
+    const { code, stdout } = await runCli(["doctor", "--threads", "3", "--json"], folder);
     expect(code).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({
+      cpu: { threads: 3 },
       backends: [
         { name: "cpu", usable: true },
         { name: "cuda", usable: false },
