@@ -1,6 +1,7 @@
 // DiT and SiT checkpoints: the names of facebookresearch/DiT and willisma/SiT are ours, only layouts
-// differ. The stored position table is the fixed one that the model computes.
-import type { KeyMap } from "../nn/key-map.js";
+// differ; huggingface/diffusers is renamed. The stored position table is the fixed one that the model
+// computes.
+import type { KeyMap, KeyRule } from "../nn/key-map.js";
 
 const linears = "(?:qkv|proj|fc[12]|adaLN_modulation\\.1|final_layer\\.linear|mlp\\.[02])";
 
@@ -19,5 +20,49 @@ export const facebookDitKeys: KeyMap = {
       from: /^(?:module\.)?((?:[xty]_embedder|blocks|final_layer)\..*)$/,
       to: "$1",
     },
+  ],
+};
+
+const theirBlock = "^transformer_blocks\\.(\\d+)\\.";
+
+/** Weight and bias of a linear layer of theirs, which is ours of another name, or a part of it. */
+const linearOf = (theirs: string, ours: string, part?: KeyRule["part"]): KeyRule[] => [
+  {
+    from: new RegExp(`${theirs}\\.weight$`),
+    to: `${ours}.weight`,
+    layout: "linear",
+    ...(part && { part }),
+  },
+  { from: new RegExp(`${theirs}\\.bias$`), to: `${ours}.bias`, ...(part && { part }) },
+];
+
+/**
+ * huggingface/diffusers DiTTransformer2DModel. Every block there has its own copy of the time and
+ * label embedding; the first is taken.
+ */
+export const diffusersDitKeys: KeyMap = {
+  drop: [/^pos_embed\.pos_embed$/, /^transformer_blocks\.[1-9]\d*\.norm1\.emb\./],
+  rules: [
+    { from: /^pos_embed\.proj\.weight$/, to: "x_embedder.proj.weight", layout: "conv" },
+    { from: /^pos_embed\.proj\.bias$/, to: "x_embedder.proj.bias" },
+    ...["0", "2"].flatMap((place, i) =>
+      linearOf(
+        `^transformer_blocks\\.0\\.norm1\\.emb\\.timestep_embedder\\.linear_${i + 1}`,
+        `t_embedder.mlp.${place}`,
+      ),
+    ),
+    {
+      from: /^transformer_blocks\.0\.norm1\.emb\.class_embedder\.(embedding_table\.weight)$/,
+      to: "y_embedder.$1",
+    },
+    ...linearOf(`${theirBlock}norm1\\.linear`, "blocks.$1.adaLN_modulation.1"),
+    ...["q", "k", "v"].flatMap((name, index) =>
+      linearOf(`${theirBlock}attn1\\.to_${name}`, "blocks.$1.attn.qkv", { index, of: 3 }),
+    ),
+    ...linearOf(`${theirBlock}attn1\\.to_out\\.0`, "blocks.$1.attn.proj"),
+    ...linearOf(`${theirBlock}ff\\.net\\.0\\.proj`, "blocks.$1.mlp.fc1"),
+    ...linearOf(`${theirBlock}ff\\.net\\.2`, "blocks.$1.mlp.fc2"),
+    ...linearOf("^proj_out_1", "final_layer.adaLN_modulation.1"),
+    ...linearOf("^proj_out_2", "final_layer.linear"),
   ],
 };

@@ -4,6 +4,7 @@ import { gradients } from "../../lib/autodiff/differentiate.js";
 import type { Graph } from "../../lib/ir/graph.js";
 import type { ParamSpec } from "../../lib/ir/param.js";
 import { verify } from "../../lib/ir/verify.js";
+import type { ClassInput } from "../../lib/models/class-guidance.js";
 import type { UnetInput } from "../../lib/models/unet-input.js";
 import { compile } from "../../lib/runtime/program.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
@@ -60,4 +61,18 @@ export const unetInput =
       ...(lowResSide !== undefined && {
         lowRes: t.input("lowRes", { shape: [1, lowResSide, lowResSide, 3] }),
       }),
+    });
+
+interface Transformer {
+  forward(input: ClassInput): Tensor;
+}
+
+/** Calls a class-conditional transformer with one latent of 4 channels. */
+export const latentInput =
+  (model: Transformer, side: number): Forward =>
+  (t) =>
+    model.forward({
+      x: t.input("x", { shape: [1, side, side, 4] }),
+      times: t.input("times", { shape: [1] }),
+      labels: t.input("labels", { shape: [1], dtype: "i32" }),
     });
