@@ -25,9 +25,13 @@ const linear: Path = (t) => ({ a: 1 - t, c: t, aRate: -1, cRate: 1 });
 /** Generalised variance preserving: a quarter of a circle, arXiv:2303.08797, section 4.2. */
 const gvp: Path = (t) => {
   const turn = Math.PI / 2;
-  const [a, c] = [Math.cos(turn * t), Math.sin(turn * t)];
+  // a sine, to be 0 at t = 1
+  const [a, c] = [Math.sin(turn * (1 - t)), Math.sin(turn * t)];
   return { a, c, aRate: -turn * c, cRate: turn * a };
 };
+
+/** Keeps the rate of c finite at data, where that of the VP path is infinite. */
+const kSmallest = 1e-6;
 
 /** Variance preserving with a linear noise rate: Song et al. 2021, arXiv:2011.13456, eq. 33. */
 const vp: Path = (t) => {
@@ -35,7 +39,7 @@ const vp: Path = (t) => {
   const logRate = (-(kBetaMax - kBetaMin) / 2) * t - kBetaMin / 2;
   const a = Math.exp(logA);
   const c = Math.sqrt(-Math.expm1(2 * logA));
-  return { a, c, aRate: a * logRate, cRate: (-a * a * logRate) / c };
+  return { a, c, aRate: a * logRate, cRate: (-a * a * logRate) / Math.max(c, kSmallest) };
 };
 
 const paths = { linear, gvp, vp } as const;

@@ -5,7 +5,8 @@ import { posteriorDeviation } from "../processes/gaussian-levels.js";
 import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
 import type { VarianceName } from "../processes/gaussian-loss.js";
 import { levelPairs, pairwisePlan } from "./continuous.js";
-import type { Combination, ContinuousSampler } from "./continuous.js";
+import type { Combination } from "./continuous.js";
+import type { Solver } from "./solver.js";
 
 export interface DdpmOptions {
   /**
@@ -41,7 +42,7 @@ function meanOf(from: Level, to: Level): Combination {
 const variances: readonly VarianceName[] = ["fixedSmall", "fixedLarge", "learned", "learnedRange"];
 
 /** The step to clean data adds no noise; its small variance counts as that of the step before. */
-export function ddpm(options: DdpmOptions = {}): ContinuousSampler {
+export function ddpm(options: DdpmOptions = {}): Solver {
   checkOptions("ddpm", options, ["variance", "mean"]);
   const { variance = "fixedLarge", mean = "x0" } = options;
   if (!variances.includes(variance)) {
@@ -53,6 +54,10 @@ export function ddpm(options: DdpmOptions = {}): ContinuousSampler {
   const isLearned = variance === "learned" || variance === "learnedRange";
   return {
     name: "ddpm",
+    order: 1,
+    evaluations: 1,
+    isStochastic: true,
+    source: "Ho et al. 2020, arXiv:2006.11239",
     plan: (levels) => {
       const small = levelPairs("ddpm", levels).map(
         ([from, to]) => posteriorDeviation(from, to) ** 2,

@@ -37,7 +37,7 @@ function secondOrder(
   return exponentialUpdate(from, to, step, clean, scaled(weight, change));
 }
 
-/** Order 2; measured order of mean and variance with eta > 0: 1. */
+/** Order 2, with eta > 0 in mean and variance. */
 export function dpmSolver2m(options: DpmSolver2mOptions = {}): Solver {
   checkOptions("dpmSolver2m", options, ["solverType", "eta", "noiseScale"]);
   const { solverType = "midpoint", eta = 0, noiseScale = 1 } = options;

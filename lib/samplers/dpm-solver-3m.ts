@@ -63,7 +63,7 @@ function thirdOrder(
   );
 }
 
-/** Order 3 when corrected; the first two steps are of lower order. */
+/** Order 3 when corrected and without noise, else 2; the first two steps are of lower order. */
 export function dpmSolver3m(options: DpmSolver3mOptions = {}): Solver {
   checkOptions("dpmSolver3m", options, ["form", "eta", "noiseScale"]);
   const { form = "corrected", eta = 0, noiseScale = 1 } = options;
@@ -71,7 +71,7 @@ export function dpmSolver3m(options: DpmSolver3mOptions = {}): Solver {
   checkWeights("dpmSolver3m", { eta, noiseScale });
   return {
     name: eta > 0 ? "dpm-solver-3m-sde" : "dpm-solver-3m",
-    order: form === "corrected" ? 3 : 2,
+    order: form === "corrected" && eta === 0 ? 3 : 2,
     evaluations: 1,
     isStochastic: eta > 0,
     source: "Lu et al. 2022, arXiv:2211.01095",

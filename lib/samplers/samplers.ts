@@ -1,6 +1,8 @@
 // Every solver by name, with its defaults: one line each.
 import { checkChoice } from "../errors.js";
 import { consistency } from "./consistency.js";
+import { ddim } from "./ddim.js";
+import { ddpm } from "./ddpm.js";
 import { dpm2 } from "./dpm-2.js";
 import { dpm2Ancestral } from "./dpm-2-ancestral.js";
 import { dpmSolver2m, dpmSolver2mSde } from "./dpm-solver-2m.js";
@@ -19,6 +21,8 @@ import type { Solver } from "./solver.js";
 import { unipc } from "./unipc.js";
 
 export const samplers = {
+  ddpm,
+  ddim,
   euler,
   "euler-ancestral": eulerAncestral,
   heun,
