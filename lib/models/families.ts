@@ -2,16 +2,26 @@
 // one entry in a file x.family.ts beside its model (see family.ts, vqgan.family.ts), spread into this list.
 import { admFamilies } from "./adm.family.js";
 import { ddpmFamilies } from "./ddpm-unet.family.js";
+import { clipTextEncoderFamilies } from "./clip-text-encoder.family.js";
 import { diffuseVaeFamilies } from "./diffusevae.family.js";
+import { ditFamilies } from "./dit.family.js";
 import type { Family } from "./family.js";
 import { ShapeView } from "./family.js";
+import { vqTransformerFamilies } from "./vq-transformer.family.js";
+import { latentDiffusionFamilies } from "./latent-diffusion.family.js";
+import { lpipsFamilies } from "./lpips.family.js";
 import { vqganFamilies } from "./vqgan.family.js";
 
 export const families: readonly Family[] = [
   ...vqganFamilies,
+  ...latentDiffusionFamilies,
+  ...lpipsFamilies,
+  ...vqTransformerFamilies,
   ...admFamilies,
   ...ddpmFamilies,
   ...diffuseVaeFamilies,
+  ...ditFamilies,
+  ...clipTextEncoderFamilies,
 ];
 
 /** A model found in a checkpoint. */
