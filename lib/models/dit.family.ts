@@ -1,0 +1,246 @@
+// How transformers on latents are recognised: DiT and SiT of their own code (whose tensors are the
+// same), DiT of huggingface/diffusers, FiT and FiTv2.
+import { DiffusionError } from "../errors.js";
+import { flag, limits, listOf, oneOf, shown, whole } from "./check-config.js";
+import { dit, ditConfigs, publishedDit } from "./dit.js";
+import type { DitConfig } from "./dit.js";
+import { diffusersDitKeys, facebookDitKeys } from "./dit.keys.js";
+import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
+import { fit, fitConfigs } from "./fit.js";
+import type { FitConfig, HeadNorm } from "./fit.js";
+import { fitKeys } from "./fit.keys.js";
+
+const heads: Fact = { what: "attention heads", rule: whole(1, limits.width) };
+const nullClass: Fact = {
+  what: "whether the last row of the label table is the null class (class_dropout_prob > 0)",
+  rule: flag,
+  fixed: true,
+};
+const trainingPlaces = [/^ema\./, /^model\./, /^module\./];
+
+/** Channels of the output for each channel of the input, 1 or 2. */
+function hasVariance(shapes: ShapeView, outRows: number, patch: number, channels: number): boolean {
+  const factor = shapes.ratio(outRows, patch * patch * channels, "output channels over input");
+  if (factor === 1 || factor === 2) return factor === 2;
+  throw new DiffusionError(
+    "checkpoint",
+    `${shapes.where}: expected as many output channels as input channels or twice as many, got ${factor} times`,
+  );
+}
+
+const classesOf = (rows: number, hasNull: unknown) => ({
+  classes: hasNull === true ? rows - 1 : rows,
+  nullClass: hasNull === true,
+});
+
+function configureDit(shapes: ShapeView, facts: FactValues): DitConfig {
+  const [width, channels, patch] = shapes.shape("x_embedder.proj.weight", 4) as number[];
+  const tokens = shapes.extent("pos_embed", 1);
+  const side = shapes.ratio(Math.sqrt(tokens), 1, "the side of the token grid") * patch!;
+  const learned = hasVariance(
+    shapes,
+    shapes.extent("final_layer.linear.weight", 0),
+    patch!,
+    channels!,
+  );
+  return {
+    size: [side, side],
+    patch: patch!,
+    channels: channels!,
+    width: width!,
+    layers: shapes.count(/^blocks\.(\d+)\./),
+    heads: facts["heads"] as number,
+    mlpRatio: shapes.extent("blocks.0.mlp.fc1.weight", 0) / width!,
+    ...classesOf(shapes.extent("y_embedder.embedding_table.weight", 0), facts["nullClass"]),
+    sigma: learned ? (facts["sigma"] as "learned" | "discarded") : "none",
+  };
+}
+
+const label = "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight";
+
+function configureDiffusers(shapes: ShapeView, facts: FactValues): DitConfig {
+  const [width, channels, patch] = shapes.shape("pos_embed.proj.weight", 4) as number[];
+  const learned = hasVariance(shapes, shapes.extent("proj_out_2.weight", 0), patch!, channels!);
+  return {
+    size: facts["size"] as [number, number],
+    patch: patch!,
+    channels: channels!,
+    width: width!,
+    layers: shapes.count(/^transformer_blocks\.(\d+)\./),
+    heads: facts["heads"] as number,
+    mlpRatio: shapes.extent("transformer_blocks.0.ff.net.0.proj.weight", 0) / width!,
+    ...classesOf(shapes.extent(label, 0), facts["nullClass"]),
+    sigma: learned ? "learned" : "none",
+  };
+}
+
+/** What our network has no other of. */
+const diffusersFixed: Readonly<Record<string, unknown>> = {
+  activation_fn: "gelu-approximate",
+  norm_type: "ada_norm_zero",
+  attention_bias: true,
+  norm_elementwise_affine: false,
+};
+
+/** config.json of a DiTTransformer2DModel, or of the Transformer2DModel that it was before. */
+function readDiffusers(file: ConfigFile): Record<string, unknown> | undefined {
+  const isOld = file["_class_name"] === "Transformer2DModel";
+  if (file["_class_name"] !== "DiTTransformer2DModel" && !isOld) return undefined;
+  if (isOld && file["norm_type"] !== "ada_norm_zero") return undefined;
+  for (const [key, value] of Object.entries(diffusersFixed)) {
+    if (file[key] === undefined || file[key] === value) continue;
+    throw new DiffusionError(
+      "option",
+      `config.json: expected ${key} ${shown(value)}, got ${shown(file[key])}`,
+    );
+  }
+  const { sample_size: side, num_attention_heads, num_layers, patch_size, in_channels } = file;
+  const known = {
+    size: typeof side === "number" ? [side, side] : undefined,
+    heads: num_attention_heads,
+    layers: num_layers,
+    patch: patch_size,
+    channels: in_channels,
+  };
+  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined));
+}
+
+const headNorm = oneOf("none", "layer", "scaledLayer", "rms", "scaledRms");
+
+/** Hidden width of the MLP and its kind: two thirds of 4 widths are the published gated one. */
+function mlpOf(shapes: ShapeView, width: number): Pick<FitConfig, "mlp" | "mlpRatio"> {
+  const at = "blocks.0.mlp.";
+  if (!shapes.has(`${at}fc1_g.weight`))
+    return { mlp: "gelu", mlpRatio: shapes.extent(`${at}fc1.weight`, 0) / width };
+  const hidden = shapes.extent(`${at}fc1_g.weight`, 0);
+  if (hidden === Math.floor((8 * width) / 3)) return { mlp: "swiglu", mlpRatio: 4 };
+  return { mlp: "wideSwiglu", mlpRatio: hidden / width };
+}
+
+function modulationOf(shapes: ShapeView): Pick<FitConfig, "modulation" | "modulationRank"> {
+  const at = "blocks.0.adaLN_modulation.";
+  if (shapes.has(`${at}fc1_g.weight`)) return { modulation: "swiglu" };
+  if (!shapes.has(`${at}2.weight`)) return { modulation: "linear" };
+  return { modulation: "lora", modulationRank: shapes.extent(`${at}1.weight`, 0) };
+}
+
+function configureFit(shapes: ShapeView, facts: FactValues): FitConfig {
+  const [width, values] = shapes.shape("x_embedder.proj.weight", 2) as [number, number];
+  const patch = facts["patch"] as number;
+  const channels = shapes.ratio(values, patch * patch, "channels of a patch");
+  const learned = hasVariance(
+    shapes,
+    shapes.extent("final_layer.linear.weight", 0),
+    patch,
+    channels,
+  );
+  return {
+    patch,
+    channels,
+    width,
+    layers: shapes.count(/^blocks\.(\d+)\./),
+    heads: facts["heads"] as number,
+    ...mlpOf(shapes, width),
+    ...classesOf(shapes.extent("y_embedder.embedding_table.weight", 0), facts["nullClass"]),
+    sigma: learned ? "learned" : "none",
+    ...modulationOf(shapes),
+    queryNorm: facts["queryNorm"] as HeadNorm,
+    keyNorm: facts["keyNorm"] as HeadNorm,
+    qkvBias: shapes.has("blocks.0.attn.qkv.bias"),
+    mlpBias: shapes.has("blocks.0.mlp.fc2.bias"),
+    modulationBias: shapes.some(/^blocks\.0\.adaLN_modulation\..*\.bias$/),
+  };
+}
+
+const buildDit = (config: object): ReturnType<typeof dit> => dit(config as DitConfig);
+
+/** The published sizes for one kind of network, and for 512 pixels. */
+const publishedSizes = (sigma: "learned" | "discarded", kind: string) =>
+  Object.fromEntries(
+    [...Object.entries(ditConfigs), ["XL/2 at 512 pixels", publishedDit("XL", 2, 64)] as const].map(
+      ([name, config]) => [`${kind}-${name}`, { ...config, sigma }],
+    ),
+  );
+
+export const ditFamilies: readonly Family[] = [
+  {
+    name: "dit",
+    title: "DiT or SiT (facebookresearch/DiT, willisma/SiT: their tensors are the same)",
+    model: "dit",
+    role: "model",
+    places: trainingPlaces,
+    marks: [
+      /^x_embedder\.proj\.weight$/,
+      /^pos_embed$/,
+      /^blocks\.0\.adaLN_modulation\.1\.weight$/,
+      /^blocks\.0\.mlp\.fc1\.weight$/,
+      /^y_embedder\.embedding_table\.weight$/,
+    ],
+    absent: [/^blocks\.0\.attn\.[qk]_norm\./],
+    facts: {
+      heads,
+      nullClass,
+      sigma: {
+        what: "what becomes of variance channels: learned (DiT) or discarded (SiT)",
+        rule: oneOf("learned", "discarded"),
+      },
+    },
+    configure: configureDit,
+    keys: () => facebookDitKeys,
+    build: buildDit,
+    published: { ...publishedSizes("learned", "DiT"), ...publishedSizes("discarded", "SiT") },
+  },
+  {
+    name: "diffusers-dit",
+    title: "DiT (huggingface/diffusers DiTTransformer2DModel)",
+    model: "dit",
+    role: "model",
+    marks: [
+      /^pos_embed\.proj\.weight$/,
+      /^transformer_blocks\.0\.norm1\.emb\.class_embedder\.embedding_table\.weight$/,
+      /^proj_out_2\.weight$/,
+    ],
+    diffusersClass: "DiTTransformer2DModel",
+    facts: {
+      heads,
+      nullClass,
+      size: {
+        what: "height and width of the latent, e.g. [32,32]",
+        rule: listOf(whole(1, limits.side), 2, 2),
+      },
+    },
+    readConfig: readDiffusers,
+    configure: configureDiffusers,
+    keys: () => diffusersDitKeys,
+    build: buildDit,
+    published: publishedSizes("learned", "DiT"),
+  },
+  {
+    name: "fit",
+    title: "FiT or FiTv2 (whlzy/FiT)",
+    model: "fit",
+    role: "model",
+    places: trainingPlaces,
+    marks: [
+      /^x_embedder\.proj\.weight$/,
+      /^blocks\.0\.attn\.qkv\.weight$/,
+      /^blocks\.0\.mlp\.fc[12](?:_g)?\.weight$/,
+      /^y_embedder\.embedding_table\.weight$/,
+    ],
+    absent: [/^pos_embed$/],
+    facts: {
+      heads,
+      nullClass,
+      patch: { what: "side of a patch", rule: whole(1, limits.side) },
+      queryNorm: {
+        what: "norm of the queries (q_norm: layer in FiTv2, none in FiT)",
+        rule: headNorm,
+      },
+      keyNorm: { what: "norm of the keys (k_norm: layer in FiTv2, none in FiT)", rule: headNorm },
+    },
+    configure: configureFit,
+    keys: () => fitKeys,
+    build: (config) => fit(config as FitConfig),
+    published: fitConfigs,
+  },
+];
