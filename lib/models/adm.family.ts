@@ -54,7 +54,7 @@ function pathConfig(
     channels,
     multipliers: widths.map((width) => width / channels),
     residualBlocks,
-    attentionFactors: all.filter((l) => shapes.has(`${first(l)}.1.qkv.weight`)).map((l) => 2 ** l),
+    attentionFactors: all.filter((l) => shapes.has(`${first(l)}.1.norm.weight`)).map((l) => 2 ** l),
     scaleShiftNorm: shapes.extent("middle_block.0.emb_layers.1.weight", 0) === 2 * widths.at(-1)!,
     residualResample: levels > 1 && shapes.has(`${down}.in_layers.2.weight`),
   };
