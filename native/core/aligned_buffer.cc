@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kPage = size_t{64} << 10;  // the largest small page of the platforms we build for
 
 std::atomic<size_t> limit_bytes{0};
 
@@ -62,9 +63,10 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 
 bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
 
-// Maps with slack so that the block starts on a huge page.
+// Maps with slack so that the block starts on a huge page. Its end is not rounded to one: with many
+// weights just over a huge page that would cost up to twice their size.
 void* map_block(size_t bytes) {
-  const size_t length = round_up(bytes, kHugePage);
+  const size_t length = round_up(bytes, kPage);
   void* raw =
       mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return nullptr;
@@ -87,7 +89,7 @@ void* allocate(size_t bytes) {
 
 void release(void* block, size_t bytes) {
   if (is_mapped(bytes)) {
-    munmap(block, round_up(bytes, kHugePage));
+    munmap(block, round_up(bytes, kPage));
   } else {
     std::free(block);
   }
