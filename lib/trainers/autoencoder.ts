@@ -73,6 +73,8 @@ export interface AutoencoderTrainerOptions extends Pick<
   tokenMix?: number;
   /** Less memory for more time, same results; default false. */
   rematerialise?: boolean;
+  /** Instruction set, or "ref"; default the best that the machine has. */
+  isa?: string;
   /** Off by default. */
   adversarial?: AdversarialOptions;
 }
@@ -350,9 +352,18 @@ export function generatorStepOptions(
     parameters: split.trained,
     extraState: stateShapes([...model.states, ...split.frozen]),
     optimiser: { ...(critic && { betas: adamBetas }), ...options.optimiser },
-    ...(options.rematerialise && { rematerialise: true }),
+    ...placementOf(options),
   };
 }
+
+/** How a step is compiled. */
+const placementOf = ({
+  rematerialise,
+  isa,
+}: StepSettings): Pick<TrainStepOptions, "rematerialise" | "isa"> => ({
+  ...(rematerialise !== undefined && { rematerialise }),
+  ...(isa !== undefined && { isa }),
+});
 
 /** The step of the discriminator; it reads what the generator gave before its own update of the same step. */
 export function discriminatorStepOptions(
@@ -366,5 +377,6 @@ export function discriminatorStepOptions(
     parameters: critic.parameters,
     extraState: stateShapes(critic.states),
     optimiser: { betas: adamBetas, ...options.optimiser, accumulate: 1, emaDecay: 0 },
+    ...placementOf(options),
   };
 }

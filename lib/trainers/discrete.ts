@@ -82,6 +82,8 @@ export interface DiscreteTrainerOptions {
   freeze?: readonly string[];
   /** Less memory for more time, same results; default false. */
   rematerialise?: boolean;
+  /** Instruction set, or "ref"; default the best that the machine has. */
+  isa?: string;
 }
 
 const noisePurpose = 1;
@@ -124,7 +126,8 @@ export class DiscreteTrainer implements Trainable {
         parameters: trained,
         extraState: Object.fromEntries(frozen.map(({ name, shape }) => [name, { shape }])),
         ...(options.optimiser && { optimiser: options.optimiser }),
-        ...(options.rematerialise && { rematerialise: true }),
+        ...(options.rematerialise !== undefined && { rematerialise: options.rematerialise }),
+        ...(options.isa !== undefined && { isa: options.isa }),
       },
       options.initial ?? initialValues(model.parameters, options.seed ?? 0),
     );

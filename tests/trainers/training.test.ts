@@ -2,41 +2,17 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { memoryDataset } from "../../lib/data/dataset.js";
 import { openSafetensors } from "../../lib/checkpoint/safetensors.js";
-import { textToToken } from "../../lib/models/text-to-token.js";
-import { TextTokenizer } from "../../lib/text/tokenizer.js";
-import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
-import {
-  AutoencoderTrainer,
-  type AutoencoderTrainerOptions,
-} from "../../lib/trainers/autoencoder.js";
+import { AutoencoderTrainer } from "../../lib/trainers/autoencoder.js";
 import { DiscreteTrainer } from "../../lib/trainers/discrete.js";
 import type { TrainEvent } from "../../lib/trainers/events.js";
 import { trainLoop, type Trainable } from "../../lib/trainers/loop.js";
 import { tinyCodec } from "../pipelines/tiny.js";
+import { tinyAutoencoder, tinyDiscrete } from "./tiny-trainers.js";
 
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "smalti-train-"))));
 afterAll(() => rm(folder, { recursive: true }));
-
-/** Eight pictures of coloured blocks. */
-const pictures = memoryDataset({
-  name: "blocks",
-  width: 16,
-  height: 16,
-  channels: 3,
-  pixels: Uint8Array.from({ length: 8 * 768 }, (_, i) => ((Math.floor(i / 768) * 37 + (i % 3) * 80 + Math.floor((i % 48) / 24) * 90) % 256)),
-  captions: Array.from({ length: 8 }, (_, i) => [i % 2 ? "a red block" : "a blue block"]),
-}); // prettier-ignore
-
-const autoencoder: AutoencoderTrainerOptions = {
-  model: tinyCodec,
-  dataset: pictures,
-  batchSize: 4,
-  seed: 5,
-  optimiser: { emaDecay: 0.99, clipNorm: 1 },
-};
 
 async function run(
   trainable: Trainable,
@@ -60,20 +36,20 @@ const losses = (events: TrainEvent[]): number[] =>
 
 describe("autoencoder", () => {
   it("learns eight pictures", async () => {
-    const trainer = await AutoencoderTrainer.create(autoencoder);
+    const trainer = await AutoencoderTrainer.create(tinyAutoencoder);
     const curve = losses(await run(trainer, 60, { name: "learn" }));
     trainer.dispose();
     expect(curve.at(-1)!).toBeLessThan(curve[0]! / 2);
   });
 
   it("continues bit for bit from a checkpoint", async () => {
-    const whole = await AutoencoderTrainer.create(autoencoder);
+    const whole = await AutoencoderTrainer.create(tinyAutoencoder);
     const curve = losses(await run(whole, 8, { name: "whole" }));
     whole.dispose();
-    const first = await AutoencoderTrainer.create(autoencoder);
+    const first = await AutoencoderTrainer.create(tinyAutoencoder);
     await run(first, 5, { name: "parts" });
     first.dispose();
-    const second = await AutoencoderTrainer.create(autoencoder);
+    const second = await AutoencoderTrainer.create(tinyAutoencoder);
     const rest = losses(await run(second, 8, { name: "parts", resume: true }));
     expect(rest).toEqual(curve.slice(5));
     second.dispose();
@@ -81,7 +57,7 @@ describe("autoencoder", () => {
 
   it("accumulates gradients of two half batches like one whole batch", async () => {
     const plain = {
-      ...autoencoder,
+      ...tinyAutoencoder,
       model: { ...tinyCodec, quantizer: { ...tinyCodec.quantizer, codebook: "gradient" as const } },
     };
     const one = await AutoencoderTrainer.create({ ...plain, batchSize: 8, optimiser: {} });
@@ -99,7 +75,7 @@ describe("autoencoder", () => {
 
   it("trains with a discriminator", async () => {
     const trainer = await AutoencoderTrainer.create({
-      ...autoencoder,
+      ...tinyAutoencoder,
       adversarial: { start: 2, discriminator: { channels: 4, layers: 1 } },
     });
     const events = await run(trainer, 4, { name: "gan" });
@@ -109,7 +85,7 @@ describe("autoencoder", () => {
   });
 
   it("stops with the step named when the loss is not finite, and keeps the checkpoint", async () => {
-    const trainer = await AutoencoderTrainer.create({ ...autoencoder, optimiser: {} });
+    const trainer = await AutoencoderTrainer.create({ ...tinyAutoencoder, optimiser: {} });
     await run(trainer, 2, { name: "nan" });
     const before = await doneOf("nan");
     await expect(run(trainer, 20, { name: "nan", resume: true, lr: 1e38 })).rejects.toThrow(
@@ -120,7 +96,7 @@ describe("autoencoder", () => {
   });
 
   it("saves and says so when interrupted", async () => {
-    const trainer = await AutoencoderTrainer.create(autoencoder);
+    const trainer = await AutoencoderTrainer.create(tinyAutoencoder);
     const controller = new AbortController();
     setTimeout(() => controller.abort(), 300);
     const events = await run(trainer, 100_000, { name: "stop", signal: controller.signal });
@@ -136,27 +112,7 @@ async function doneOf(name: string): Promise<number> {
 }
 
 describe("mask-and-replace", () => {
-  const tokenizer = new TextTokenizer(trainWordVocabulary(["a red block", "a blue block"]));
-  const create = () =>
-    DiscreteTrainer.create({
-      model: textToToken({
-        condition: {
-          text: { vocabulary: tokenizer.vocabularySize, length: 6, width: 16, layers: 1, heads: 2 },
-          attributes: { style: 2 },
-        },
-        transformer: { codes: 10, grid: [4, 4], width: 24, layers: 1, heads: 2, timesteps: 20, condition: { kind: "text", width: 16 } },
-      }),
-      process: { timesteps: 20 },
-      data: {
-        images: pictures,
-        tokens: Int32Array.from({ length: 8 * 16 }, (_, i) => (Math.floor(i / 16) + i) % 10),
-        attributes: { style: { names: ["a", "b"], values: Int32Array.from({ length: 8 }, (_, i) => i % 2) } },
-      },
-      tokenizer,
-      batchSize: 4,
-      seed: 9,
-      loss: { auxiliaryWeight: 0.1 },
-    }); // prettier-ignore
+  const create = () => DiscreteTrainer.create(tinyDiscrete());
 
   it("learns token grids and continues bit for bit", async () => {
     const whole = await create();

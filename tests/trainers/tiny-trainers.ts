@@ -1,0 +1,50 @@
+// Trainers small enough for tests: eight pictures of coloured blocks, or eight token grids with captions and styles.
+import { memoryDataset } from "../../lib/data/dataset.js";
+import { textToToken } from "../../lib/models/text-to-token.js";
+import { TextTokenizer } from "../../lib/text/tokenizer.js";
+import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
+import type { AutoencoderTrainerOptions } from "../../lib/trainers/autoencoder.js";
+import type { DiscreteTrainerOptions } from "../../lib/trainers/discrete.js";
+import { tinyCodec } from "../pipelines/tiny.js";
+
+const captions = ["a blue block", "a red block"];
+
+/** Eight pictures of coloured blocks. */
+export const blocks = memoryDataset({
+  name: "blocks",
+  width: 16,
+  height: 16,
+  channels: 3,
+  pixels: Uint8Array.from({ length: 8 * 768 }, (_, i) => ((Math.floor(i / 768) * 37 + (i % 3) * 80 + Math.floor((i % 48) / 24) * 90) % 256)),
+  captions: Array.from({ length: 8 }, (_, i) => [captions[i % 2]!]),
+}); // prettier-ignore
+
+export const tinyAutoencoder: AutoencoderTrainerOptions = {
+  model: tinyCodec,
+  dataset: blocks,
+  batchSize: 4,
+  seed: 5,
+  optimiser: { emaDecay: 0.99, clipNorm: 1 },
+};
+
+const tokenizer = new TextTokenizer(trainWordVocabulary(captions));
+
+export const tinyDiscrete = (): DiscreteTrainerOptions => ({
+  model: textToToken({
+    condition: {
+      text: { vocabulary: tokenizer.vocabularySize, length: 6, width: 16, layers: 1, heads: 2 },
+      attributes: { style: 2 },
+    },
+    transformer: { codes: 10, grid: [4, 4], width: 24, layers: 1, heads: 2, timesteps: 20, condition: { kind: "text", width: 16 } },
+  }),
+  process: { timesteps: 20 },
+  data: {
+    images: blocks,
+    tokens: Int32Array.from({ length: 8 * 16 }, (_, i) => (Math.floor(i / 16) + i) % 10),
+    attributes: { style: { names: ["a", "b"], values: Int32Array.from({ length: 8 }, (_, i) => i % 2) } },
+  },
+  tokenizer,
+  batchSize: 4,
+  seed: 9,
+  loss: { auxiliaryWeight: 0.1 },
+}); // prettier-ignore
