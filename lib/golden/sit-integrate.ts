@@ -4,7 +4,7 @@ import { checkFields, limits, listOf, object, oneOf, optional, real, flag, whole
 import type { Rules } from "../models/check-config.js";
 import { predictions } from "../processes/gaussian-levels.js";
 import type { Level } from "../processes/gaussian-levels.js";
-import { pathLevel, pathLine } from "../processes/interpolant.js";
+import { pathLevel, pathLevels, pathLine } from "../processes/interpolant.js";
 import type { PathLevel, PathName } from "../processes/interpolant.js";
 import { defaultEpsilons, stochasticTimeRange, timeRange } from "../processes/path-range.js";
 import type { TimeRange, TransportPrediction } from "../processes/path-range.js";
@@ -89,9 +89,7 @@ function transportOf(job: Job): Transport {
 /** Levels at even times from noise to data, or backwards; the time of the network runs to data. */
 function evenLevels(path: PathName, range: TimeRange, points: number, isReverse = false) {
   const [from, to] = isReverse ? [1 - range.high, 1 - range.low] : [range.high, range.low];
-  return Array.from({ length: points }, (_, i) =>
-    pathLevel(path, from + ((to - from) * i) / (points - 1), "data"),
-  );
+  return pathLevels(path, { points, from, to, towards: "data" });
 }
 
 /** What runs a plan on the case's field. */

@@ -88,7 +88,8 @@ export const pathLevels = (
   { points, from = 1, to = 0, towards }: PathGrid,
 ): PathLevel[] =>
   Array.from({ length: points }, (_, i) =>
-    pathLevel(path, from + ((to - from) * i) / (points - 1), towards),
+    // the last is exact: almost clean data would not count as clean
+    pathLevel(path, i === points - 1 ? to : from + ((to - from) * i) / (points - 1), towards),
   );
 
 export interface PathGrid {

@@ -14,6 +14,8 @@ export interface RunOptions {
   replace?: (index: number) => Vector | undefined;
   /** The next noise; default zero. */
   draw?: () => Vector;
+  /** The paired image y; default zero. */
+  pair?: Vector;
   /** Called before the network at each evaluation, with the state that it reads. */
   onRead?: (x: Vector, level: Level) => void;
 }
@@ -22,7 +24,7 @@ export function runPlan(
   plan: ContinuousPlan,
   start: Vector,
   denoise: Denoise,
-  { replace, draw, onRead }: RunOptions = {},
+  { replace, draw, onRead, pair }: RunOptions = {},
 ): Vector {
   const zero = start.map(() => 0);
   let slots: Vector[] = Array.from({ length: plan.slots }, (_, i) => (i === 0 ? start : zero));
@@ -42,14 +44,15 @@ export function runPlan(
     for (const { level, before, after } of evaluations) {
       if (before) {
         const noise = draw?.() ?? zero;
-        slots = before.map((part) => combine(part, { noise }));
+        slots = before.map((part) => combine(part, { noise, ...(pair && { pair }) }));
       }
       const x = slots[0]!;
       onRead?.(x, level);
       const x0 = denoise(x, level);
-      const eps = x.map((value, i) => (value - level.a * x0[i]!) / level.c);
+      const bare = x.map((value, i) => value - level.b * (pair?.[i] ?? 0));
+      const eps = bare.map((value, i) => (value - level.a * x0[i]!) / level.c);
       const noise = draw?.() ?? zero;
-      slots = after.map((part) => combine(part, { x0, eps, noise }));
+      slots = after.map((part) => combine(part, { x0, eps, noise, ...(pair && { pair }) }));
     }
   }
   return slots[0]!;
