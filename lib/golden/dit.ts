@@ -87,6 +87,9 @@ function guidedOutput(model: Dit, x: Tensors, scale: number): Tensors {
   return { cfg_output: channelsFirst(guideHalves(output, scale, guidedChannels)) };
 }
 
+/** Our tap of one of theirs: an embedding of time is what its network says. */
+const tapOf = (name: string): string => (name === "t_embedder" ? "t_embedder.mlp" : name);
+
 function buildResults(
   golden: GoldenCase,
   model: Dit,
@@ -99,9 +102,9 @@ function buildResults(
   const input = { x: channelsLast(x["x"]!), times: x["t"]!, labels: x["y"]! };
   const output = channelsFirst(model.forward(input));
   const taps = namesAfter(golden, "tap.")
-    .filter((name) => t.recorded.has(name))
+    .filter((name) => t.recorded.has(tapOf(name)))
     .map((name) => {
-      const value = t.recorded.get(name)!;
+      const value = t.recorded.get(tapOf(name))!;
       return [`tap.${name}`, value.rank === 4 ? channelsFirst(value) : value] as const;
     });
   const results: Tensors = { ...Object.fromEntries(taps), output };

@@ -5,7 +5,7 @@ import { DiffusionError, formatShape } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { embedding } from "../nn/embedding.js";
 import { fusedAttention } from "../nn/fused-attention.js";
-import { normal, zeros } from "../nn/init.js";
+import { normal, normalLinear } from "../nn/init.js";
 import type { LinearInits } from "../nn/init.js";
 import type { Layer } from "../nn/linear.js";
 import { mlp } from "../nn/mlp.js";
@@ -73,14 +73,14 @@ const activations = { quickGelu, gelu } as const;
 
 /** Deviations of openai/CLIP: attention D^-1/2, MLP (2 D)^-1/2, residual projections less with depth. */
 function initsOf({ width, layers }: ClipTextEncoderConfig) {
-  const at =
-    (std: number): LinearInits =>
-    () => ({ weightInit: normal(std), biasInit: zeros });
+  const attention = width ** -0.5;
   const deep = (2 * layers) ** -0.5;
+  const first: LinearInits = normalLinear(attention);
+  const last: LinearInits = normalLinear(attention * deep);
   return {
-    attention: (from: number, to: number) => at(width ** -0.5 * (from === to ? deep : 1))(from, to),
-    up: at((2 * width) ** -0.5),
-    down: at(width ** -0.5 * deep),
+    attention: (from: number, to: number) => (from === to ? last : first)(from, to),
+    up: normalLinear((2 * width) ** -0.5),
+    down: last,
   };
 }
 

@@ -12,12 +12,13 @@ import {
 } from "../nn/adaln-zero.js";
 import type { AdaLnZeroBlock } from "../nn/adaln-zero.js";
 import { fusedAttention } from "../nn/fused-attention.js";
+import { normalLinear } from "../nn/init.js";
 import { labelEmbedding } from "../nn/label-embedding.js";
 import { mlp } from "../nn/mlp.js";
 import { ParamScope } from "../nn/module.js";
 import { fromPatches, patchEmbedding } from "../nn/patches.js";
 import { gridSinusoids } from "../nn/positions.js";
-import { timestepEmbedding } from "../nn/timestep.js";
+import { timeEmbedding } from "../nn/time-embedding.js";
 import { geluTanh } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { checkFields, flag, limits, listOf, oneOf, optional, real, whole } from "./check-config.js";
@@ -73,6 +74,9 @@ export const ditRules: Readonly<Record<keyof DitConfig, Rule>> = {
   sigma: optional(oneOf("learned", "discarded", "none")),
 };
 
+/** Sinusoids of a time, cosines first. */
+const timeFeatures = 256;
+
 function checkConfig(config: DitConfig): void {
   checkFields("dit", config, ditRules);
   const { size, patch, width, heads } = config;
@@ -126,7 +130,11 @@ export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Di
   const outChannels = sigma === "none" ? channels : 2 * channels;
 
   const embed = patchEmbedding(scope.child("x_embedder"), { patch, channels, width });
-  const embedTime = timestepEmbedding(scope.child("t_embedder"), { width });
+  const embedTime = timeEmbedding(scope.child("t_embedder").child("mlp"), {
+    width: timeFeatures,
+    out: width,
+    inits: normalLinear(0.02),
+  });
   const embedLabel = labelEmbedding(scope.child("y_embedder"), { classes, width, nullClass });
   const blocks = Array.from({ length: layers }, (_, i) =>
     block(scope.child("blocks").child(i), config),

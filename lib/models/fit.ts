@@ -8,7 +8,7 @@ import { adaLnZeroBlock, blockVectors, finalLayer, finalVectors } from "../nn/ad
 import type { AdaLnZeroBlock } from "../nn/adaln-zero.js";
 import { fusedAttention } from "../nn/fused-attention.js";
 import type { Heads } from "../nn/fused-attention.js";
-import { ones, xavierLinear, zeros } from "../nn/init.js";
+import { normalLinear, ones, xavierLinear, zeros } from "../nn/init.js";
 import type { LinearInits } from "../nn/init.js";
 import { labelEmbedding } from "../nn/label-embedding.js";
 import { linear } from "../nn/linear.js";
@@ -18,7 +18,7 @@ import { ParamScope } from "../nn/module.js";
 import { fromPatches, toPatches } from "../nn/patches.js";
 import { gridRotation, placeRotation, rotate } from "../nn/rotary.js";
 import type { Rotation, RotaryOptions, RotaryStretch } from "../nn/rotary.js";
-import { timestepEmbedding } from "../nn/timestep.js";
+import { timeEmbedding } from "../nn/time-embedding.js";
 import { equal, geluTanh, layerNorm, rmsNorm, silu, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { checkFields, flag, limits, object, oneOf, optional, real, whole } from "./check-config.js";
@@ -137,6 +137,8 @@ const kPlaces = 256;
 /** Large enough to vanish in a softmax, small enough to stay finite in float16. */
 const kHidden = -3e4;
 const normEps = 1e-6;
+/** Sinusoids of a time, cosines first. */
+const timeFeatures = 256;
 
 const zeroLinear: LinearInits = () => ({ weightInit: zeros, biasInit: zeros });
 
@@ -268,7 +270,11 @@ export function fit(config: FitConfig, scope: ParamScope = new ParamScope()): Fi
     out: width,
     ...xavierLinear(values, width),
   });
-  const embedTime = timestepEmbedding(scope.child("t_embedder"), { width });
+  const embedTime = timeEmbedding(scope.child("t_embedder").child("mlp"), {
+    width: timeFeatures,
+    out: width,
+    inits: normalLinear(0.02),
+  });
   const embedLabel = labelEmbedding(scope.child("y_embedder"), { classes, width, nullClass });
   const isShared = (config.modulation ?? "lora") === "lora";
   const shared = isShared

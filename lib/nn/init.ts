@@ -62,3 +62,8 @@ export const xavierLinear: LinearInits = (from, to) => ({
   weightInit: xavierUniform(from, to),
   biasInit: zeros,
 });
+
+/** Linear layers with normal weights of one deviation and no bias. */
+export const normalLinear =
+  (std: number): LinearInits =>
+  () => ({ weightInit: normal(std), biasInit: zeros });
