@@ -36,7 +36,7 @@ import type {
 import { cosineBetas, rescaledLinearBetas } from "../processes/gaussian-schedules.js";
 import { sectionTimesteps } from "../processes/respacing.js";
 import { coefficientRow } from "../samplers/continuous.js";
-import type { ContinuousSampler } from "../samplers/continuous.js";
+import type { ContinuousPlan, ContinuousSampler } from "../samplers/continuous.js";
 import { continuousStep } from "../samplers/continuous-step.js";
 import { ddim } from "../samplers/ddim.js";
 import { ddpm, previousMean } from "../samplers/ddpm.js";
@@ -209,6 +209,12 @@ function stepRows(
   return { shape: [rows.length, rows[0]!.length], data: Float32Array.from(rows.flat()) };
 }
 
+/** One plan with the steps of several, so that a graph for it serves them all. */
+const joined = (plans: readonly ContinuousPlan[]): ContinuousPlan => ({
+  ...plans[0]!,
+  steps: plans.flatMap(({ steps }) => steps),
+});
+
 /** p_mean_variance and one step of every sampler. */
 async function posterior(ops: Ops, prefix: string): Promise<Record<string, Values>> {
   const { golden, chain, times, evaluate } = ops;
@@ -263,7 +269,7 @@ async function posterior(ops: Ops, prefix: string): Promise<Record<string, Value
             denoise: () => output,
             batch,
             shape,
-            plan: sampler.plan(pairs.at(-1)!),
+            plan: joined(pairs.map((levels) => sampler.plan(levels))),
             noise: "given",
             epsilon: "rederived",
             ...(clamp && { clamp }),

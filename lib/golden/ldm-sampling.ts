@@ -112,6 +112,7 @@ interface SamplingConfig {
   eta: number;
   unconditional_guidance_scale: number;
   ddim_discretize?: string;
+  temperature?: number;
 }
 
 const samplingRules: Rules = {
@@ -121,10 +122,16 @@ const samplingRules: Rules = {
   eta: real(0, 100),
   unconditional_guidance_scale: real(-1e6, 1e6),
   ddim_discretize: optional((value) => (value === "quad" || value === "uniform" ? undefined : "quad or uniform")), // prettier-ignore
+  temperature: optional(real(0, 1e6)),
   /** What follows from the options above. */
   actual_steps: optional(whole(1, limits.timesteps)),
   ddim_timesteps: optional(listOf(whole(0, limits.timesteps), 1, limits.timesteps)),
 };
+
+const scaledValues = ({ shape, data }: Values, factor: number): Values => ({
+  shape,
+  data: Float32Array.from(data, (value) => value * factor),
+});
 
 /** Conditions of one branch, or of both, the conditional first. */
 const conditions = (given: Tensors, isGuided: boolean): Tensors => {
@@ -150,7 +157,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
     plan: ddim({ eta: config.eta }).plan(ddimLevels(chain, timesteps)),
     parameterisation: predictions.eps,
     start: ioValues(golden, "x_T"),
-    noise: caseNoise(golden),
+    noise: (index) => scaledValues(caseNoise(golden)(index), config.temperature ?? 1),
     inputs: Object.fromEntries(names.map((name) => [name, ioValues(golden, name)])),
     parameters,
     denoise: (t, input, given) => {

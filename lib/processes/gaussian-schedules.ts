@@ -1,7 +1,6 @@
 // Noise schedules of Gaussian chains, all in float64: one-step variances beta_t, or cumulative
 // signal powers alphaBar as a function of time in [0, 1], from data to noise.
 import { DiffusionError, checkOptions } from "../errors.js";
-import type { Level } from "./gaussian-levels.js";
 
 /** Largest beta of schedules that reach pure noise. */
 const kLargestBeta = 0.999;
@@ -138,22 +137,22 @@ export function zeroTerminalSnr(betas: readonly number[]): number[] {
   return bars.map((bar, i) => 1 - bar / (i === 0 ? 1 : bars[i - 1]!));
 }
 
-/** Schedules by name, for configurations. */
+const withoutRange =
+  (where: string, betas: (timesteps: number) => number[]) =>
+  (options: BetaRange): number[] => {
+    checkOptions(where, options, ["timesteps"]);
+    return betas(options.timesteps);
+  };
+
+/** Schedules by name, for configurations; those without a first and last beta refuse them. */
 export const betaSchedules = {
-  linear: (timesteps: number): number[] => linearBetas({ timesteps }),
-  "rescaled-linear": rescaledLinearBetas,
-  "scaled-linear": (timesteps: number): number[] =>
-    scaledLinearBetas({ timesteps, first: 0.00085, last: 0.012 }),
-  cosine: cosineBetas,
-  sigmoid: (timesteps: number): number[] => betasOfAlphaBar(sigmoidAlphaBar(), timesteps),
-} as const satisfies Readonly<Record<string, (timesteps: number) => number[]>>;
+  linear: linearBetas,
+  "linear-float32": linearBetas32,
+  "rescaled-linear": withoutRange("rescaled-linear schedule", rescaledLinearBetas),
+  "scaled-linear": scaledLinearBetas,
+  logistic: logisticBetas,
+  cosine: withoutRange("cosine schedule", cosineBetas),
+  sigmoid: withoutRange("sigmoid schedule", (T) => betasOfAlphaBar(sigmoidAlphaBar(), T)),
+} as const satisfies Readonly<Record<string, (options: BetaRange) => number[]>>;
 
 export type BetaScheduleName = keyof typeof betaSchedules;
-
-/** Level of a cumulative signal power; `time` as the network wants it. */
-export const alphaBarLevel = (alphaBar: number, time: number): Level => ({
-  time,
-  a: Math.sqrt(alphaBar),
-  b: 0,
-  c: Math.sqrt(1 - alphaBar),
-});

@@ -1,7 +1,9 @@
 // A discrete Gaussian chain and every array derived from its betas, in float64, with the levels that
 // samplers walk on. Sources: Ho et al. 2020, arXiv:2006.11239; Pandey et al. 2022, arXiv:2201.00308.
-import { DiffusionError } from "../errors.js";
+import { DiffusionError, checkOptions } from "../errors.js";
 import type { Level } from "./gaussian-levels.js";
+import { betaSchedules, zeroTerminalSnr } from "./gaussian-schedules.js";
+import type { BetaScheduleName } from "./gaussian-schedules.js";
 
 /** Entry i belongs to timestep i; i = 0 is the least noisy. */
 export interface GaussianChain {
@@ -107,6 +109,36 @@ export const rescaledTimes = (
   ...chain,
   times: chain.times.map((time) => (time * 1000) / timesteps),
 });
+
+/** A chain as configurations hold it. */
+export interface ChainOptions {
+  timesteps: number;
+  /** Default "linear". */
+  schedule?: BetaScheduleName;
+  /** First and last beta, for schedules that have them; defaults 1e-4 and 0.02. */
+  first?: number;
+  last?: number;
+  /** Moves the schedule so that it ends in pure noise (arXiv:2305.08891); default false. */
+  zeroTerminal?: boolean;
+  /** Tells the network times of a chain of 1000 steps; default false. */
+  rescaleTimes?: boolean;
+}
+
+/** Builds the chain of a configuration. Throws "option". */
+export function chainOf(options: ChainOptions): GaussianChain {
+  checkOptions("chain", options, [
+    "timesteps", "schedule", "first", "last", "zeroTerminal", "rescaleTimes",
+  ]); // prettier-ignore
+  const { schedule = "linear", zeroTerminal = false, rescaleTimes = false, ...range } = options;
+  const betasOf = betaSchedules[schedule];
+  if (!betasOf) {
+    const known = Object.keys(betaSchedules).join(", ");
+    throw new DiffusionError("option", `chain: expected schedule of ${known}, got ${schedule}`);
+  }
+  const betas = betasOf(range);
+  const chain = gaussianChain(zeroTerminal ? zeroTerminalSnr(betas) : betas);
+  return rescaleTimes ? rescaledTimes(chain) : chain;
+}
 
 /**
  * How a paired image y acts. 1: on the network only, b = 0. 2: it shifts the whole chain, b = 1 at

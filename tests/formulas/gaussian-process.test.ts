@@ -1,6 +1,6 @@
 // Numbers of Gaussian chains, levels and weights: published values, and identities that hold exactly.
 import { describe, expect, it } from "vitest";
-import { chainLevel, chainLevels, gaussianChain, respacedChain } from "../../lib/processes/gaussian.js"; // prettier-ignore
+import { chainLevel, chainLevels, chainOf, gaussianChain, respacedChain } from "../../lib/processes/gaussian.js"; // prettier-ignore
 import {
   edmPreconditioning,
   posteriorDeviation,
@@ -79,6 +79,16 @@ describe("chains", () => {
     );
   });
 
+  it("are built from configurations", () => {
+    expect(chainOf({ timesteps: 1000 })).toEqual(linear);
+    const rescaled = chainOf({ timesteps: 50, schedule: "cosine", rescaleTimes: true });
+    expect(rescaled.times[49]).toBe(980);
+    expect(chainOf({ timesteps: 50, zeroTerminal: true }).alphaBars[49]).toBe(0);
+    expect(() => chainOf({ timesteps: 50, schedule: "cosine", last: 0.1 })).toThrow("last");
+    expect(() => chainOf({ timesteps: 50, schedule: "cosin" as "cosine" })).toThrow("linear, ");
+    expect(() => chainOf({ timesteps: 50, shedule: "cosine" } as object as { timesteps: 50 })).toThrow("schedule"); // prettier-ignore
+  });
+
   it("says what is wrong", () => {
     expect(() => gaussianChain([0.1, 1.2])).toThrow("betas in (0, 1], got 1.2 at 1");
     expect(() => gaussianChain([])).toThrow("got none");
@@ -131,7 +141,9 @@ describe("schedules", () => {
   });
 
   it.each([
-    ...Object.entries(betaSchedules).map(([name, make]) => [name, make(1000)] as const),
+    ...Object.entries(betaSchedules).map(
+      ([name, make]) => [name, make({ timesteps: 1000 })] as const,
+    ),
     ["logistic", logisticBetas({ timesteps: 1000 })] as const,
     ["exponential", betasOfAlphaBar(exponentialAlphaBar, 1000)] as const,
     ["sigmoid", betasOfAlphaBar(sigmoidAlphaBar({ start: 0, end: 3, tau: 0.3 }), 1000)] as const,
