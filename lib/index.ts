@@ -70,6 +70,51 @@ export {
   sampleDiscrete,
 } from "./samplers/discrete.js";
 export { purityPlan, purityStepGraph, samplePurity } from "./samplers/purity.js";
+export {
+  chainLevel,
+  chainLevels,
+  chainOf,
+  gaussianChain,
+  respacedChain,
+  type ChainOptions,
+  type GaussianChain,
+} from "./processes/gaussian.js";
+export {
+  edmPreconditioning,
+  predictions,
+  scaledInput,
+  unitVariance,
+  type Level,
+  type Parameterisation,
+} from "./processes/gaussian-levels.js";
+export {
+  corrupt,
+  gaussianLoss,
+  gaussianTable,
+  predictedPosterior,
+  priorTerm,
+  variationalTerm,
+} from "./processes/gaussian-loss.js";
+export * as betaSchedules from "./processes/gaussian-schedules.js";
+export * as respacing from "./processes/respacing.js";
+export { outputWeight, type WeightingName } from "./processes/gaussian-weighting.js";
+export {
+  sampleContinuous,
+  type ContinuousPlan,
+  type ContinuousSampler,
+  type ContinuousState,
+} from "./samplers/continuous.js";
+export { continuousStepGraph, type ContinuousDenoiser } from "./samplers/continuous-step.js";
+export { ddim } from "./samplers/ddim.js";
+export { ddpm, previousMean } from "./samplers/ddpm.js";
+export { inversion } from "./samplers/inversion.js";
+export {
+  classifierFree,
+  guidanceInputs,
+  guidanceInterval,
+  isGuided,
+  labelLogProbability,
+} from "./samplers/guidance.js";
 
 // Training.
 export { trainLoop, type Trainable, type TrainLoopOptions } from "./trainers/loop.js";
@@ -77,6 +122,12 @@ export type { TrainEvent } from "./trainers/events.js";
 export { TrainStep, type TrainStepOptions, type LossTerms } from "./trainers/train-step.js";
 export { AutoencoderTrainer } from "./trainers/autoencoder.js";
 export { DiscreteTrainer } from "./trainers/discrete.js";
+export {
+  GaussianTrainer,
+  type GaussianConditions,
+  type GaussianNetwork,
+  type GaussianTrainerOptions,
+} from "./trainers/gaussian.js";
 
 // Data and checkpoints.
 export { buildEmojiDataset } from "./data/emoji.js";
