@@ -1,5 +1,6 @@
 // Golden kinds of adversarial training: taming_nlayer_discriminator and taming_vq_gan_loss.
 import { gradients } from "../autodiff/differentiate.js";
+import { checkFields, flag, limits, listOf, oneOf, real, whole } from "../models/check-config.js";
 import { patchDiscriminator } from "../models/patch-discriminator.js";
 import type { NormState, PatchDiscriminator } from "../models/patch-discriminator.js";
 import { tamingDiscriminatorKeys } from "../models/vqgan.keys.js";
@@ -15,6 +16,7 @@ import type { DiscriminatorLossName } from "../processes/adversarial.js";
 import { conv2d, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
+import { maybe, only } from "./adm-models.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
@@ -31,13 +33,25 @@ interface DiscriminatorConfig {
   use_actnorm: boolean;
 }
 
-const build = (config: DiscriminatorConfig): PatchDiscriminator =>
-  patchDiscriminator({
-    imageChannels: config.input_nc,
-    channels: config.ndf,
-    layers: config.n_layers,
-    norm: config.use_actnorm ? "act" : "batch",
+const discriminatorRules = {
+  input_nc: maybe(whole(1, 64)),
+  ndf: maybe(whole(1, limits.width)),
+  n_layers: maybe(whole(0, 64)),
+  use_actnorm: maybe(flag),
+};
+
+/** The defaults are the reference's. */
+function build(golden: GoldenCase): PatchDiscriminator {
+  checkFields(golden.kind, golden.config, discriminatorRules);
+  const { input_nc, ndf, n_layers, use_actnorm } =
+    golden.config as unknown as Partial<DiscriminatorConfig>;
+  return patchDiscriminator({
+    imageChannels: input_nc ?? 3,
+    channels: ndf ?? 64,
+    layers: n_layers ?? 3,
+    norm: use_actnorm ? "act" : "batch",
   });
+}
 
 const load = (golden: GoldenCase, model: PatchDiscriminator): LoadedWeights =>
   loadWeights(golden, [...model.parameters, ...model.states], tamingDiscriminatorKeys);
@@ -123,7 +137,7 @@ async function nLayerDiscriminator(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
-  const model = build(golden.config as unknown as DiscriminatorConfig);
+  const model = build(golden);
   const weights = load(golden, model);
   const inputs = { real: ioValues(golden, "real"), fake: ioValues(golden, "fake") };
   const results = await evaluate((t, x) => discriminatorResults(golden, model, weights, t, x), {
@@ -146,6 +160,23 @@ interface GanLossConfig {
   disc_loss: DiscriminatorLossName;
   global_steps: number[];
 }
+
+const ganLossRules = {
+  disc_start: whole(0, 1e9),
+  codebook_weight: real(-1e6, 1e6),
+  disc_num_layers: whole(0, 64),
+  disc_ndf: whole(1, limits.width),
+  disc_weight: real(-1e6, 1e6),
+  disc_factor: real(-1e6, 1e6),
+  disc_loss: oneOf("hinge", "vanilla"),
+  global_steps: listOf(whole(0, 1e9), 0, 1000),
+  disc_in_channels: maybe(whole(1, 64)),
+  /** Stored and never used by the reference. */
+  pixelloss_weight: maybe(real(-1e6, 1e6)),
+  perceptual_weight: only(0),
+  use_actnorm: maybe(only(false)),
+  disc_conditional: maybe(only(false)),
+};
 
 function generatorPass(
   config: GanLossConfig,
@@ -220,8 +251,13 @@ function ganLossResults(
 }
 
 async function vqGanLoss(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, ganLossRules);
   const config = golden.config as unknown as GanLossConfig;
-  const model = patchDiscriminator({ channels: config.disc_ndf, layers: config.disc_num_layers });
+  const model = patchDiscriminator({
+    imageChannels: ioValues(golden, "inputs").shape[1]!,
+    channels: config.disc_ndf,
+    layers: config.disc_num_layers,
+  });
   const { parameters } = load(golden, model);
   const names = ["inputs", "pre_last", "last_layer", "codebook_loss"];
   const inputs = Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));

@@ -1,6 +1,15 @@
 // Golden kinds of the VQGAN: taming_vqmodel, taming_quantizer_remap and taming_ema_quantizer.
 import { gradients } from "../autodiff/differentiate.js";
-import { checkFields, limits, object, optional, real, whole } from "../models/check-config.js";
+import {
+  checkFields,
+  flag,
+  limits,
+  object,
+  optional,
+  real,
+  whole,
+} from "../models/check-config.js";
+import type { Rule } from "../models/check-config.js";
 import {
   codebookLoss,
   codeRemap,
@@ -135,9 +144,25 @@ interface RemapConfig {
   n_e: number;
   e_dim: number;
   beta: number;
-  legacy: boolean;
+  legacy?: boolean;
   unknown_index: UnknownIndex;
+  sane_index_shape?: boolean;
 }
+
+/** The draw of "random" is not given, so it cannot be compared. */
+const unknownIndexRule: Rule = (value) =>
+  value === "extra" ? undefined : whole(0, limits.codes)(value) && '"extra" or a code';
+
+const remapRules = {
+  n_e: whole(1, limits.codes),
+  e_dim: whole(1, limits.width),
+  beta: real(0, 1e6),
+  legacy: optional(flag),
+  unknown_index: unknownIndexRule,
+  sane_index_shape: optional(flag),
+  /** Length of the list of codes that are kept, which the weights hold. */
+  n_used: optional(whole(1, limits.codes)),
+};
 
 const integers = (shape: readonly number[], data: Int32Array): Values => ({ shape, data });
 
@@ -160,12 +185,13 @@ async function quantizerRemap(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, remapRules);
   const config = golden.config as unknown as RemapConfig;
   const quantizer = vectorQuantizer(new ParamScope("quantize"), {
     codes: config.n_e,
     width: config.e_dim,
     beta: config.beta,
-    legacyBeta: config.legacy,
+    legacyBeta: config.legacy ?? true,
   });
   const parameters = new Map([[quantizer.codebook.name, golden.weights.get("embedding.weight")!]]);
   const inputs = { z: ioValues(golden, "z"), upstream: ioValues(golden, "upstream") };
@@ -181,11 +207,13 @@ async function quantizerRemap(
       parameters,
     },
   );
+  // without sane_index_shape the reference returns a column
+  const shape = config.sane_index_shape ? grid : [remapped.length, 1];
   return {
     ...results,
     ...looked,
-    indices_remapped: integers(grid, remapped),
-    unmapped_indices: full,
+    indices_remapped: integers(shape, remapped),
+    unmapped_indices: { ...full, shape },
   };
 }
 
@@ -197,6 +225,15 @@ interface EmaConfig {
   eps: number;
   steps: number;
 }
+
+const emaRules = {
+  n_embed: whole(1, limits.codes),
+  embedding_dim: whole(1, limits.width),
+  beta: real(0, 1e6),
+  decay: real(0, 1),
+  eps: real(0, 1),
+  steps: whole(0, 10_000),
+};
 
 const stateNames = {
   weight: "embedding.weight",
@@ -226,6 +263,7 @@ async function emaQuantizer(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, emaRules);
   const config = golden.config as unknown as EmaConfig;
   const quantizer = vectorQuantizer(new ParamScope(), {
     codes: config.n_embed,

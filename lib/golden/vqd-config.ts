@@ -1,6 +1,9 @@
 // The network configurations of the VQ-Diffusion cases in our words.
+import { checkFields, flag, limits, listOf, oneOf, real, whole } from "../models/check-config.js";
+import type { Rules } from "../models/check-config.js";
 import type { AdaptiveNormKind } from "../nn/adaln.js";
 import type { VqTransformerCondition, VqTransformerConfig } from "../models/vq-transformer.js";
+import { maybe } from "./adm-models.js";
 
 export interface GoldenTransformer {
   kind: "text" | "class" | "uncond";
@@ -19,8 +22,42 @@ export interface GoldenTransformer {
   pos_emb_type?: "embedding" | "parameter";
 }
 
+const count = whole(1, limits.width);
+
+const rules: Rules = {
+  kind: oneOf("text", "class", "uncond"),
+  n_layer: whole(1, limits.layers),
+  n_embd: count,
+  n_head: count,
+  mlp_hidden_times: real(1 / 64, 64),
+  block_activate: oneOf("GELU", "GELU2"),
+  timestep_type: oneOf("adalayernorm", "adalayernorm_abs"),
+  class_type: maybe(oneOf("adalayernorm", "adalayernorm_abs", "adainsnorm", "adainsnorm_abs")),
+  class_number: maybe(count),
+  mlp_type: oneOf("fc", "conv_mlp"),
+  hw: listOf(whole(1, limits.side), 2, 2),
+  K: whole(1, limits.codes),
+  cond_dim: maybe(count),
+  /** Length of the condition, which the case's tensors have. */
+  cond_len: maybe(count),
+  pos_emb_type: maybe(oneOf("embedding", "parameter")),
+  /** Nothing is dropped in evaluation. */
+  attn_pdrop: maybe(real(0, 1)),
+  resid_pdrop: maybe(real(0, 1)),
+};
+
+/** Options of each kind's loss. */
+export const lossRules: Rules = {
+  auxiliary_loss_weight: real(-1e6, 1e6),
+  adaptive_auxiliary_loss: flag,
+  mask_weight: listOf(real(-1e6, 1e6), 2, 2),
+};
+
 const normOf = (type: string): AdaptiveNormKind =>
   type.startsWith("adainsnorm") ? "instance" : "layer";
+
+const featuresOf = (type: string): "learned" | "sinusoid" =>
+  type.endsWith("abs") ? "sinusoid" : "learned";
 
 const conditions: Readonly<
   Record<
@@ -33,6 +70,7 @@ const conditions: Readonly<
     kind: "class",
     classes: classes!,
     norm: normOf(type!),
+    features: featuresOf(type!),
   }),
   uncond: () => undefined,
 };
@@ -42,6 +80,7 @@ export function transformerConfig(
   config: GoldenTransformer,
   timesteps: number,
 ): VqTransformerConfig {
+  checkFields("transformer", config, rules);
   const condition = conditions[config.kind](config);
   return {
     codes: config.K,
@@ -54,7 +93,7 @@ export function transformerConfig(
     activation: config.block_activate === "GELU2" ? "quickGelu" : "gelu",
     timesteps,
     timeNorm: normOf(config.timestep_type),
-    timeFeatures: config.timestep_type.endsWith("abs") ? "sinusoid" : "learned",
+    timeFeatures: featuresOf(config.timestep_type),
     ...(config.pos_emb_type && { positionKind: config.pos_emb_type }),
     ...(condition && { condition }),
   };

@@ -2,6 +2,7 @@
 // and truncation of VQ-Diffusion, without a network. Log-probabilities are (B, classes, L) in the
 // cases and (B, N, classes) here.
 import { gradients } from "../autodiff/differentiate.js";
+import { checkFields, limits, listOf, real, whole } from "../models/check-config.js";
 import {
   drawTokens,
   gumbelOf,
@@ -26,10 +27,12 @@ import { coefficientTable, logBuffers, maskReplaceSchedule } from "../processes/
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
 import { topK } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import { maybe, only } from "./adm-models.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
+import { lossRules } from "./vqd-config.js";
 
 const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
 const table = (data: Float32Array, rows: number): Values => ({
@@ -40,7 +43,18 @@ const table = (data: Float32Array, rows: number): Values => ({
 /** What the cases write for -infinity. */
 const kWrittenInfinity = -1e30;
 
+const scheduleRules = {
+  T: whole(1, limits.timesteps),
+  K: whole(1, limits.codes),
+  alpha_init_type: maybe(only("alpha1")),
+  att_1: real(0, 1),
+  att_T: real(0, 1),
+  ctt_1: real(0, 1),
+  ctt_T: real(0, 1),
+};
+
 function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, scheduleRules);
   const c = golden.config as Record<"T" | "K" | "att_1" | "att_T" | "ctt_1" | "ctt_T", number>;
   const arrays = maskReplaceSchedule({
     codes: c.K,
@@ -72,6 +86,15 @@ interface MathConfig {
   truncation_rates: number[];
   truncation_topk: number;
 }
+
+const mathRules = {
+  ...lossRules,
+  T: whole(1, limits.timesteps),
+  K: whole(1, limits.codes),
+  spatial: listOf(whole(1, limits.side), 2, 2),
+  truncation_rates: listOf(real(0, 1), 1, 100),
+  truncation_topk: whole(1, limits.codes),
+};
 
 /** The reference's loss options in our words. */
 export const lossOptions = (
@@ -173,6 +196,7 @@ async function diffusionMath(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, mathRules);
   const config = golden.config as unknown as MathConfig;
   const arrays = maskReplaceSchedule({ codes: config.K, timesteps: config.T });
   const results = await evaluate((_, inputs) => mathResults(config, inputs), {

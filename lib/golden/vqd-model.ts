@@ -1,5 +1,6 @@
 // Golden kinds vqd_*_transformer: forward, taps, gradients and training loss of the VQ-Diffusion
 // transformer.
+import { checkFields, limits, object, whole } from "../models/check-config.js";
 import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
 import { vqTransformer } from "../models/vq-transformer.js";
 import type { VqTransformer, VqTransformerInput } from "../models/vq-transformer.js";
@@ -21,7 +22,7 @@ import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradien
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
 import type { LoadedWeights } from "./weights.js";
-import { transformerConfig } from "./vqd-config.js";
+import { lossRules, transformerConfig } from "./vqd-config.js";
 import type { GoldenTransformer } from "./vqd-config.js";
 import { lossOptions } from "./vqd-math.js";
 
@@ -34,6 +35,13 @@ interface ModelConfig {
     mask_weight: [number, number];
   };
 }
+
+const rules = {
+  transformer: object,
+  diffusion_step: whole(1, limits.timesteps),
+  diffusion: object,
+  batch: whole(1, limits.batch),
+};
 
 const columns = (data: Float32Array, rows: number): Values => ({
   shape: [rows, data.length / rows],
@@ -127,7 +135,9 @@ async function transformer(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, rules);
   const config = golden.config as unknown as ModelConfig;
+  checkFields(`${golden.kind}: diffusion`, config.diffusion, lossRules);
   const model = vqTransformer(transformerConfig(config.transformer, config.diffusion_step));
   const weights = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);
   const inputs = givenInputs(golden);

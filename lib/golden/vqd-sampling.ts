@@ -1,5 +1,6 @@
 // Golden kinds vqd_sampling and vqd_prior_sample: whole chains with given uniform draws, and one
 // call of the purity prior.
+import { checkFields, limits, listOf, object, oneOf, real, whole } from "../models/check-config.js";
 import { microsoftVqTransformerKeys } from "../models/vq-transformer.keys.js";
 import { vqTransformer } from "../models/vq-transformer.js";
 import type { VqTransformer } from "../models/vq-transformer.js";
@@ -39,6 +40,16 @@ interface SamplingConfig {
   batch: number;
 }
 
+const samplingRules = {
+  transformer: object,
+  diffusion_step: whole(1, limits.timesteps),
+  guidance_scale: real(-1e6, 1e6),
+  truncation_rate: real(0, 1),
+  mode: oneOf("full", "fast"),
+  skip_step: whole(0, limits.timesteps),
+  batch: whole(1, limits.batch),
+};
+
 /**
  * The released code asks for class 1000 as the empty condition; every index from the class count on
  * is the null class.
@@ -76,6 +87,7 @@ const planOf = (config: SamplingConfig, schedule: MaskReplaceSchedule): Discrete
   config.mode === "fast" ? releasedFastPlan(schedule, config.skip_step) : discretePlan(schedule);
 
 async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, samplingRules);
   const config = golden.config as unknown as SamplingConfig;
   const { transformer, diffusion_step: timesteps, batch: B } = config;
   const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps });
@@ -122,6 +134,17 @@ interface PriorConfig {
   to_sample: number;
 }
 
+const priorRules = {
+  T: whole(1, limits.timesteps),
+  K: whole(1, limits.codes),
+  t: whole(0, limits.timesteps),
+  prior_rule: whole(1, 2),
+  prior_weight: real(-1e6, 1e6),
+  prior_ps: whole(1, 1e6),
+  to_sample: whole(0, 1e6),
+  spatial: listOf(whole(1, limits.side), 2, 2),
+};
+
 const rules: Readonly<Record<PriorConfig["prior_rule"], PositionRule>> = {
   1: "uniform",
   2: "purity",
@@ -131,6 +154,7 @@ async function priorSample(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, priorRules);
   const config = golden.config as unknown as PriorConfig;
   const xt = ioValues(golden, "x_t");
   const [B, N] = xt.shape as [number, number];

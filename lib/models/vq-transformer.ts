@@ -34,7 +34,16 @@ import type { Rule, Rules } from "./check-config.js";
 
 export type VqTransformerCondition =
   | { kind: "text"; /** Width of the condition tokens. */ width: number }
-  | { kind: "class"; classes: number; /** Default "layer". */ norm?: AdaptiveNormKind };
+  | {
+      kind: "class";
+      classes: number;
+      /** Default "layer". */
+      norm?: AdaptiveNormKind;
+      /** A learned table in each norm, or sinusoids of label / classes * 4000, which have no null class. Default "learned". */
+      features?: "learned" | "sinusoid";
+    };
+
+type ClassCondition = Extract<VqTransformerCondition, { kind: "class" }>;
 
 export interface VqTransformerConfig {
   /** Codebook entries K; the vocabulary has K + 1 tokens, the last is the mask. */
@@ -122,7 +131,12 @@ export const transformerRules: Readonly<Record<keyof VqTransformerConfig, Rule>>
 
 const conditionRules: Readonly<Record<VqTransformerCondition["kind"], Rules>> = {
   text: { kind: oneOf("text"), width: whole(1, limits.width) },
-  class: { kind: oneOf("class"), classes: whole(1, limits.codes), norm: optional(normKind) },
+  class: {
+    kind: oneOf("class"),
+    classes: whole(1, limits.codes),
+    norm: optional(normKind),
+    features: optional(oneOf("learned", "sinusoid")),
+  },
 };
 
 /**
@@ -200,21 +214,25 @@ function textBlock(scope: ParamScope, config: VqTransformerConfig, conditionWidt
   };
 }
 
+/** Norm that the class modulates: (x, labels). */
+function classNormOf(
+  scope: ParamScope,
+  width: number,
+  { classes, norm = "layer", features = "learned" }: ClassCondition,
+): (x: Tensor, labels: Tensor) => Tensor {
+  if (features === "learned")
+    return adaptiveNorm(scope, { width, count: classes, norm, meanRow: true });
+  const modulated = adaptiveNorm(scope, { width, count: classes, norm, features: "given" });
+  return (x, labels) => modulated(x, labels, indexSinusoids(x.trace, classes, width));
+}
+
 /** x += SelfAttn(AdaLN(x, t)); x += MLP(AdaLN(x, class)), or of LN(x) without a condition. */
 function plainBlock(scope: ParamScope, config: VqTransformerConfig): Block {
   const { width, condition } = config;
   const norm1 = timeNorm(scope.child("ln1"), config);
   const mix = attentionOf(scope.child("attn"), config);
   const place = scope.child("ln2");
-  const classNorm =
-    condition?.kind === "class"
-      ? adaptiveNorm(place, {
-          width,
-          count: condition.classes,
-          norm: condition.norm ?? "layer",
-          meanRow: true,
-        })
-      : undefined;
+  const classNorm = condition?.kind === "class" ? classNormOf(place, width, condition) : undefined;
   const plainNorm = classNorm ? undefined : layerNorm(place, { width });
   const project = mlp(scope.child("mlp"), config);
   return (x, { times, labels }, features) => {
@@ -248,12 +266,15 @@ function contentEmbedding(scope: ParamScope, config: VqTransformerConfig): Layer
   };
 }
 
-/** (T, width) sinusoids of t / T * 4000: SinusoidalPosEmb of the reference. */
-function timeSinusoids(t: Trace, timesteps: number, width: number): Tensor {
-  const places = Array.from({ length: timesteps }, (_, i) => (i / timesteps) * kTimeScale);
+/** (count, width) sinusoids of i / count * 4000: SinusoidalPosEmb of the reference. */
+function indexSinusoids(t: Trace, count: number, width: number): Tensor {
+  const places = Array.from({ length: count }, (_, i) => (i / count) * kTimeScale);
   const rows = sinusoidRows(places, { width, divisor: width / 2 - 1, first: "sin" });
-  return t.constant(rows, [timesteps, width]);
+  return t.constant(rows, [count, width]);
 }
+
+const usesSinusoids = ({ timeFeatures, condition }: VqTransformerConfig): boolean =>
+  timeFeatures === "sinusoid" || (condition?.kind === "class" && condition.features === "sinusoid");
 
 function checkConfig(config: VqTransformerConfig): void {
   checkFields("vqTransformer", config, transformerRules);
@@ -269,7 +290,7 @@ function checkConfig(config: VqTransformerConfig): void {
   }
   if (
     !Number.isInteger(width * mlpRatio) ||
-    (config.timeFeatures === "sinusoid" && !(width >= 4 && width % 2 === 0))
+    (usesSinusoids(config) && !(width >= 4 && width % 2 === 0))
   ) {
     throw new DiffusionError(
       "option",
@@ -346,7 +367,8 @@ export function vqTransformer(
     forward(input) {
       checkInput(config, input);
       const t = input.tokens.trace;
-      const features = timeFeatures === "sinusoid" ? timeSinusoids(t, timesteps, width) : undefined;
+      const features =
+        timeFeatures === "sinusoid" ? indexSinusoids(t, timesteps, width) : undefined;
       const x = blocks.reduce((h, run) => run(h, input, features), embed(input.tokens));
       return toLogits(norm(x));
     },
