@@ -11,7 +11,9 @@ export type Layout =
   /** (out, in, 1, 1) or (out, in, 1) -> (in, out). */
   | "pointwise"
   /** Axes of extent 1 dropped, e.g. (1, C, 1, 1) -> (C). */
-  | "squeeze";
+  | "squeeze"
+  /** All axes after the first as one: (in, out, kh, kw) of a transposed convolution without overlap. */
+  | "flatten";
 
 /** A foreign tensor that is one of `of` equal parts of ours, side by side along our last axis. */
 export interface Part {
@@ -75,6 +77,10 @@ const moves: Readonly<Record<Layout, Move>> = {
   conv: { source: (shape) => [...shape], permutation: [2, 3, 1, 0] },
   pointwise: { source: (shape) => shape.slice(0, 2), permutation: [1, 0] },
   squeeze: { source: (shape) => shape.filter((extent) => extent !== 1), permutation: undefined },
+  flatten: {
+    source: (shape) => [shape[0]!, shape.slice(1).reduce((a, b) => a * b, 1)],
+    permutation: undefined,
+  },
 };
 
 /** Shape of a foreign tensor in our layout, or of the whole that it is a part of. */

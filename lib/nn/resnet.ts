@@ -4,6 +4,7 @@ import type { Tensor } from "../trace/tensor.js";
 import { mish } from "./activation.js";
 import { conv2d } from "./conv.js";
 import type { Dropout } from "./dropout.js";
+import { zeros } from "./init.js";
 import { linear } from "./linear.js";
 import type { Layer } from "./linear.js";
 import type { ParamScope } from "./module.js";
@@ -21,6 +22,8 @@ export interface ResnetBlockOptions {
   activation?: "silu" | "mish";
   /** Before the second convolution; default none. */
   dropout?: Dropout;
+  /** Whether the second convolution starts at zero, and the block as its shortcut; default false. */
+  zeroLast?: boolean;
 }
 
 /** Group norm and activation: one pass for silu. */
@@ -42,13 +45,14 @@ export function resnetBlock(
   scope: ParamScope,
   options: ResnetBlockOptions,
 ): (x: Tensor, time?: Tensor, dropoutKey?: Tensor) => Tensor {
-  const { in: channels, out, timeWidth, dropout = (h) => h } = options;
+  const { in: channels, out, timeWidth, dropout = (h) => h, zeroLast = false } = options;
+  const start = zeroLast ? { weightInit: zeros, biasInit: zeros } : {};
   const norm1 = activatedNorm(scope.child("norm1"), channels, options);
   const conv1 = conv2d(scope.child("conv1"), { in: channels, out });
   const timeProjection =
     timeWidth === undefined ? undefined : linear(scope.child("temb_proj"), { in: timeWidth, out });
   const norm2 = activatedNorm(scope.child("norm2"), out, options);
-  const conv2 = conv2d(scope.child("conv2"), { in: out, out });
+  const conv2 = conv2d(scope.child("conv2"), { in: out, out, ...start });
   const shortcut =
     channels === out ? undefined : linear(scope.child("nin_shortcut"), { in: channels, out });
   return (x, time, dropoutKey) => {

@@ -7,7 +7,7 @@ import type { DiffuseVaeUnetConfig } from "../../lib/models/diffusevae-unet.js";
 import { diffuseVae, diffuseVaeLoss, drawLatent } from "../../lib/models/diffusevae-vae.js";
 import type { DiffuseVaeConfig } from "../../lib/models/diffusevae-vae.js";
 import type { Trace } from "../../lib/trace/trace.js";
-import { entriesOf, expectGoodPlan, forwardOnly, unetInput, withGradients } from "./plans.js";
+import { distinctEntries, expectGoodPlan, forwardOnly, unetInput, withGradients } from "./plans.js";
 
 const time = 60_000;
 
@@ -21,14 +21,8 @@ const published: Readonly<Record<string, number>> = {
   celebahq256: 248.7,
 };
 
-/** Without networks that differ from an earlier one in nothing but dropout. */
-function distinct<Config extends object>(rows: [string, Config][]): [string, Config][] {
-  const shapes = rows.map(([, config]) => JSON.stringify({ ...config, dropout: 0 }));
-  return rows.filter((_, i) => shapes.indexOf(shapes[i]!) === i);
-}
-
 describe("U-Nets", () => {
-  const configs = distinct(entriesOf<DiffuseVaeUnetConfig>(diffuseVaeUnetConfigs));
+  const configs = distinctEntries<DiffuseVaeUnetConfig>(diffuseVaeUnetConfigs);
 
   it.each(configs)("%s", async (name, config) => {
     const model = diffuseVaeUnet(config);
@@ -44,7 +38,7 @@ describe("U-Nets", () => {
 });
 
 describe("VAEs", () => {
-  it.each(distinct(entriesOf<DiffuseVaeConfig>(diffuseVaeConfigs)))("%s", async (_, config) => {
+  it.each(distinctEntries<DiffuseVaeConfig>(diffuseVaeConfigs))("%s", async (_, config) => {
     const model = diffuseVae(config);
     const side = config.resolution;
     const decode = (t: Trace) => {

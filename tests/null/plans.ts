@@ -42,6 +42,15 @@ export const withGradients = (parameters: readonly ParamSpec[], forward: Forward
 export const entriesOf = <Config>(configs: Readonly<Record<string, Config>>): [string, Config][] =>
   Object.entries(configs);
 
+/** The same without networks that differ from an earlier one in nothing but dropout. */
+export function distinctEntries<Config extends object>(
+  configs: Readonly<Record<string, Config>>,
+): [string, Config][] {
+  const rows = entriesOf(configs);
+  const shapes = rows.map(([, config]) => JSON.stringify({ ...config, dropout: 0 }));
+  return rows.filter((_, i) => shapes.indexOf(shapes[i]!) === i);
+}
+
 interface Unet {
   forward(input: UnetInput): Tensor;
 }
