@@ -32,6 +32,22 @@ export {
   type VqTransformer,
   type VqTransformerConfig,
 } from "./models/vq-transformer.js";
+export { vqganConfigs } from "./models/vqgan-configs.js";
+export { vqTransformerConfigs } from "./models/vq-transformer-configs.js";
+export {
+  autoencoderKl,
+  type AutoencoderKl,
+  type AutoencoderKlConfig,
+} from "./models/autoencoder-kl.js";
+export { autoencoderKlConfigs } from "./models/autoencoder-kl-configs.js";
+export { klFirstStage, vqFirstStage, type FirstStage } from "./models/first-stage.js";
+export {
+  latentDiffusionUnet,
+  type LatentDiffusionUnet,
+  type LatentDiffusionUnetConfig,
+} from "./models/latent-diffusion-unet.js";
+export { latentDiffusionUnetConfigs } from "./models/latent-diffusion-configs.js";
+export { lpips, type Lpips, type LpipsConfig } from "./models/lpips.js";
 export { dit, ditConfigs, publishedDit, type Dit, type DitConfig } from "./models/dit.js";
 export {
   clipTextEncoder,
