@@ -1,11 +1,12 @@
 // Self-attention with one projection to queries, keys and values, as in the vision transformers.
 // Source: Vaswani et al. 2017, arXiv:1706.03762.
-import { attention as attend, unstack } from "../trace/functions.js";
+import { attention as attend } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { xavierLinear } from "./init.js";
 import type { LinearInits } from "./init.js";
 import { linear } from "./linear.js";
 import type { ParamScope } from "./module.js";
+import { splitHeads } from "./qkv-attention.js";
 
 export interface FusedAttentionOptions {
   width: number;
@@ -45,7 +46,7 @@ export function fusedAttention(scope: ParamScope, options: FusedAttentionOptions
   const out = linear(scope.child("proj"), { in: width, out: width, ...inits(width, width) });
   return (x, { mask, prepare, finish } = {}) => {
     const [B, N, D] = x.shape as [number, number, number];
-    const all = unstack(qkv(x).reshape([B, N, 3, heads, D / heads]), 2) as Heads;
+    const all = splitHeads(qkv(x), heads, "qkv-first") as Heads;
     const [q, k, v] = prepare ? prepare(all) : all;
     const mixed = attend(q, k, v, {
       scale: 1 / Math.sqrt(D / heads),
