@@ -76,6 +76,9 @@ export {
   type DiffuseVaeUnetConfig,
 } from "./models/diffusevae-unet.js";
 export { diffuseVaeConfigs, diffuseVaeUnetConfigs } from "./models/diffusevae-configs.js";
+export { divae, type Divae, type DivaeConfig } from "./models/divae.js";
+export { divaeConfigs, uvitDecoders } from "./models/divae-configs.js";
+export type { DecoderInput, DiffusionDecoder } from "./models/diffusion-decoder.js";
 export type { UnetInput } from "./models/unet-input.js";
 export { patchDiscriminator, type PatchDiscriminatorConfig } from "./models/patch-discriminator.js";
 export { maskReplaceSchedule, pairCoefficients, coefficientTable } from "./processes/schedules.js";

@@ -4,6 +4,7 @@ import { admFamilies } from "./adm.family.js";
 import { ddpmFamilies } from "./ddpm-unet.family.js";
 import { clipTextEncoderFamilies } from "./clip-text-encoder.family.js";
 import { diffuseVaeFamilies } from "./diffusevae.family.js";
+import { divaeFamilies } from "./divae.family.js";
 import { ditFamilies } from "./dit.family.js";
 import type { Family } from "./family.js";
 import { ShapeView } from "./family.js";
@@ -20,6 +21,7 @@ export const families: readonly Family[] = [
   ...admFamilies,
   ...ddpmFamilies,
   ...diffuseVaeFamilies,
+  ...divaeFamilies,
   ...ditFamilies,
   ...clipTextEncoderFamilies,
 ];

@@ -6,7 +6,9 @@ import { admUnet } from "../../lib/models/adm-unet.js";
 import { divae } from "../../lib/models/divae.js";
 import type { DivaeConfig, DivaeDecoderConfig } from "../../lib/models/divae.js";
 import { divaeConfigs, uvitDecoders } from "../../lib/models/divae-configs.js";
+import { divaeFamilies } from "../../lib/models/divae.family.js";
 import { divaeKeys } from "../../lib/models/divae.keys.js";
+import { recognise } from "../../lib/models/families.js";
 import { patchedUnet } from "../../lib/models/patched-unet.js";
 import { sphericalCodebook } from "../../lib/models/spherical-codebook.js";
 import { uvit } from "../../lib/models/uvit.js";
@@ -134,6 +136,41 @@ describe("checkpoints", () => {
     for (const name of ["encoder.pos_emb", "decoder.mid_block.mid_pos_emb", "decoder.downsample_mid.Conv2d_0.weight", "quantize._codebook.initted"])
       expect(mapKey(divaeKeys, name, [1])).toBe("drop");
     expect(shapeInLayout([128, 3, 4, 4], "flatten")).toEqual([128, 48]);
+  }); // prettier-ignore
+});
+
+/** The foreign shape whose layout gives ours. */
+function foreignShape(name: string, shape: readonly number[]): number[] {
+  const [a = 1, b = 1, c = 1, d = 1] = shape;
+  const candidates = [[...shape], [b, a], [b, a, 1], [b, a, 1, 1], [d, c, a, b], [a, b / 16, 4, 4]];
+  return candidates.find((candidate) => {
+    const match = mapKey(divaeKeys, name, candidate);
+    return typeof match === "object" && shapeInLayout(candidate, match.layout).join() === shape.join();
+  })!;
+} // prettier-ignore
+
+describe("published configurations come back from names and shapes", () => {
+  it.each(Object.entries<DivaeConfig>(divaeConfigs))("%s", (_, config) => {
+    const model = divae(config);
+    const side = config.encoder.resolution / config.encoder.patch;
+    const shapes = new Map([
+      ...[...model.parameters, ...model.states].map(({ name, shape }): [string, number[]] => {
+        const foreign = foreignName(name);
+        return [foreign, foreignShape(foreign, shape)];
+      }),
+      ["encoder.pos_emb", [1, config.encoder.width, side, side]],
+      ["decoder.mid_block.mid_pos_emb", [1, config.encoder.width, 32, 32]],
+    ]);
+    const [found, ...others] = recognise("test", shapes, divaeFamilies);
+    expect(others).toEqual([]);
+    expect(found!.family.name).toBe(`4m-divae-${config.decoder.kind}`);
+    const facts = Object.fromEntries(
+      Object.entries(found!.family.facts).map(([key, { fixed }]) => [key, fixed ?? 12]),
+    );
+    const { dropout, ...decoder } = config.decoder;
+    void dropout;
+    const { encoder, quantizer } = config;
+    expect(found!.family.configure(found!.shapes, facts)).toMatchObject({ encoder, quantizer, decoder });
   }); // prettier-ignore
 });
 
