@@ -24,7 +24,8 @@ import { linearBetas32 } from "../processes/gaussian-schedules.js";
 import { quadraticTimesteps, stridedTimesteps } from "../processes/respacing.js";
 import { ddim } from "../samplers/ddim.js";
 import { ddpm } from "../samplers/ddpm.js";
-import { classifierFree } from "../samplers/guidance.js";
+import type { ContinuousDenoiser } from "../samplers/continuous-step.js";
+import { classifierFree, withAndWithoutPair } from "../samplers/guidance.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
@@ -151,18 +152,16 @@ const ddpmRules: Rules = {
   posterior_timesteps: listOf(whole(0, limits.timesteps), 0, 1000),
 };
 
-/** The network on x beside the reconstruction, and on x beside zeros. */
+/** The published code hands z over even to networks that were built without its projection. */
+const readsLatent = ({ config }: DiffuseVaeUnet): boolean =>
+  "latentWidth" in config && config.latentWidth !== undefined;
+
+/** The network on x beside the reconstruction, or beside zeros. */
 const networkOf =
   (model: DiffuseVaeUnet, x: Tensors) =>
-  (xt: Tensor, times: Tensor, branch: "conditional" | "empty" | "both" = "conditional"): Tensor => {
-    const arrange = (value: Tensor): Tensor => {
-      if (branch === "conditional") return value;
-      const empty = value.mul(0);
-      return branch === "empty" ? empty : concat([value, empty], 0);
-    };
-    // the published code hands z over even to networks that were built without its projection
-    const usesLatent = "latentWidth" in model.config && model.config.latentWidth !== undefined;
-    const latent = usesLatent && x["z"] ? { latent: arrange(x["z"]) } : {};
+  (xt: Tensor, times: Tensor, branch: "conditional" | "empty" = "conditional"): Tensor => {
+    const arrange = (value: Tensor): Tensor => (branch === "empty" ? value.mul(0) : value);
+    const latent = readsLatent(model) && x["z"] ? { latent: arrange(x["z"]) } : {};
     const lowRes = x["cond"] && { lowRes: arrange(channelsLast(x["cond"])) };
     return model.forward({ x: xt, times, ...lowRes, ...latent });
   };
@@ -306,29 +305,39 @@ function samplingLevels(config: SamplingConfig) {
   return chainLevels(respacedChain(chain, kept), { formulation: form });
 }
 
+/** The network of a chain on B rows, or on 2B, of which the second half gets no latent. */
+const conditionalNetwork =
+  (model: DiffuseVaeUnet, { z }: Tensors): ContinuousDenoiser =>
+  (_, { x, times, pair }) => {
+    const isBoth = z !== undefined && x.shape[0] === 2 * z.shape[0]!;
+    const latent = z && readsLatent(model) && { latent: isBoth ? concat([z, z.mul(0)], 0) : z };
+    return model.forward({ x, times, ...(pair && { lowRes: pair }), ...latent });
+  };
+
 async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   checkFields(golden.kind, golden.config, samplingRules);
   const config = golden.config as unknown as SamplingConfig;
-  const { form, guidance_weight: weight, sample_method: method } = config;
+  const { guidance_weight: weight, sample_method: method } = config;
   const model = diffuseVaeUnet(diffuseVaeUnetConfig(`${golden.kind}: unet`, config.unet));
   const { parameters } = loadWeights(golden, model.parameters, wrapperKeys);
   const variance = varianceNames[config.var_type]!;
   const sampler = method === "ddim" ? ddim({ eta: config.eta }) : ddpm({ variance });
-  const names = ["cond", "z"].filter((name) => golden.io.has(name));
   const states = await runChain(evaluate, {
     plan: sampler.plan(samplingLevels(config)),
     parameterisation: predictions.eps,
     start: ioValues(golden, "x_T"),
     noise: caseNoise(golden),
-    ...(form === 2 && { pair: ioValues(golden, "cond") }),
-    inputs: Object.fromEntries(names.map((name) => [name, ioValues(golden, name)])),
+    ...(golden.io.has("cond") && { pair: ioValues(golden, "cond") }),
+    inputs: golden.io.has("z") ? { z: ioValues(golden, "z") } : {},
     parameters,
     denoise: (t: Trace, input, given) => {
-      const network = networkOf(model, given);
-      if (weight === 0) return network(input.x, input.times);
+      const conditional = conditionalNetwork(model, given);
+      if (weight === 0) return conditional(t, input);
       const B = input.x.shape[0]!;
       const scales = (): Tensor => t.constant(1 + weight).broadcastTo([B, 1]);
-      return classifierFree((_, { x, times }) => network(x, times, "both"), { scales })(t, input);
+      // the published empty branch sees no pair, but a state that it still shifts
+      const both = withAndWithoutPair(conditional, { subtract: false });
+      return classifierFree(both, { scales })(t, input);
     },
     step: { epsilon: "kept", clamp: [-1, 1] },
   });

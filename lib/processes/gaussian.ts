@@ -158,12 +158,12 @@ export function chainLevel(
   if (index === -1) return cleanLevel;
   const b = formulation - 1;
   if (index === chain.timesteps) return { time: chain.times[index - 1]!, a: 0, b, c: 1 };
-  return {
-    time: chain.times[index]!,
-    a: chain.sqrtAlphaBars[index]!,
-    b,
-    c: chain.sqrtOneMinusAlphaBars[index]!,
-  };
+  const a = chain.sqrtAlphaBars[index]!;
+  const c = chain.sqrtOneMinusAlphaBars[index]!;
+  // between timesteps ln(alphaBar) is linear: its slope is ln(1 - beta) a timestep
+  const slope = 0.5 * Math.log(1 - chain.betas[index]!);
+  const rates = a > 0 ? { rates: { a: a * slope, b: 0, c: (-a * a * slope) / c } } : {};
+  return { time: chain.times[index]!, a, b, c, ...rates };
 }
 
 export interface ChainLevelsOptions {

@@ -5,7 +5,7 @@ import { gradients } from "../autodiff/differentiate.js";
 import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import type { Shape } from "../ir/shape.js";
-import { randomNormal } from "../trace/functions.js";
+import { randomNormal, topK } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
 import type { InputSpec, Trace } from "../trace/trace.js";
@@ -38,8 +38,12 @@ export interface Classifier {
   mode: GradientMode;
 }
 
-/** Bounds that x0 is clamped to. */
-export type Clamp = readonly [low: number, high: number];
+/**
+ * Bounds of x0: fixed ones, or, with a share such as 0.995, those of this share of |x0| in each sample
+ * when they exceed 1, after which x0 is divided by them (Saharia et al. 2022, arXiv:2205.11487,
+ * section 2.3). Only for pixels in [-1, 1], never for latents.
+ */
+export type Clamp = readonly [low: number, high: number] | { quantile: number };
 
 export interface ContinuousStepOptions {
   denoise: ContinuousDenoiser;
@@ -139,6 +143,31 @@ function learnedDeviation(spread: Tensor, columns: Columns, isRange: boolean): T
   return share.mul(high).add(share.neg().add(1).mul(low)).mul(0.5).exp();
 }
 
+/** The share's value of |x| in each sample, between neighbours by their distance, (B, 1, ...). */
+function quantileOf(x: Tensor, share: number): Tensor {
+  const [B, ...shape] = x.shape as [number, ...number[]];
+  const size = x.size / B;
+  if (!(share >= 0 && share <= 1))
+    throw new DiffusionError("option", `clamp: expected a quantile from 0 to 1, got ${share}`);
+  const place = share * (size - 1);
+  const fromTop = size - 1 - Math.floor(place);
+  const { values } = topK(x.abs().reshape([B, size]), { k: fromTop + 1, descending: true });
+  const at = (i: number): Tensor => values.slice([0, i], [B, 1]);
+  const low = at(fromTop);
+  const between = low.add(
+    at(Math.max(0, fromTop - 1))
+      .sub(low)
+      .mul(place - Math.floor(place)),
+  );
+  return between.reshape([B, ...shape.map(() => 1)]);
+}
+
+function clampX0(x0: Tensor, clamp: Clamp): Tensor {
+  if (!("quantile" in clamp)) return x0.clamp(...clamp);
+  const bound = quantileOf(x0, clamp.quantile).maximum(1);
+  return x0.minimum(bound).maximum(bound.neg()).div(bound);
+}
+
 /** The network's view of a level: x0 (clamped), eps, and the output they come from. */
 function readOutput(
   columns: Columns,
@@ -149,7 +178,7 @@ function readOutput(
   const x0 = combine(columns, "x0", sources);
   const eps = combine(columns, "eps", sources);
   if (!clamp) return { x0, eps };
-  const clamped = x0.clamp(...clamp);
+  const clamped = clampX0(x0, clamp);
   if (epsilon === "kept") return { x0: clamped, eps };
   const rest = x.sub(clamped.mul(columns("a")));
   const noise = pair ? rest.sub(pair.mul(columns("b"))) : rest;

@@ -232,6 +232,8 @@ export interface ContinuousSampleOptions extends SampleLoopOptions<ContinuousSta
   seed: number;
   /** Default 0. */
   firstSample?: number;
+  /** Noise that all samples have in common, so that they differ by their conditions only; default none. */
+  shared?: "start" | "steps" | "both";
   /** First state (B, ...shape); default b y + startDeviation temperature n. */
   start?: Floats;
   /** Factor of the first noise; default 1. */
@@ -265,6 +267,15 @@ export function startNoise(draw: {
   return out;
 }
 
+/** Whether all samples have the noise of the first one. */
+const isShared = (
+  { shared }: Pick<ContinuousSampleOptions, "shared">,
+  part: "start" | "steps",
+): boolean => shared === part || shared === "both";
+
+/** The rows of the first sample for all of them. */
+const sameRows = (keys: Int32Array): Int32Array => keys.map((_, i) => keys[i % 4]!);
+
 const elements = (shape: Shape): number => shape.reduce((size, extent) => size * extent, 1);
 
 function firstState(options: ContinuousSampleOptions): Floats {
@@ -279,8 +290,11 @@ function firstState(options: ContinuousSampleOptions): Floats {
   }
   if (options.start) return options.start;
   const scale = startDeviation(plan.first) * temperature;
-  const noise = startNoise({ batch, size, seed, firstSample });
-  return noise.map((n, i) => scale * n + (pair ? plan.first.b * pair[i]! : 0));
+  const isOne = isShared(options, "start");
+  const noise = startNoise({ batch: isOne ? 1 : batch, size, seed, firstSample });
+  return Float64Array.from({ length: batch * size }, (_, i) => {
+    return scale * noise[isOne ? i % size : i]! + (pair ? plan.first.b * pair[i]! : 0);
+  });
 }
 
 /** Runs a plan; yields after each step. The last state holds the samples. */
@@ -304,6 +318,10 @@ export function sampleContinuous(
       ? options.inputs(evaluation, index)
       : (options.inputs ?? {});
   const adds = isStochastic(plan);
+  const keys = (index: number): Int32Array => {
+    const table = keyTable(seed, firstSample, index, batch);
+    return isShared(options, "steps") ? sameRows(table) : table;
+  };
   let count = 0;
   const evaluate = async (state: ContinuousState, evaluation: Evaluation) => {
     const index = count++;
@@ -315,7 +333,7 @@ export function sampleContinuous(
         ...(Object.fromEntries(slots) as NamedInputs),
         coefficients: floats(rows),
         times: floats(Array.from({ length: batch }, () => evaluation.level.time)),
-        ...(adds && !options.noise && { key: keyTable(seed, firstSample, index, batch) }),
+        ...(adds && !options.noise && { key: keys(index) }),
         ...(pair && { pair: floats(pair) }),
         ...(adds && options.noise?.(index)),
         ...extra(evaluation, index),

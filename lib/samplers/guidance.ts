@@ -118,6 +118,24 @@ export function classifierFree(
   };
 }
 
+/**
+ * Both branches of guidance on paired images, for classifierFree: (x, y) and, with y = 0, the state
+ * of the chain without it. `subtract` takes y from that state where y shifts the chain (b = 1,
+ * formulation 2 of arXiv:2201.00308). Published code leaves it in; default true.
+ */
+export const withAndWithoutPair =
+  (denoise: ContinuousDenoiser, { subtract = true } = {}): ContinuousDenoiser =>
+  (t, { x, times, pair }) => {
+    if (!pair)
+      throw new DiffusionError("shape", "withAndWithoutPair: expected paired images, got none");
+    const starts = x.shape.map(() => 0);
+    const half = [x.shape[0]! / 2, ...x.shape.slice(1)];
+    const first = pair.slice(starts, half);
+    const empty = first.mul(0);
+    const shift = concat([empty, first], 0);
+    return denoise(t, { x: subtract ? x.sub(shift) : x, times, pair: concat([first, empty], 0) });
+  };
+
 /** A scale, fixed or by level. */
 export type GuidanceScale = number | ((level: Level) => number);
 

@@ -318,6 +318,14 @@ describe("weights", () => {
     expect(weight).toBeCloseTo(-slope / 2, 5);
   });
 
+  it("of a chain's likelihood are the terms of its bound", () => {
+    for (const t of [3, 40, 500]) {
+      const [from, to] = [chainLevel(linear, t), chainLevel(linear, t - 1)];
+      const weight = outputWeight(from, predictions.x0, { weighting: "likelihood" });
+      expect(weight / ((snr(to) - snr(from)) / 2)).toBeCloseTo(1, t < 10 ? 0 : 1);
+    }
+  });
+
   it("names the known ones", () => {
     const wrong = { weighting: "min-sigma" as "p2" };
     expect(() => outputWeight(level, predictions.eps, wrong)).toThrow("min-snr");

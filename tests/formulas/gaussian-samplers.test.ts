@@ -24,6 +24,7 @@ import {
   guidanceInterval,
   isGuided,
   labelLogProbability,
+  withAndWithoutPair,
 } from "../../lib/samplers/guidance.js";
 import { inversion } from "../../lib/samplers/inversion.js";
 import { concat, logSumExp } from "../../lib/trace/functions.js";
@@ -155,6 +156,31 @@ describe("formulation 2", () => {
     expect(found).toBeCloseTo(plain, 12);
   });
 
+  it("guides with a consistent empty branch", async () => {
+    const y = 0.7;
+    // conditional: the data's mean is the pair; empty: no pair, mean 0.3; both on the unshifted state
+    const paired: ContinuousDenoiser = (_, { x, times, pair }) =>
+      epsOf(x.sub(pair!), times, pair!.mul(0.5).add(mean));
+    const inputs = { guidance: Float64Array.of(2.5) };
+    const run = { pair: Float64Array.of(y), inputs };
+    const step = (subtract: boolean) => ({
+      denoise: classifierFree(withAndWithoutPair(paired, { subtract })),
+    });
+    const found = await one(ddim().plan(grid(10, 1)), 1 + y, { ...run, step: step(true) });
+    // the same on x - y
+    const plain: ContinuousDenoiser = (_, { x, times }) => {
+      const full = epsOf(x, times, 0.5 * y + mean);
+      const empty = epsOf(x, times, mean);
+      return empty.add(full.sub(empty).mul(2.5));
+    };
+    expect(found).toBeCloseTo(
+      await one(ddim().plan(grid(10)), 1, { step: { denoise: plain } }),
+      12,
+    );
+    const published = await one(ddim().plan(grid(10, 1)), 1 + y, { ...run, step: step(false) });
+    expect(published).not.toBeCloseTo(found, 2);
+  });
+
   it("starts around the pair", async () => {
     const plan = ddim().plan(chainLevels(chain, { formulation: 2 }).slice(0, 2));
     const size = 4096;
@@ -189,6 +215,25 @@ describe("ancestral chains", () => {
     expect(await sample({ plan: short, batch: 2, ...options, seed: 4 })).not.toEqual(two);
     const second = await sample({ plan: short, batch: 1, ...options, firstSample: 1 });
     expect(second).toEqual(two.slice(size));
+  });
+
+  it("share the noise of the start, of the steps, or both", async () => {
+    const short = ddpm().plan(grid(5));
+    const common = { plan: short, batch: 2, shape: [size], dtype: "f32", seed: 3 } as const;
+    const halvesOf = async (shared: "start" | "steps" | "both"): Promise<Floats[]> => {
+      const all = await sample({ ...common, shared });
+      return [all.slice(0, size), all.slice(size)];
+    };
+    const [one, two] = await halvesOf("both");
+    expect(two).toEqual(one);
+    const start = new Float32Array(2 * size).fill(0.5);
+    const same = await sample({ ...common, start, shared: "steps" });
+    expect(same.slice(size)).toEqual(same.slice(0, size));
+    expect(one).toEqual((await sample(common)).slice(0, size));
+    for (const part of ["start", "steps"] as const) {
+      const [first, second] = await halvesOf(part);
+      expect(second).not.toEqual(first);
+    }
   });
 
   it("use learned variances between the two fixed ones", async () => {
@@ -366,6 +411,20 @@ describe("steps", () => {
     expect(await one(first, x, { step })).toBeCloseTo(to.a + to.c * eps, 9);
     const derived = await one(first, x, { step: { ...step, epsilon: "rederived" } });
     expect(derived).toBeCloseTo(to.a + to.c * again, 9);
+  });
+
+  it("clamp by a quantile of each sample", async () => {
+    const levels = [{ time: 1, a: 0.5, b: 0, c: 0.5 }, { time: 0, a: 1, b: 0, c: 0 }]; // prettier-ignore
+    const raw = { inputScale: 1, x0: [0, 0, 1], eps: [0, 0, 0] } as const;
+    const x0 = [[0.2, -4, 1, 3, -2], [0.1, 0.2, -0.3, 0.4, 0.5]]; // prettier-ignore
+    const found = await sample({
+      plan: ddim().plan(levels), batch: 2, shape: [5], start: new Float64Array(10), parameterisation: () => raw,
+      step: { denoise: (t) => t.constant(x0.flat(), [2, 5]), clamp: { quantile: 0.7 } },
+    }); // prettier-ignore
+    // sorted 0.2 1 2 3 4: the place 0.7 x 4 = 2.8 lies at 2.8
+    const bound = 2.8;
+    const expected = [0.2 / bound, -1, 1 / bound, 1, -2 / bound, ...x0[1]!];
+    expected.forEach((value, i) => expect(found[i]).toBeCloseTo(value, 12));
   });
 
   it("let a callback replace the state, and stop on a signal", async () => {

@@ -174,7 +174,7 @@ describe("the trainer", () => {
     await expect(create({ chain: { timesteps: 50, zeroTerminal: true } })).rejects.toThrow("predict v or x0"); // prettier-ignore
     await expect(create({ variance: "learned", loss: "l1" })).rejects.toThrow("got l1");
     await expect(create({ predicton: "eps" })).rejects.toThrow("prediction");
-    await expect(create({ weighting: "velocity" })).rejects.toThrow("expected rates");
+    await expect(create({ weighting: "speed" })).rejects.toThrow("likelihood");
   });
 
   it("gives a network that samples what it was shown", async () => {
