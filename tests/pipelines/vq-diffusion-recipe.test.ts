@@ -1,6 +1,6 @@
 // A VQ-Diffusion recipe from pictures to pictures, at tiny size: told captions (words or byte pairs), classes or nothing.
 import { existsSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -77,6 +77,11 @@ const recipe = {
 
 const text = { length: 12, width: 16, layers: 1, heads: 2 };
 const unguided = { ...recipe.sampling, guidanceScale: 1 };
+
+interface PipelineJson {
+  settings: { attributes: { class: string[] } };
+  components: { model: { model: string; config: { condition: { classes: number } } } };
+}
 
 interface Run {
   steps?: number;
@@ -162,8 +167,8 @@ describe("classes", () => {
   });
 
   it("decides what is seen", async () => {
-    const entries = { condition: { kind: "class" }, lr: 0.01, steps: 100, batchSize: 8 };
-    const { out } = await train(entries, "classes", { steps: 100, state: "learned" });
+    const entries = { condition: { kind: "class" }, lr: 0.01, steps: 200, batchSize: 8 };
+    const { out } = await train(entries, "classes", { steps: 200, state: "learned" });
     using pipe = await loadPipeline(out);
     const images = Array.from({ length: 8 }, (_, i) => ({
       width: 16,
@@ -171,7 +176,7 @@ describe("classes", () => {
       data: picture(i),
     }));
     const seen = await pipe.reconstruct(images);
-    const options = { count: 8, seed: 1, guidanceScale: 1, steps: 10, truncation: 1 };
+    const options = { count: 8, seed: 1, guidanceScale: 2, steps: 10, truncation: 0.8 };
     const distance = (a: Uint8Array, b: Uint8Array): number =>
       a.reduce((sum, value, k) => sum + (value - b[k]!) ** 2, 0);
     /** How many of eight pictures are nearest to one of the wanted pattern. */
@@ -197,6 +202,24 @@ describe("classes", () => {
     expect(pipe.parts().model.condition).toEqual({ kind: "class", classes: 2 });
     expect(await pixels(pipe, {})).toHaveLength(1); // the mean of both
   });
+
+  it.each<[string, (file: PipelineJson) => void, RegExp]>([
+    ["too many classes", ({ settings }) => settings.attributes.class.push("a", "b"), /counts of settings\.attributes: expected \[\["class",2\]\]/],
+    ["another table", ({ components }) => (components.model.config.condition.classes = 9), /counts of settings\.attributes/],
+    ["words", ({ components }) => (components.model.config.condition = { kind: "text", width: 8 } as never), /kind "class" or none, got "text"/],
+    ["another network", ({ components }) => (components.model.model = "toString"), /text-to-token or vq-transformer/],
+  ])("a pipeline.json with %s is refused", async (_, change, message) => {
+    const copy = join(folder, "changed");
+    await cp(join(folder, "pipeline-whole"), copy, { recursive: true });
+    const path = join(copy, "pipeline.json");
+    const file = JSON.parse(await readFile(path, "utf8")) as PipelineJson;
+    change(file);
+    await writeFile(path, JSON.stringify(file));
+    await expect(loadPipeline(copy)).rejects.toMatchObject({
+      code: "checkpoint",
+      message: expect.stringMatching(message) as string,
+    });
+  }); // prettier-ignore
 
   it("wants classes", async () => {
     await expect(train({ condition: { kind: "class" } }, "plain")).rejects.toThrow(
