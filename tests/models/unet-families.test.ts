@@ -44,7 +44,7 @@ function checkpoint(family: Family, config: object, place: string): Map<string, 
 function roundTrip(name: string, config: object, place = ""): object {
   const family = familyOf(name);
   const extra: [string, number[]][] = place.endsWith("decoder.") ? [["target_network.betas", [1000]]] : []; // prettier-ignore
-  const found = recognise("test", new Map([...checkpoint(family, config, place), ...extra]), all);
+  const found = recognise("test", new Map([...checkpoint(family, config, place), ...extra]));
   expect(found.map((match) => match.family.name)).toEqual([name]);
   const given = config as Record<string, unknown>;
   const unset: Record<string, unknown> = { heads: given["headChannels"] ? 0 : 1, headChannels: 0, attentionOrder: "heads-first" }; // prettier-ignore
@@ -104,7 +104,7 @@ describe("whole second-stage checkpoints", () => {
       ...checkpoint(unet, diffuseVaeUnetConfigs.cifar10, "target_network.decoder."),
       ...checkpoint(familyOf("diffusevae-vae"), diffuseVaeConfigs.cifar10, "vae."),
     ]);
-    const found = recognise("test", shapes, all);
+    const found = recognise("test", shapes);
     expect(found.map((match) => match.family.name)).toEqual(["diffusevae-unet", "diffusevae-vae"]);
     expect(found[0]!.origins.get("out.2.weight")).toBe("target_network.decoder.out.2.weight");
   });
@@ -118,7 +118,7 @@ describe("whole second-stage checkpoints", () => {
       encoderChannels: "8:64,4:32,1:16",
       decoderChannels: "8:16,4:32,1:16",
     };
-    const [found] = recognise("test", checkpoint(family, config, ""), all);
+    const [found] = recognise("test", checkpoint(family, config, ""));
     expect(() => family.configure(found!.shapes, { layout: {} })).toThrow(/set layout to/);
     expect(family.configure(found!.shapes, { layout: config })).toEqual(config);
     expect(() => family.configure(found!.shapes, { layout: { encodr: "" } })).toThrow(/encoder/);
