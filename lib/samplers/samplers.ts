@@ -3,6 +3,7 @@ import { checkChoice } from "../errors.js";
 import { consistency } from "./consistency.js";
 import { ddim } from "./ddim.js";
 import { ddpm } from "./ddpm.js";
+import { deis } from "./deis.js";
 import { dpm2 } from "./dpm-2.js";
 import { dpm2Ancestral } from "./dpm-2-ancestral.js";
 import { dpmSolver2m, dpmSolver2mSde } from "./dpm-solver-2m.js";
@@ -38,6 +39,7 @@ export const samplers = {
   "dpm-solver-sde": dpmSolverSde,
   unipc,
   lms,
+  deis,
   pndm,
   consistency,
   "flow-ode": flowOde,

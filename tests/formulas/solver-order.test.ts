@@ -121,6 +121,8 @@ const variants: [name: string, options: object][] = [
   ["unipc", { order: 3, lowerOrderFinal: false }],
   ["lms", { order: 2 }],
   ["lms", { order: 3 }],
+  ["deis", { order: 2 }],
+  ["deis", { order: 4 }],
   ["pndm", { start: "runge-kutta" }],
   ["flow-ode", { method: "euler" }],
   ["flow-ode", { method: "midpoint" }],
