@@ -11,10 +11,13 @@ import type {
   LatentDiffusionInput,
   LatentDiffusionUnetConfig,
 } from "../../lib/models/latent-diffusion-unet.js";
+import { diffusersVqganKeys, tamingVqganKeys } from "../../lib/models/vqgan.keys.js";
 import { vqganConfigs } from "../../lib/models/vqgan-configs.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import type { VqganConfig } from "../../lib/models/vqgan.js";
 import type { ParamSpec } from "../../lib/ir/param.js";
+import { mapKey, shapeInLayout } from "../../lib/nn/key-map.js";
+import type { KeyMap } from "../../lib/nn/key-map.js";
 import { parameterCount } from "../../lib/nn/module.js";
 import { diagonalGaussian } from "../../lib/processes/diagonal-gaussian.js";
 import { trace } from "../../lib/trace/trace.js";
@@ -155,6 +158,61 @@ describe("configurations", () => {
     expect(model.parameters.find(({ name }) => name === "encoder.mid.block_1.conv1.weight")!.shape)
       .toEqual([3, 3, 16, 16]); // prettier-ignore
   });
+});
+
+/** Names of huggingface/diffusers AutoencoderKL, before and after its attention was renamed. */
+const diffusersName = (name: string, levels: number, isOld: boolean): string => {
+  const [q, k, v, out] = isOld
+    ? ["query", "key", "value", "proj_attn"]
+    : ["to_q", "to_k", "to_v", "to_out.0"];
+  return name
+    .replace(/^encoder\.down\.(\d+)/, "encoder.down_blocks.$1")
+    .replace(/^decoder\.up\.(\d+)/, (_, l: string) => `decoder.up_blocks.${levels - 1 - Number(l)}`)
+    .replace(/\.mid\.block_([12])/, (_, i: string) => `.mid_block.resnets.${Number(i) - 1}`)
+    .replace(".mid.attn_1", ".mid_block.attentions.0")
+    .replace(/\.block\.(\d+)/, ".resnets.$1")
+    .replace(/\.attn\.(\d+)/, ".attentions.$1")
+    .replace(/\.(down|up)sample\./, ".$1samplers.0.")
+    .replace("nin_shortcut", "conv_shortcut")
+    .replace(/(attentions\.\d+)\.norm\./, "$1.group_norm.")
+    .replace(/(attentions\.\d+)\.q\./, `$1.${q}.`)
+    .replace(/(attentions\.\d+)\.k\./, `$1.${k}.`)
+    .replace(/(attentions\.\d+)\.v\./, `$1.${v}.`)
+    .replace(/(attentions\.\d+)\.proj_out\./, `$1.${out}.`)
+    .replace("norm_out", "conv_norm_out");
+};
+
+describe("checkpoint names of first stages", () => {
+  /** Shape of a convolution's or linear layer's weight in PyTorch. */
+  const foreign = (shape: readonly number[], isLinear: boolean): number[] => {
+    if (shape.length === 4) return [shape[3]!, shape[2]!, shape[0]!, shape[1]!];
+    if (shape.length === 2) return [shape[1]!, shape[0]!, ...(isLinear ? [] : [1, 1])];
+    return [...shape];
+  };
+
+  it.each(Object.entries(autoencoderKlConfigs as Record<string, AutoencoderKlConfig>))(
+    "%s, of CompVis and of diffusers, old and new",
+    (_, config) => {
+      const { parameters } = autoencoderKl(config);
+      const levels = config.multipliers.length;
+      const diffusers = diffusersVqganKeys(levels, config.residualBlocks);
+      for (const { name, shape } of parameters) {
+        const check = (keys: KeyMap, theirs: string, isLinear: boolean): void => {
+          const theirShape = foreign(shape, isLinear);
+          const match = mapKey(keys, theirs, theirShape);
+          expect(match, theirs).toMatchObject({ name });
+          if (typeof match !== "object") return;
+          expect(shapeInLayout(theirShape, match.layout), theirs).toEqual(shape);
+        };
+        check(tamingVqganKeys, name, false);
+        for (const isOld of [true, false]) {
+          const theirs = diffusersName(name, levels, isOld);
+          check(diffusers, theirs, theirs.includes("attentions"));
+        }
+      }
+      expect(mapKey(tamingVqganKeys, "loss.logvar", [])).toBe("drop");
+    },
+  );
 });
 
 describe("inputs of the U-Net", () => {
