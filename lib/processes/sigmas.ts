@@ -122,11 +122,6 @@ export class DiscreteSigmas {
     return [...ramp(steps).map((u) => this.sigmaOf(last * (1 - u))), 0];
   }
 
-  /** Every level, falling, then 0. */
-  all(): number[] {
-    return [...this.sigmas.toReversed(), 0];
-  }
-
   /**
    * The variance-preserving level with c / a = sigma: what the network saw in training. A state of the
    * exploding form is divided by sqrt(1 + sigma²) to be read there.

@@ -3,9 +3,10 @@
 // first step of Hairer, Norsett, Wanner 1993, sections II.4 and II.6, with the constants of
 // rtqichen/torchdiffeq, which willisma/SiT uses.
 import { checkOptions, DiffusionError } from "../errors.js";
-import type { Level, LevelLine } from "../processes/gaussian-levels.js";
+import type { Level, LevelLine, Parameterisation } from "../processes/gaussian-levels.js";
 import { dormandPrince, dormandPrinceDense } from "./butcher.js";
-import type { ContinuousPlan, Floats } from "./continuous.js";
+import { coefficientRow } from "./continuous.js";
+import type { ContinuousPlan, Floats, NamedInputs, RunEvaluation } from "./continuous.js";
 import { timeStep, velocityOf } from "./flow.js";
 import { throwIfAborted } from "./sampler.js";
 
@@ -51,6 +52,24 @@ export const velocityPlan = (level: Level): ContinuousPlan => ({
     },
   ],
 });
+
+/** Velocity by a compiled graph of `velocityPlan`; `inputs` are those of the denoiser. */
+export const networkVelocity =
+  (
+    run: RunEvaluation,
+    given: { parameterisation: Parameterisation; batch: number; inputs?: NamedInputs },
+  ): Velocity =>
+  async (x, level) => {
+    const { parameterisation, batch, inputs } = given;
+    const evaluation = velocityPlan(level).steps[0]!.evaluations[0]!;
+    const row = coefficientRow(evaluation, parameterisation, { slots: 1, before: false });
+    const like = (values: readonly number[]): Floats =>
+      x instanceof Float64Array ? Float64Array.from(values) : Float32Array.from(values);
+    const rows = Array.from({ length: batch }, () => row).flat();
+    const times = Array.from({ length: batch }, () => level.time);
+    const step = { "slot.0": x, coefficients: like(rows), times: like(times), ...inputs };
+    return (await run(step, { evaluation }))["slot.0"] as Floats;
+  };
 
 /** x + dt sum of weights times slopes. */
 function moved(

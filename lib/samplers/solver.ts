@@ -80,7 +80,7 @@ export function firstOrder(from: Level, to: Level, ratio = ratioOf(to)): Combina
   return sum(bareState(from, c / from.c), { x0: to.a - (from.a * c) / from.c });
 }
 
-/** A step of arXiv:2211.01095 from `from` to `to` with given weights of x and of the mean x0. */
+/** A bare state at a level with its pair. */
 export const completed = (to: Level, ...parts: readonly Combination[]): Combination =>
   sum(...parts, pairOf(to));
 
@@ -93,10 +93,10 @@ export function expectLine(where: string, line: LevelLine | undefined): LevelLin
   );
 }
 
-/** Throws "option" unless each value is finite and at least 0. */
+/** Throws "option" unless each value is at least 0. */
 export function checkWeights(where: string, values: Readonly<Record<string, number>>): void {
   for (const [name, value] of Object.entries(values)) {
-    if (value >= 0 && !Number.isNaN(value)) continue;
+    if (value >= 0) continue;
     throw new DiffusionError("option", `${where}: expected ${name} of at least 0, got ${value}`);
   }
 }

@@ -16,15 +16,13 @@ export interface RunOptions {
   draw?: () => Vector;
   /** The paired image y; default zero. */
   pair?: Vector;
-  /** Called before the network at each evaluation, with the state that it reads. */
-  onRead?: (x: Vector, level: Level) => void;
 }
 
 export function runPlan(
   plan: ContinuousPlan,
   start: Vector,
   denoise: Denoise,
-  { replace, draw, onRead, pair }: RunOptions = {},
+  { replace, draw, pair }: RunOptions = {},
 ): Vector {
   const zero = start.map(() => 0);
   let slots: Vector[] = Array.from({ length: plan.slots }, (_, i) => (i === 0 ? start : zero));
@@ -47,7 +45,6 @@ export function runPlan(
         slots = before.map((part) => combine(part, { noise, ...(pair && { pair }) }));
       }
       const x = slots[0]!;
-      onRead?.(x, level);
       const x0 = denoise(x, level);
       const bare = x.map((value, i) => value - level.b * (pair?.[i] ?? 0));
       const eps = bare.map((value, i) => (value - level.a * x0[i]!) / level.c);

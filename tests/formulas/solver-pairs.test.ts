@@ -8,6 +8,7 @@ import { compile } from "../../lib/runtime/program.js";
 import { sampleContinuous } from "../../lib/samplers/continuous.js";
 import type { ContinuousPlan } from "../../lib/samplers/continuous.js";
 import { continuousStepGraph } from "../../lib/samplers/continuous-step.js";
+import { adaptiveFlow, networkVelocity, velocityPlan } from "../../lib/samplers/flow-adaptive.js";
 import { samplerNames, samplerOf } from "../../lib/samplers/samplers.js";
 import { runPlan } from "./run-plan.js";
 import type { Vector } from "./run-plan.js";
@@ -90,6 +91,29 @@ describe("the compiled step", () => {
       x = state.x[0]!;
     return x;
   }
+
+  it("gives the adaptive flow its velocity", async () => {
+    const [first] = levels;
+    const graph = continuousStepGraph(
+      { denoise: (_, { x }) => x.mul(0.5), batch: 2, shape: [1], plan: velocityPlan(first!) },
+      { dtype: "f64" },
+    );
+    using program = await compile(graph, { isa: "ref" });
+    using session = await program.bind();
+    const velocity = networkVelocity((inputs) => session.run(inputs), {
+      parameterisation: predictions.velocity,
+      batch: 2,
+    });
+    // dx/dt = x / 2
+    const ends: number[] = [];
+    const grid = { levels: pathLevels("linear", { points: 3 }), line: pathLine("linear") };
+    const options = { atol: 1e-10, rtol: 1e-10, norm: "sample", batch: 2 } as const;
+    for await (const { x } of adaptiveFlow(velocity, Float64Array.of(1, -3), grid, options))
+      ends.push(...x);
+    [1, -3, Math.exp(-0.25), -3 * Math.exp(-0.25), Math.exp(-0.5), -3 * Math.exp(-0.5)].forEach(
+      (value, i) => expect(ends[i]).toBeCloseTo(value, 8),
+    );
+  });
 
   it.each([
     ["heun", { churn: 3 }],
