@@ -11,6 +11,7 @@ import { TextTokenizer } from "../text/tokenizer.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { DiscreteTrainer } from "../trainers/discrete.js";
+import { splitFrozen } from "../trainers/freeze.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
 import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
 import type { Values } from "../trainers/train-step.js";
@@ -115,13 +116,15 @@ export async function buildVqDiffusionTrainer(
   const model = tokenizer
     ? textModel(recipe, attributes, codec, tokenizer)
     : toldModel(recipe, attributes, codec);
+  splitFrozen(model, recipe.freeze ?? []); // what is wrong shows before the pictures are tokenised
+  const initial = from === undefined ? undefined : await weightsFrom(from, model);
   const trainer = await DiscreteTrainer.create({
     model,
     process: recipe.process,
     data: { images: train, tokens: await tokeniseDataset(codec, train, onProgress), attributes },
     batchSize: recipe.batchSize,
     ...(tokenizer && { tokenizer }),
-    ...(from !== undefined && { initial: await weightsFrom(from, model) }),
+    ...(initial && { initial }),
     ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });

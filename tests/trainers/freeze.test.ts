@@ -11,9 +11,11 @@ import {
   AutoencoderTrainer,
   type AutoencoderTrainerOptions,
 } from "../../lib/trainers/autoencoder.js";
+import { DiscreteTrainer } from "../../lib/trainers/discrete.js";
 import { splitFrozen } from "../../lib/trainers/freeze.js";
 import { trainLoop } from "../../lib/trainers/loop.js";
 import { tinyCodec } from "../pipelines/tiny.js";
+import { tinyDiscrete } from "./tiny-trainers.js";
 
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "smalti-freeze-"))));
@@ -118,6 +120,18 @@ describe("any part", () => {
     expect(below(moved, "decoder.up.0")).toEqual([]);
     expect(below(moved, "decoder.up.1")).toEqual(below(trained.after.keys(), "decoder.up.1"));
     expect(below(moved, "quantize").length).toBe(3);
+  });
+
+  it("what reads the captions of a model of tokens", async () => {
+    const options = { ...tinyDiscrete(), freeze: ["conditioner"], optimiser: { emaDecay: 0.9 } };
+    const trainer = await DiscreteTrainer.create(options);
+    const before = trainer.weights();
+    for (let i = 0; i < 2; ++i) await trainer.step(i, 1e-2, await trainer.prefetch());
+    const moved = changed({ before, after: trainer.weights() });
+    trainer.dispose();
+    expect(below(moved, "conditioner")).toEqual([]);
+    expect(below(before.keys(), "conditioner").length).toBeGreaterThan(10);
+    expect(below(moved, "transformer")).toEqual(below(before.keys(), "transformer"));
   });
 
   it("is part of the configuration that a resume compares", async () => {
