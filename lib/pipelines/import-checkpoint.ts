@@ -109,14 +109,18 @@ function fileValues({ readConfig }: Family, configs: readonly FoundConfig[]): Kn
   return values;
 }
 
-/** Facts of a published configuration: what it leaves out is 0 where that means "not set". */
+/**
+ * Facts of a published configuration, every one: what it leaves out is 0 where that means "not set", and else undefined,
+ * our model's own default.
+ */
 function publishedFacts({ facts, published = {} }: Family, name: string): Record<string, unknown> {
   const config = published[name] as Record<string, unknown>;
-  const values = Object.entries(facts).map(([fact, { rule, fixed }]): [string, unknown] => [
-    fact,
-    config[fact] ?? fixed ?? (rule(0) === undefined ? 0 : undefined),
-  ]);
-  return Object.fromEntries(values.filter(([, value]) => value !== undefined));
+  return Object.fromEntries(
+    Object.entries(facts).map(([fact, { rule, fixed }]) => [
+      fact,
+      config[fact] ?? fixed ?? (rule(0) === undefined ? 0 : undefined),
+    ]),
+  );
 }
 
 /** Given, else from a configuration file, else of the published configuration, else the original's default. */
@@ -150,7 +154,7 @@ function identifyOne(
   const said = fileValues(family, checkpoint.configs);
   const facts = factsOf(family, said, given, as);
   for (const { name, value, from } of facts) {
-    const expected = family.facts[name]!.rule(value);
+    const expected = value === undefined ? undefined : family.facts[name]!.rule(value);
     if (expected) throw fault(where, `${name} to be ${expected}`, `${shown(value)} (${from})`);
   }
   const missing = Object.fromEntries(
@@ -304,8 +308,12 @@ function componentNames(models: readonly Identified[]): string[] {
 }
 
 /** Kind of the written folder: one that a pipeline can load, or plain models. */
-const kindOf = (models: readonly Identified[]): string =>
-  models.length === 1 && models[0]!.family.model === "vqgan" ? "tokenizer" : "models";
+function kindOf(models: readonly Identified[]): string {
+  const isTokenizer =
+    models.filter(({ family }) => family.model === "vqgan" && family.role === "codec").length === 1;
+  const others = models.some(({ family: { role } }) => role === "model" || role === "text-encoder");
+  return isTokenizer && !others ? "tokenizer" : "models";
+}
 
 /**
  * Writes models as our folder: pipeline.json and one file of weights each, one tensor in memory at a
