@@ -156,13 +156,16 @@ const ddpmRules: Rules = {
 const readsLatent = ({ config }: DiffuseVaeUnet): boolean =>
   "latentWidth" in config && config.latentWidth !== undefined;
 
+/** Unconditional networks see no reconstruction. */
+const readsPair = ({ config }: DiffuseVaeUnet): boolean => config.conditional !== false;
+
 /** The network on x beside the reconstruction, or beside zeros. */
 const networkOf =
   (model: DiffuseVaeUnet, x: Tensors) =>
   (xt: Tensor, times: Tensor, branch: "conditional" | "empty" = "conditional"): Tensor => {
     const arrange = (value: Tensor): Tensor => (branch === "empty" ? value.mul(0) : value);
     const latent = readsLatent(model) && x["z"] ? { latent: arrange(x["z"]) } : {};
-    const lowRes = x["cond"] && { lowRes: arrange(channelsLast(x["cond"])) };
+    const lowRes = x["cond"] && readsPair(model) && { lowRes: arrange(channelsLast(x["cond"])) };
     return model.forward({ x: xt, times, ...lowRes, ...latent });
   };
 
@@ -311,7 +314,8 @@ const conditionalNetwork =
   (_, { x, times, pair }) => {
     const isBoth = z !== undefined && x.shape[0] === 2 * z.shape[0]!;
     const latent = z && readsLatent(model) && { latent: isBoth ? concat([z, z.mul(0)], 0) : z };
-    return model.forward({ x, times, ...(pair && { lowRes: pair }), ...latent });
+    const lowRes = pair && readsPair(model) && { lowRes: pair };
+    return model.forward({ x, times, ...lowRes, ...latent });
   };
 
 async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {

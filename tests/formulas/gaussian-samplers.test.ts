@@ -400,6 +400,18 @@ describe("guidance", () => {
 });
 
 describe("steps", () => {
+  it("update the state in one instruction after the network", async () => {
+    const plan = ddpm().plan(grid(3));
+    const denoise: ContinuousDenoiser = (t, { x }) => x.mul(0.5);
+    const common = { denoise, batch: 2, shape: [8, 8, 4], plan, hasPair: true } as const;
+    using program = await compile(
+      continuousStepGraph({ ...common, clamp: [-1, 1], epsilon: "rederived" }),
+    );
+    const text = program.print();
+    expect(text.match(/pointwise/g)).toHaveLength(1);
+    expect(text.match(/randomNormal/g)).toHaveLength(1);
+  });
+
   it("clamp x0, with eps kept or derived again", async () => {
     const levels = grid(4).slice(2, 4);
     const first = ddim().plan(levels);
