@@ -89,6 +89,36 @@ export {
   sampleDiscrete,
 } from "./samplers/discrete.js";
 export { purityPlan, purityStepGraph, samplePurity } from "./samplers/purity.js";
+export { samplerNames, samplerOf, samplers, type SamplerName } from "./samplers/samplers.js";
+export type { Solver } from "./samplers/solver.js";
+export { adaptiveFlow, networkVelocity, velocityPlan } from "./samplers/flow-adaptive.js";
+export {
+  diffusionForms,
+  pathLevel,
+  pathLevels,
+  pathLine,
+  pathNames,
+  type DiffusionForm,
+  type PathLevel,
+  type PathName,
+} from "./processes/interpolant.js";
+export {
+  interpolate,
+  transportCoefficients,
+  transportLoss,
+  transportTable,
+} from "./processes/interpolant-loss.js";
+export { defaultEpsilons, stochasticTimeRange, timeRange } from "./processes/path-range.js";
+export {
+  DiscreteSigmas,
+  exponentialSigmas,
+  karrasSigmas,
+  polyexponentialSigmas,
+  sigmaLevel,
+  sigmaLine,
+  vpSigmas,
+} from "./processes/sigmas.js";
+export { denoiserCoefficients, denoiserLoss, denoiserTable } from "./processes/denoiser-loss.js";
 export {
   chainLevel,
   chainLevels,
@@ -104,6 +134,7 @@ export {
   scaledInput,
   unitVariance,
   type Level,
+  type LevelLine,
   type Parameterisation,
 } from "./processes/gaussian-levels.js";
 export {
