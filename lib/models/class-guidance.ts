@@ -74,3 +74,17 @@ export function guidedPass(
     [B, ...mixed.shape.slice(1)],
   );
 }
+
+/**
+ * A scale that falls from `scale` at t = 0 (noise) to 1 at t = 1 (data), sooner for a large `power`:
+ * 1 + (scale - 1) (1 - cos(pi (1 - t)^power)) / 2. Gao et al. 2023, arXiv:2303.14389, with the t of
+ * whlzy/FiT. Times (B) -> (B).
+ */
+export const powerCosineScale = (
+  times: Tensor,
+  { scale, power }: { scale: number; power: number },
+): Tensor => {
+  const left = times.minimum(1).neg().add(1).pow(power);
+  const share = left.mul(Math.PI).cos().neg().add(1).mul(0.5);
+  return share.mul(scale - 1).add(1);
+};

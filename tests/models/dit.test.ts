@@ -8,7 +8,7 @@ import { diffusersDitKeys, facebookDitKeys } from "../../lib/models/dit.keys.js"
 import { fit, fitConfigs } from "../../lib/models/fit.js";
 import type { FitConfig } from "../../lib/models/fit.js";
 import { fitKeys } from "../../lib/models/fit.keys.js";
-import { guideHalves } from "../../lib/models/class-guidance.js";
+import { guideHalves, powerCosineScale } from "../../lib/models/class-guidance.js";
 import { sit, sitConfigs } from "../../lib/models/sit.js";
 import { initialValues } from "../../lib/nn/init.js";
 import { mapKey, placePart, shapeInLayout } from "../../lib/nn/key-map.js";
@@ -137,6 +137,19 @@ describe("class guidance", () => {
       inputs: { y: { shape: [4, 1, 1, 1], data: Float32Array.of(3, 5, 1, 4) } },
     });
     expect([...out!.data]).toEqual([1, 6, 1, 6]);
+  });
+
+  it("falls from noise to data as a power of the cosine", async () => {
+    const times = { shape: [4], data: Float32Array.of(0, 0.5, 1, 1.2) };
+    const { linear, square } = await run(
+      (_, x) => ({
+        linear: powerCosineScale(x["times"]!, { scale: 5, power: 1 }),
+        square: powerCosineScale(x["times"]!, { scale: 5, power: 2 }),
+      }),
+      { inputs: { times } },
+    );
+    expect([...linear!.data]).toEqual(close([5, 3, 1, 1]));
+    expect([...square!.data]).toEqual(close([5, 1 + 2 * (1 - Math.SQRT1_2), 1, 1]));
   });
 
   it("needs the null class", () => {
