@@ -96,13 +96,14 @@ export function describeModel(model: Identified, path: string): string {
   const count = parametersOf(model);
   const needed = Object.entries(missing);
   const command = ["smalti convert", path, "OUT", ...needed.map(([name]) => `--set ${name}=…`)];
+  const short = needed.length > 0 && published.length > 0 ? `, or --as ${published[0]}` : "";
   return [
     `${family.name}: ${family.title}${place ? `, below ${place}` : ""}`,
-    ...(published === undefined ? [] : [`  published as ${published}`]),
+    ...(published.length === 0 ? [] : [`  published as ${published.join(" or ")}`]),
     ...(count === undefined ? [] : [`  ${count.toLocaleString("en")} parameters`]),
     ...Object.entries(config).map(([name, value]) => `  ${name}: ${shown(value)}`),
     ...facts.map(({ name, value, from }) => `  ${name} = ${shown(value)}: ${from}`),
     ...needed.map(([name, what]) => `  not in the tensors: ${name}, ${what}`),
-    `  ${command.join(" ")}`,
+    `  ${command.join(" ")}${short}`,
   ].join("\n");
 }

@@ -76,7 +76,10 @@ export const convert = withCheckpointOptions(new Command("convert"))
         },
       });
       const lines = models.flatMap(({ family, facts, published }, i) => [
-        `${Object.keys(components)[i]!}: ${family.title}${published === undefined ? "" : `, ${published}`}`,
+        [
+          `${Object.keys(components)[i]!}: ${family.title}`,
+          ...(published.length > 0 ? [published.join(" or ")] : []),
+        ].join(", "),
         ...facts.map(({ name, value, from }) => `  ${name} = ${JSON.stringify(value)}: ${from}`),
       ]);
       result({ folder: out, components }, [`${out}`, ...lines].join("\n"), options.json);

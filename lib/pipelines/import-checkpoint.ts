@@ -2,7 +2,13 @@
 // show, the facts that have to be given, and their weights in our names and layouts.
 import { join } from "node:path";
 import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
-import { checkFit, fitWeights, MappedReader, type Fit } from "../checkpoint/remap.js";
+import {
+  checkFit,
+  describeMisfits,
+  fitWeights,
+  MappedReader,
+  type Fit,
+} from "../checkpoint/remap.js";
 import { writeSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError, nearestName } from "../errors.js";
 import { shown } from "../models/check-config.js";
@@ -31,8 +37,8 @@ export interface Identified {
   missing: Readonly<Record<string, string>>;
   /** Our configuration; values that hang on missing facts are left out while there are any. */
   config: Record<string, unknown>;
-  /** Name of the published configuration that it is. */
-  published: string | undefined;
+  /** Names of the published configurations that it may be. */
+  published: readonly string[];
 }
 
 export interface IdentifyOptions {
@@ -176,7 +182,7 @@ function identifyOne(
     facts,
     missing,
     config,
-    published: publishedName(found, values, isComplete ? config : undefined),
+    published: publishedNames(found, facts),
   };
 }
 
@@ -226,21 +232,21 @@ function includes(whole: unknown, part: unknown): boolean {
 }
 
 /**
- * The published configuration that the tensors are; where facts are missing, its own are tried. The one that says the most
- * counts: a model without classes is part of the one with them.
+ * The published configurations whose tensors these are, unless known facts are others. Several may share all shapes; some say
+ * things that have no effect on them.
  */
-function publishedName(
-  { family, shapes }: Recognised,
-  facts: FactValues,
-  config: object | undefined,
-): string | undefined {
-  const fitting = Object.entries(family.published ?? {}).filter(([name, part]) => {
-    const whole =
-      config ?? configured(family, shapes, { ...publishedFacts(family, name), ...facts });
-    return includes(whole, part);
+function publishedNames(found: Recognised, facts: readonly KnownFact[]): string[] {
+  const { family, shapes, origins } = found;
+  const foreign = { shapes: shapes.shapes, origins };
+  const agrees = (part: Record<string, unknown>): boolean =>
+    facts.every(({ name, value }) => part[name] === undefined || includes(value, part[name]));
+  return Object.entries(family.published ?? {}).flatMap(([name, part]) => {
+    if (!agrees(part as Record<string, unknown>)) return [];
+    const { parameters, states = [] } = family.build(part);
+    if (parameters.length > shapes.shapes.size) return [];
+    const fit = fitWeights([...parameters, ...states], family.keys(part, shapes), foreign);
+    return describeMisfits(fit) === undefined ? [name] : [];
   });
-  const size = ([, part]: [string, object]): number => JSON.stringify(part).length;
-  return fitting.sort((a, b) => size(b) - size(a))[0]?.[0];
 }
 
 /** A configuration file of another checkpoint would go unnoticed but for what the shapes show. */

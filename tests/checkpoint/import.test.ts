@@ -340,6 +340,7 @@ describe("the registry", () => {
       const checkpoint = { path: "file", tensors, configs: [] } as unknown as Parameters<typeof identify>[0]; // prettier-ignore
       const blind = identify(checkpoint).find((one) => one.family === family);
       expect(blind).toBeDefined();
+      expect(blind!.published).toContain(name);
       const known = identify(checkpoint, { as: name }).find((one) => one.family === family)!;
       expect(known.missing).toEqual({});
       const { missing, reshaped, unused } = fitIdentified(known);
