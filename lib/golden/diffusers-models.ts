@@ -115,8 +115,9 @@ async function transformer(
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
   const { timestep, ...rest } = golden.config;
-  checkFields(golden.kind, { timestep }, { timestep: whole(0, limits.timesteps) });
   const config = transformerConfig(golden.kind, rest);
+  const last = (config.timesteps ?? limits.timesteps) - 1;
+  checkFields(golden.kind, { timestep }, { timestep: whole(0, last) });
   const model = vqTransformer(config);
   const weights = loadWeights(golden, model.parameters, transformerKeys(config));
   const B = ioValues(golden, "x").shape[0]!;
