@@ -145,7 +145,7 @@ export {
   priorTerm,
   variationalTerm,
 } from "./processes/gaussian-loss.js";
-export * as betaSchedules from "./processes/gaussian-schedules.js";
+export * as schedules from "./processes/gaussian-schedules.js";
 export * as respacing from "./processes/respacing.js";
 export { outputWeight, type WeightingName } from "./processes/gaussian-weighting.js";
 export {
@@ -164,6 +164,7 @@ export {
   guidanceInterval,
   isGuided,
   labelLogProbability,
+  withAndWithoutPair,
 } from "./samplers/guidance.js";
 
 // Training.
@@ -186,6 +187,14 @@ export { openFashionMnist } from "./data/fashion-mnist.js";
 export { openImageFolder } from "./data/image-folder.js";
 export { loadBatches } from "./data/loader.js";
 export { openSafetensors, writeSafetensors } from "./checkpoint/safetensors.js";
+export { openCheckpoint, type OpenOptions } from "./checkpoint/open-checkpoint.js";
+export type { Checkpoint } from "./checkpoint/checkpoint.js";
+export {
+  convertModels,
+  identify,
+  type ConvertOptions,
+  type Identified,
+} from "./pipelines/import-checkpoint.js";
 export { loadWeights, saveWeights } from "./checkpoint/weights.js";
 
 // Graphs and the core, for own models.

@@ -6,7 +6,7 @@ import { DiffusionError } from "../errors.js";
 import { admUnet } from "../models/adm-unet.js";
 import { admUnetKeys } from "../models/adm.keys.js";
 import { checkFields, flag, limits, listOf, object, oneOf, optional, real, text, whole } from "../models/check-config.js"; // prettier-ignore
-import type { Rules } from "../models/check-config.js";
+import type { Rule, Rules } from "../models/check-config.js";
 import {
   chainLevel,
   chainLevels,
@@ -82,7 +82,11 @@ const chainArrays = (prefix: string, chain: GaussianChain): Record<string, Value
     Object.entries(arrayNames).map(([name, key]) => [`${prefix}.${name}`, vector(chain[key])]),
   );
 
+const anything = (): undefined => undefined;
+const pairs: Rule = listOf(listOf(anything, 2, 2), 0, 1000);
+
 function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, { schedules: pairs });
   const { schedules } = golden.config as { schedules: [string, number][] };
   const results = schedules.map(([name, T]) =>
     chainArrays(`${name}.${T}`, gaussianChain(admBetas(name, T))),
@@ -91,6 +95,7 @@ function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
 }
 
 function respacing(golden: GoldenCase): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, { specs: pairs, noise_schedule: text(100) });
   const { specs, noise_schedule } = golden.config as {
     specs: [number, string][];
     noise_schedule: string;
@@ -111,8 +116,17 @@ interface OpsConfig {
   noise_schedule: string;
   T: number;
   rescale_timesteps: boolean;
-  out_var_scale_for_LEARNED_losses: number;
+  out_var_scale_for_LEARNED_losses?: number;
 }
+
+const opsRules: Rules = {
+  noise_schedule: oneOf("linear", "cosine"),
+  T: whole(1, limits.timesteps),
+  rescale_timesteps: flag,
+  out_var_scale_for_LEARNED_losses: optional(real(-1e6, 1e6)),
+  /** Those of the input t. */
+  timesteps: optional(listOf(whole(0, limits.timesteps), 0, 100_000)),
+};
 
 const meanNames: Readonly<Record<string, ChainPrediction>> = {
   EPSILON: "eps",
@@ -308,7 +322,7 @@ async function training(ops: Ops, prefix: string): Promise<Record<string, Values
   const loss = losses[lossName]?.(config.T);
   if (!loss)
     throw new DiffusionError("option", `parity: expected a loss of ${Object.keys(losses).join(", ")}, got ${lossName}`); // prettier-ignore
-  const scale = variance === "learned" ? config.out_var_scale_for_LEARNED_losses : 1;
+  const scale = variance === "learned" ? (config.out_var_scale_for_LEARNED_losses ?? 1) : 1;
   const inputs = {
     ...given(golden, "x0", "noise", "out_mean", "out_var"),
     table: table(ops, prediction, variance),
@@ -353,6 +367,7 @@ async function diffusionOps(
   golden: GoldenCase,
   evaluate: Evaluate,
 ): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, opsRules);
   const config = golden.config as unknown as OpsConfig;
   const plain = gaussianChain(admBetas(config.noise_schedule, config.T));
   const chain = config.rescale_timesteps ? rescaledTimes(plain) : plain;

@@ -9,8 +9,11 @@ export type X0Weight = (level: Level) => number;
 /** Signal-to-noise ratio a² / c². */
 export const snr = ({ a, c }: Level): number => (a * a) / (c * c);
 
-export type WeightingName =
-  | "uniform" | "min-snr" | "soft-min-snr" | "snr" | "p2" | "edm" | "velocity" | "likelihood"; // prettier-ignore
+export const weightingNames = [
+  "uniform", "min-snr", "soft-min-snr", "snr", "p2", "edm", "velocity", "likelihood",
+] as const; // prettier-ignore
+
+export type WeightingName = (typeof weightingNames)[number];
 
 export interface WeightingOptions {
   /** Default "uniform": 1 on the output, whatever it means. */
@@ -64,8 +67,10 @@ export function outputWeight(
   if (weighting === "uniform") return 1;
   const weight = x0Weights[weighting];
   if (!weight) {
-    const known = ["uniform", ...Object.keys(x0Weights)].join(", ");
-    throw new DiffusionError("option", `weighting: expected one of ${known}, got ${weighting}`);
+    throw new DiffusionError(
+      "option",
+      `weighting: expected one of ${weightingNames.join(", ")}, got ${weighting}`,
+    );
   }
   const gamma = options.gamma ?? (weighting === "p2" ? 1 : 5);
   const slope = parameterisation(level).x0[2];
