@@ -28,6 +28,12 @@ function hasVariance(shapes: ShapeView, outRows: number, patch: number, channels
   );
 }
 
+/** A ratio whose product with the width, cut to a whole number, is the hidden width. */
+function mlpRatioOf(hidden: number, width: number): number {
+  const ratio = hidden / width;
+  return Math.floor(width * ratio) === hidden ? ratio : (hidden + 0.5) / width;
+}
+
 const classesOf = (rows: number, hasNull: unknown) => ({
   classes: hasNull === true ? rows - 1 : rows,
   nullClass: hasNull === true,
@@ -50,7 +56,7 @@ function configureDit(shapes: ShapeView, facts: FactValues): DitConfig {
     width: width!,
     layers: shapes.count(/^blocks\.(\d+)\./),
     heads: facts["heads"] as number,
-    mlpRatio: shapes.extent("blocks.0.mlp.fc1.weight", 0) / width!,
+    mlpRatio: mlpRatioOf(shapes.extent("blocks.0.mlp.fc1.weight", 0), width!),
     ...classesOf(shapes.extent("y_embedder.embedding_table.weight", 0), facts["nullClass"]),
     sigma: learned ? (facts["sigma"] as "learned" | "discarded") : "none",
   };
@@ -68,7 +74,7 @@ function configureDiffusers(shapes: ShapeView, facts: FactValues): DitConfig {
     width: width!,
     layers: shapes.count(/^transformer_blocks\.(\d+)\./),
     heads: facts["heads"] as number,
-    mlpRatio: shapes.extent("transformer_blocks.0.ff.net.0.proj.weight", 0) / width!,
+    mlpRatio: mlpRatioOf(shapes.extent("transformer_blocks.0.ff.net.0.proj.weight", 0), width!),
     ...classesOf(shapes.extent(label, 0), facts["nullClass"]),
     sigma: learned ? "learned" : "none",
   };
@@ -111,10 +117,10 @@ const headNorm = oneOf("none", "layer", "scaledLayer", "rms", "scaledRms");
 function mlpOf(shapes: ShapeView, width: number): Pick<FitConfig, "mlp" | "mlpRatio"> {
   const at = "blocks.0.mlp.";
   if (!shapes.has(`${at}fc1_g.weight`))
-    return { mlp: "gelu", mlpRatio: shapes.extent(`${at}fc1.weight`, 0) / width };
+    return { mlp: "gelu", mlpRatio: mlpRatioOf(shapes.extent(`${at}fc1.weight`, 0), width) };
   const hidden = shapes.extent(`${at}fc1_g.weight`, 0);
   if (hidden === Math.floor((8 * width) / 3)) return { mlp: "swiglu", mlpRatio: 4 };
-  return { mlp: "wideSwiglu", mlpRatio: hidden / width };
+  return { mlp: "wideSwiglu", mlpRatio: mlpRatioOf(hidden, width) };
 }
 
 function modulationOf(shapes: ShapeView): Pick<FitConfig, "modulation" | "modulationRank"> {

@@ -5,6 +5,7 @@ import { clipTextConfigs, clipTextEncoder } from "../../lib/models/clip-text-enc
 import type { ClipTextEncoderConfig } from "../../lib/models/clip-text-encoder.js";
 import { clipTextEncoderFamilies } from "../../lib/models/clip-text-encoder.family.js";
 import { ditConfigs, publishedDit } from "../../lib/models/dit.js";
+import type { DitConfig } from "../../lib/models/dit.js";
 import { ditFamilies } from "../../lib/models/dit.family.js";
 import { families, recognise } from "../../lib/models/families.js";
 import type { Family } from "../../lib/models/family.js";
@@ -72,6 +73,21 @@ describe("DiT and SiT", () => {
     }
     const sit = roundTrip("dit", bare, { heads: config.heads, sigma: "discarded" });
     expect(sit).toMatchObject({ sigma: "discarded" });
+  });
+
+  it("has an MLP of the width that it came with", () => {
+    for (let hidden = 4; hidden < 200; ++hidden) {
+      const config = {
+        ...publishedDit("S", 8),
+        layers: 1,
+        width: 196,
+        heads: 1,
+        mlpRatio: (hidden + 0.5) / 196,
+      };
+      const shapes = checkpoint(familyOf("dit"), config).set("pos_embed", [1, 16, 196]);
+      const back = roundTrip("dit", shapes, { heads: 1, sigma: "learned" }) as DitConfig;
+      expect(Math.floor(196 * back.mlpRatio!)).toBe(hidden);
+    }
   });
 
   it("without a variance or a null class", () => {
