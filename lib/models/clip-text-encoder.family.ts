@@ -92,7 +92,7 @@ export const clipTextEncoderFamilies: readonly Family[] = [
     title: "CLIP text tower (openai/CLIP, mlfoundations/open_clip)",
     model: "clip-text-encoder",
     role: "text-encoder",
-    places: [/^(?:transformer\.)?condition_emb\./],
+    places: [/^(?:transformer\.)?condition_emb\./, /^cond_stage_model\.model\./],
     marks: [
       /^token_embedding\.weight$/,
       /^positional_embedding$/,
@@ -113,6 +113,7 @@ export const clipTextEncoderFamilies: readonly Family[] = [
     title: "CLIP text tower (huggingface/transformers CLIPTextModel, CLIPModel)",
     model: "clip-text-encoder",
     role: "text-encoder",
+    places: [/^cond_stage_model\.transformer\./],
     marks: [
       /^(?:text_model\.)?embeddings\.token_embedding\.weight$/,
       /^(?:text_model\.)?encoder\.layers\.0\.self_attn\.q_proj\.weight$/,
