@@ -108,6 +108,7 @@ export {
   transportLoss,
   transportTable,
 } from "./processes/interpolant-loss.js";
+export { chainLine } from "./processes/chain-line.js";
 export { defaultEpsilons, stochasticTimeRange, timeRange } from "./processes/path-range.js";
 export {
   DiscreteSigmas,

@@ -129,14 +129,6 @@ export class DiscreteSigmas {
   level(sigma: number, isQuantised = false): Level {
     const a = 1 / Math.hypot(1, sigma);
     const time = sigma === 0 ? 0 : isQuantised ? this.nearestTime(sigma) : this.timeOf(sigma);
-    return { time, a, b: 0, c: sigma === 0 ? 0 : sigma * a };
-  }
-
-  /** Every level between those of training. */
-  line(): LevelLine {
-    return {
-      ofRatio: (ratio) => this.level(ratio),
-      ofTime: (time) => ({ ...this.level(this.sigmaOf(time)), time }),
-    };
+    return { time, a, b: 0, c: sigma === Infinity ? 1 : sigma * a };
   }
 }

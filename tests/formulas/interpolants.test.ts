@@ -1,6 +1,8 @@
 // Interpolants and noise levels on closed forms: tables, derivatives, inverses, identities between
 // velocity, score and noise, and the loss at the best prediction.
 import { describe, expect, it } from "vitest";
+import { chainLine } from "../../lib/processes/chain-line.js";
+import { chainLevel, chainOf, respacedChain } from "../../lib/processes/gaussian.js";
 import { predictions } from "../../lib/processes/gaussian-levels.js";
 import type { PredictionName } from "../../lib/processes/gaussian-levels.js";
 import {
@@ -273,6 +275,10 @@ describe("noise levels", () => {
     expect(sigmas.timeOf(1e-9)).toBe(0);
     const { a, c } = sigmas.level(2);
     expect([c / a, Math.hypot(a, c)]).toEqual([expect.closeTo(2, 12), expect.closeTo(1, 12)]);
+    expect([sigmas.level(0), sigmas.level(Infinity)]).toEqual([
+      { time: 0, a: 1, b: 0, c: 0 },
+      { time: 49, a: 0, b: 0, c: 1 },
+    ]);
     expect(sigmas.spread(3)).toEqual([
       expect.closeTo(sigmas.sigmas[49]!, 9),
       expect.closeTo(sigmas.sigmaOf(24.5), 9),
@@ -288,6 +294,30 @@ describe("noise levels", () => {
     expect(() => karrasSigmas(5, { min: 3, max: 2 })).toThrow(
       /expected 0 < min <= max, got 3 and 2/,
     );
+  });
+});
+
+describe("the line of a chain", () => {
+  const chain = respacedChain(chainOf({ timesteps: 100 }), [0, 20, 40, 99]);
+
+  it.each([1, 2] as const)("goes through its levels, formulation %i", (formulation) => {
+    const line = chainLine(chain, formulation);
+    for (let i = 0; i < chain.timesteps; ++i) {
+      const { time, a, b, c } = chainLevel(chain, i, formulation);
+      for (const found of [line.ofRatio(c / a), line.ofTime(time)]) {
+        const expected = { time: expect.closeTo(time, 7), a: expect.closeTo(a, 9), b, c: expect.closeTo(c, 9) }; // prettier-ignore
+        expect(found).toMatchObject(expected);
+      }
+    }
+  });
+
+  it("lies between them in between", () => {
+    const line = chainLine(chain);
+    const { time, a, c } = line.ofTime(30);
+    const [low, high] = [chainLevel(chain, 1), chainLevel(chain, 2)];
+    expect(time).toBeCloseTo(30, 12);
+    expect((c / a) ** 2).toBeCloseTo((low.c / low.a) * (high.c / high.a), 12);
+    expect(line.ofRatio(c / a).time).toBeCloseTo(30, 9);
   });
 });
 
