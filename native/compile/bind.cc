@@ -24,12 +24,12 @@ Instruction bind_pointwise(Binder& b) {
   PointwiseArgs a = {};
   b.fix_pointwise(a);
   const bool is_fast = !a.is_exact && !a.is_f64;
-  return b.finish(a, pick(b.module, &KernelTable::pointwise, is_fast), &KernelTable::pointwise);
+  return b.finish(a, &KernelTable::pointwise, is_fast);
 }
 
 Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
-  b.fix(a.src, b.input(0));
+  b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
   return b.finish(a, *b.step.table, &KernelTable::pack);
 }

@@ -18,9 +18,8 @@ Instruction bind_matmul(Binder& b) {
   a.a_column_stride = s.transpose_a ? s.M : 1;
   a.b_batch_stride = s.b_shared ? 0 : packed_group_elements(s.K, s.N, b.step.table->panel_columns);
   a.dtype = b.dtype();
-  b.fix(a.a, b.input(0));
-  b.fix(a.b, b.input(1));
-  b.fix(a.c, b.output(0));
+  b.fix_inputs(a.a, a.b);
+  b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   return b.finish(a, *b.step.table, &KernelTable::matmul);
 }
@@ -71,7 +70,7 @@ Conv2dArgs conv2d_args(const Binder& b) {
 Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   b.fix(a.x, x);
   b.fix(a.w, b.input(1));
-  b.fix(a.y, b.output(0));
+  b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   return b.finish(a, *b.step.table, &KernelTable::conv2d);
 }
@@ -104,11 +103,9 @@ Instruction bind_conv2d_grad_weight(Binder& b) {
   a.pad_left = padding[2];
   a.upsample = b.node->integer_or("upsample", 1);
   a.dtype = b.dtype();
-  b.fix(a.x, b.input(0));
-  b.fix(a.dy, b.input(1));
-  b.fix(a.dw, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::conv2d_grad_weight, b.is_f32()),
-                  &KernelTable::conv2d_grad_weight);
+  b.fix_inputs(a.x, a.dy);
+  b.fix_outputs(a.dw);
+  return b.finish(a, &KernelTable::conv2d_grad_weight, b.is_f32());
 }
 
 template <class Args>
@@ -126,27 +123,18 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  b.fix(a.x, b.input(0));
-  b.fix(a.gamma, b.input(1));
-  b.fix(a.beta, b.input(2));
-  b.fix(a.y, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::group_norm, b.is_f32()),
-                  &KernelTable::group_norm);
+  b.fix_inputs(a.x, a.gamma, a.beta);
+  b.fix_outputs(a.y);
+  return b.finish(a, &KernelTable::group_norm, b.is_f32());
 }
 
 Instruction bind_group_norm_grad(Binder& b) {
   GroupNormGradArgs a = {};
   set_group_norm(b, a);
-  b.fix(a.x, b.input(0));
-  b.fix(a.gamma, b.input(1));
-  b.fix(a.beta, b.input(2));
-  b.fix(a.dy, b.input(3));
-  b.fix(a.dx, b.output(0));
-  b.fix(a.dgamma, b.output(1));
-  b.fix(a.dbeta, b.output(2));
+  b.fix_inputs(a.x, a.gamma, a.beta, a.dy);
+  b.fix_outputs(a.dx, a.dgamma, a.dbeta);
   b.fix(a.partial, b.place(b.step.temps[0]));
-  return b.finish(a, pick(b.module, &KernelTable::group_norm_grad, b.is_f32()),
-                  &KernelTable::group_norm_grad);
+  return b.finish(a, &KernelTable::group_norm_grad, b.is_f32());
 }
 
 NormAffine norm_affine(const Node& node) {
@@ -170,31 +158,29 @@ void set_layer_norm(const Binder& b, Args& a) {
 Instruction bind_layer_norm(Binder& b) {
   LayerNormArgs a = {};
   set_layer_norm(b, a);
-  b.fix(a.x, b.input(0));
+  b.fix_inputs(a.x);
   if (a.affine != NormAffine::none) {
     b.fix(a.scale, b.input(1));
     b.fix(a.shift, b.input(2));
   }
-  b.fix(a.y, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::layer_norm, b.is_f32()),
-                  &KernelTable::layer_norm);
+  b.fix_outputs(a.y);
+  return b.finish(a, &KernelTable::layer_norm, b.is_f32());
 }
 
 Instruction bind_layer_norm_grad(Binder& b) {
   LayerNormGradArgs a = {};
   set_layer_norm(b, a);
   const bool is_affine = a.affine != NormAffine::none;
-  b.fix(a.x, b.input(0));
+  b.fix_inputs(a.x);
   b.fix(a.dy, b.input(is_affine ? 2 : 1));
-  b.fix(a.dx, b.output(0));
+  b.fix_outputs(a.dx);
   if (is_affine) {
     b.fix(a.scale, b.input(1));
     b.fix(a.dscale, b.output(1));
     b.fix(a.dshift, b.output(2));
     b.fix(a.partial, b.place(b.step.temps[0]));
   }
-  return b.finish(a, pick(b.module, &KernelTable::layer_norm_grad, b.is_f32()),
-                  &KernelTable::layer_norm_grad);
+  return b.finish(a, &KernelTable::layer_norm_grad, b.is_f32());
 }
 
 Instruction bind_softmax(Binder& b) {
@@ -203,9 +189,9 @@ Instruction bind_softmax(Binder& b) {
   a.rows = b.in_shape(0).elements() / a.count;
   a.is_log = b.node->op == "logSoftmax";
   a.dtype = b.dtype();
-  b.fix(a.src, b.input(0));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::softmax, b.is_f32()), &KernelTable::softmax);
+  b.fix_inputs(a.src);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::softmax, b.is_f32());
 }
 
 Instruction bind_softmax_grad(Binder& b) {
@@ -214,11 +200,9 @@ Instruction bind_softmax_grad(Binder& b) {
   a.rows = b.in_shape(0).elements() / a.count;
   a.is_log = b.node->op == "logSoftmaxGrad";
   a.dtype = b.dtype();
-  b.fix(a.y, b.input(0));
-  b.fix(a.dy, b.input(1));
-  b.fix(a.dx, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::softmax_grad, b.is_f32()),
-                  &KernelTable::softmax_grad);
+  b.fix_inputs(a.y, a.dy);
+  b.fix_outputs(a.dx);
+  return b.finish(a, &KernelTable::softmax_grad, b.is_f32());
 }
 
 template <class Args>
@@ -233,9 +217,7 @@ void set_attention(Binder& b, Args& a, size_t mask) {
   a.scale = b.node->number("scale");
   a.is_causal = b.node->flag_or("causal", false);
   a.dtype = b.dtype();
-  b.fix(a.q, b.input(0));
-  b.fix(a.k, b.input(1));
-  b.fix(a.v, b.input(2));
+  b.fix_inputs(a.q, a.k, a.v);
   if (b.node->inputs.size() <= mask) return;
   b.fix(a.mask, b.input(mask));
   const Shape& shape = b.in_shape(mask);
@@ -249,9 +231,8 @@ void set_attention(Binder& b, Args& a, size_t mask) {
 Instruction bind_attention(Binder& b) {
   AttentionArgs a = {};
   set_attention(b, a, 3);
-  b.fix(a.out, b.output(0));
-  b.fix(a.lse, b.output(1));
-  return b.finish(a, pick(b.module, &KernelTable::attention, b.is_f32()), &KernelTable::attention);
+  b.fix_outputs(a.out, a.lse);
+  return b.finish(a, &KernelTable::attention, b.is_f32());
 }
 
 Instruction bind_attention_grad(Binder& b) {
@@ -260,11 +241,8 @@ Instruction bind_attention_grad(Binder& b) {
   b.fix(a.out, b.input(3));
   b.fix(a.lse, b.input(4));
   b.fix(a.dout, b.input(5));
-  b.fix(a.dq, b.output(0));
-  b.fix(a.dk, b.output(1));
-  b.fix(a.dv, b.output(2));
-  return b.finish(a, pick(b.module, &KernelTable::attention_grad, b.is_f32()),
-                  &KernelTable::attention_grad);
+  b.fix_outputs(a.dq, a.dk, a.dv);
+  return b.finish(a, &KernelTable::attention_grad, b.is_f32());
 }
 
 Instruction bind_nearest_codes(Binder& b) {
@@ -274,11 +252,9 @@ Instruction bind_nearest_codes(Binder& b) {
   a.K = b.in_shape(1)[0];
   a.metric = b.node->text("metric") == "cosine" ? CodeMetric::cosine : CodeMetric::euclidean;
   a.dtype = b.dtype();
-  b.fix(a.latents, b.input(0));
-  b.fix(a.codebook, b.input(1));
-  b.fix(a.indices, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::nearest_codes, b.is_f32()),
-                  &KernelTable::nearest_codes);
+  b.fix_inputs(a.latents, a.codebook);
+  b.fix_outputs(a.indices);
+  return b.finish(a, &KernelTable::nearest_codes, b.is_f32());
 }
 
 Instruction bind_mask_replace_forward(Binder& b) {
@@ -287,12 +263,9 @@ Instruction bind_mask_replace_forward(Binder& b) {
   a.N = b.in_shape(0)[1];
   a.K = b.node->integer("codes");
   a.dtype = b.dtype(1);
-  b.fix(a.x0, b.input(0));
-  b.fix(a.coeffs, b.input(1));
-  b.fix(a.uniform, b.input(2));
-  b.fix(a.xt, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_forward, b.is_f32(1)),
-                  &KernelTable::mask_replace_forward);
+  b.fix_inputs(a.x0, a.coeffs, a.uniform);
+  b.fix_outputs(a.xt);
+  return b.finish(a, &KernelTable::mask_replace_forward, b.is_f32(1));
 }
 
 template <class Args>
@@ -307,44 +280,30 @@ Instruction bind_mask_replace_step(Binder& b) {
   MaskReplaceStepArgs a = {};
   set_tokens(b, a);
   const size_t first = b.node->flag("guided") ? 2 : 1;
-  b.fix(a.logits, b.input(0));
+  b.fix_inputs(a.logits);
   if (first == 2) b.fix(a.uncond_logits, b.input(1));
   b.fix(a.xt, b.input(first));
   b.fix(a.coeffs, b.input(first + 1));
   b.fix(a.settings, b.input(first + 2));
   b.fix(a.uniform, b.input(first + 3));
-  b.fix(a.tokens, b.output(0));
-  b.fix(a.best, b.output(1));
-  b.fix(a.confidence, b.output(2));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_step, b.is_f32()),
-                  &KernelTable::mask_replace_step);
+  b.fix_outputs(a.tokens, a.best, a.confidence);
+  return b.finish(a, &KernelTable::mask_replace_step, b.is_f32());
 }
 
 Instruction bind_mask_replace_loss(Binder& b) {
   MaskReplaceLossArgs a = {};
   set_tokens(b, a);
-  b.fix(a.logits, b.input(0));
-  b.fix(a.x0, b.input(1));
-  b.fix(a.xt, b.input(2));
-  b.fix(a.coeffs, b.input(3));
-  b.fix(a.kl, b.output(0));
-  b.fix(a.nll, b.output(1));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss, b.is_f32()),
-                  &KernelTable::mask_replace_loss);
+  b.fix_inputs(a.logits, a.x0, a.xt, a.coeffs);
+  b.fix_outputs(a.kl, a.nll);
+  return b.finish(a, &KernelTable::mask_replace_loss, b.is_f32());
 }
 
 Instruction bind_mask_replace_loss_grad(Binder& b) {
   MaskReplaceLossGradArgs a = {};
   set_tokens(b, a);
-  b.fix(a.logits, b.input(0));
-  b.fix(a.x0, b.input(1));
-  b.fix(a.xt, b.input(2));
-  b.fix(a.coeffs, b.input(3));
-  b.fix(a.dkl, b.input(4));
-  b.fix(a.dnll, b.input(5));
-  b.fix(a.dlogits, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::mask_replace_loss_grad, b.is_f32()),
-                  &KernelTable::mask_replace_loss_grad);
+  b.fix_inputs(a.logits, a.x0, a.xt, a.coeffs, a.dkl, a.dnll);
+  b.fix_outputs(a.dlogits);
+  return b.finish(a, &KernelTable::mask_replace_loss_grad, b.is_f32());
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ Instruction finish_copy(Binder& b, CopyArgs& a, Place from, Place to) {
   collapse(a);
   b.fix(a.src, from);
   b.fix(a.dst, to);
-  return b.finish(a, pick(b.module, &KernelTable::copy, true), &KernelTable::copy);
+  return b.finish(a, &KernelTable::copy, true);
 }
 
 // Copy over the output's shape; source strides to be set by the caller.
@@ -115,9 +115,9 @@ Instruction bind_reduce(Binder& b) {
   a.inner = shape.product(end, shape.rank);
   a.op = reduce_op(b.node->op);
   a.dtype = b.dtype();
-  b.fix(a.src, b.input(0));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::reduce, b.is_f32()), &KernelTable::reduce);
+  b.fix_inputs(a.src);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::reduce, b.is_f32());
 }
 
 Instruction bind_arg_reduce(Binder& b) {
@@ -126,10 +126,9 @@ Instruction bind_arg_reduce(Binder& b) {
   a.rows = b.in_shape(0).elements() / a.count;
   a.is_max = b.node->op == "argMax";
   a.dtype = b.dtype();
-  b.fix(a.src, b.input(0));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::arg_reduce, b.is_f32()),
-                  &KernelTable::arg_reduce);
+  b.fix_inputs(a.src);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::arg_reduce, b.is_f32());
 }
 
 Instruction bind_cumulative_sum(Binder& b) {
@@ -138,10 +137,9 @@ Instruction bind_cumulative_sum(Binder& b) {
   a.rows = b.in_shape(0).elements() / a.count;
   a.reverse = b.node->flag_or("reverse", false);
   a.dtype = b.dtype();
-  b.fix(a.src, b.input(0));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::cumulative_sum, b.is_f32()),
-                  &KernelTable::cumulative_sum);
+  b.fix_inputs(a.src);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::cumulative_sum, b.is_f32());
 }
 
 Instruction bind_top_k(Binder& b) {
@@ -151,10 +149,9 @@ Instruction bind_top_k(Binder& b) {
   a.k = b.node->integer("k");
   a.descending = b.node->flag("descending");
   a.dtype = b.dtype();
-  b.fix(a.src, b.input(0));
-  b.fix(a.values, b.output(0));
-  b.fix(a.indices, b.output(1));
-  return b.finish(a, pick(b.module, &KernelTable::top_k, b.is_f32()), &KernelTable::top_k);
+  b.fix_inputs(a.src);
+  b.fix_outputs(a.values, a.indices);
+  return b.finish(a, &KernelTable::top_k, b.is_f32());
 }
 
 Instruction bind_iota(Binder& b) {
@@ -165,8 +162,8 @@ Instruction bind_iota(Binder& b) {
   a.count = shape[axis];
   a.inner = shape.product(axis + 1, shape.rank);
   a.dtype = b.graph.out(*b.node).dtype;
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::iota, a.dtype == Dtype::f32), &KernelTable::iota);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::iota, a.dtype == Dtype::f32);
 }
 
 Instruction bind_gather(Binder& b) {
@@ -178,10 +175,9 @@ Instruction bind_gather(Binder& b) {
   a.inner = table.product(axis + 1, table.rank);
   a.count = b.in_shape(1).elements();
   a.element_bytes = element_bytes(b.graph.in(*b.node, 0));
-  b.fix(a.table, b.input(0));
-  b.fix(a.indices, b.input(1));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::gather, true), &KernelTable::gather);
+  b.fix_inputs(a.table, a.indices);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::gather, true);
 }
 
 Instruction bind_scatter_add(Binder& b) {
@@ -193,11 +189,9 @@ Instruction bind_scatter_add(Binder& b) {
   a.inner = values.product(axis + b.in_shape(1).rank, values.rank);
   a.size = b.node->integer("size");
   a.dtype = b.dtype();
-  b.fix(a.values, b.input(0));
-  b.fix(a.indices, b.input(1));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::scatter_add, b.is_f32()),
-                  &KernelTable::scatter_add);
+  b.fix_inputs(a.values, a.indices);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::scatter_add, b.is_f32());
 }
 
 Instruction bind_gather_last(Binder& b) {
@@ -205,10 +199,9 @@ Instruction bind_gather_last(Binder& b) {
   a.size = b.in_shape(0).last();
   a.rows = b.in_shape(0).elements() / a.size;
   a.element_bytes = element_bytes(b.graph.in(*b.node, 0));
-  b.fix(a.src, b.input(0));
-  b.fix(a.indices, b.input(1));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::gather_last, true), &KernelTable::gather_last);
+  b.fix_inputs(a.src, a.indices);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::gather_last, true);
 }
 
 Instruction bind_scatter_last(Binder& b) {
@@ -216,10 +209,9 @@ Instruction bind_scatter_last(Binder& b) {
   a.size = b.out_shape().last();
   a.rows = b.in_shape(0).elements();
   a.element_bytes = element_bytes(b.graph.in(*b.node, 0));
-  b.fix(a.values, b.input(0));
-  b.fix(a.indices, b.input(1));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::scatter_last, true), &KernelTable::scatter_last);
+  b.fix_inputs(a.values, a.indices);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::scatter_last, true);
 }
 
 Instruction bind_random(Binder& b) {
@@ -229,10 +221,9 @@ Instruction bind_random(Binder& b) {
   a.purpose = static_cast<uint32_t>(b.node->integer("purpose"));
   a.kind = b.node->op == "randomUniform" ? RandomKind::uniform : RandomKind::normal;
   a.dtype = b.graph.out(*b.node).dtype;
-  b.fix(a.key, b.input(0));
-  b.fix(a.dst, b.output(0));
-  return b.finish(a, pick(b.module, &KernelTable::random, a.dtype == Dtype::f32),
-                  &KernelTable::random);
+  b.fix_inputs(a.key);
+  b.fix_outputs(a.dst);
+  return b.finish(a, &KernelTable::random, a.dtype == Dtype::f32);
 }
 
 }  // namespace
@@ -299,7 +290,7 @@ Instruction bind_fill(Binder& b, int value, double number) {
   a.element_bytes = element_bytes(spec);
   a.bits = encode_number(number, spec.dtype);
   b.fix(a.dst, b.place(value));
-  return b.finish(a, pick(b.module, &KernelTable::fill, true), &KernelTable::fill);
+  return b.finish(a, &KernelTable::fill, true);
 }
 
 void add_tensor_binds(BindTable& table) {

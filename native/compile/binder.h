@@ -70,10 +70,29 @@ class Binder {
     return instruction;
   }
 
+  // As above with the instruction set's kernel where it has one and the step `is_fast`, else the
+  // reference's.
+  template <class Args>
+  Instruction finish(const Args& args, Kernel<Args> KernelTable::*entry, bool is_fast) {
+    return finish(args, pick(module, entry, is_fast), entry);
+  }
+
   // The pointer `field` of the argument struct will point to `place`.
   template <class T>
   void fix(T* const& field, Place place) {
     fixes_.push_back({static_cast<const void*>(&field), place});
+  }
+
+  // The pointers, in this order, will point to the first inputs of the step; outputs of the node.
+  template <class... T>
+  void fix_inputs(T* const&... fields) {
+    size_t i = 0;
+    (fix(fields, input(i++)), ...);
+  }
+  template <class... T>
+  void fix_outputs(T* const&... fields) {
+    size_t i = 0;
+    (fix(fields, output(i++)), ...);
   }
 
   // Sets `args` to the step's elementwise program.

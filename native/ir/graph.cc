@@ -68,9 +68,6 @@ std::vector<int64_t> Node::integers(std::string_view key) const {
   return result;
 }
 
-double Node::number_or(std::string_view key, double fallback) const {
-  return find(key) ? number(key) : fallback;
-}
 int64_t Node::integer_or(std::string_view key, int64_t fallback) const {
   return find(key) ? integer(key) : fallback;
 }

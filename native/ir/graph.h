@@ -43,7 +43,6 @@ struct Node {
   std::vector<int64_t> integers(std::string_view key) const;
   const std::vector<double>& numbers(std::string_view key) const;
   // As above with a value for a missing attribute.
-  double number_or(std::string_view key, double fallback) const;
   int64_t integer_or(std::string_view key, int64_t fallback) const;
   bool flag_or(std::string_view key, bool fallback) const;
 };
