@@ -1,6 +1,19 @@
 // Golden kind torch_ops: primitive operations with gradients, to find a fault before looking for it
 // inside a network.
 import { gradients } from "../autodiff/differentiate.js";
+import { DiffusionError, nearestName } from "../errors.js";
+import {
+  checkFields,
+  flag,
+  limits,
+  listOf,
+  oneOf,
+  optional,
+  real,
+  text,
+  whole,
+} from "../models/check-config.js";
+import type { Rules } from "../models/check-config.js";
 import { unitLength } from "../models/vector-quantizer.js";
 import { logAddExp } from "../processes/discrete.js";
 import {
@@ -29,6 +42,7 @@ import {
   tanh,
 } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import { maybe, only } from "./adm-models.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
@@ -49,6 +63,7 @@ interface OpAttrs {
   min: number;
   max: number;
   keepdim: boolean;
+  antialias: boolean;
 }
 
 type Compute = (x: Tensors, attrs: OpAttrs) => Tensor;
@@ -63,7 +78,8 @@ const unary =
     fn(x!);
 
 /** Brings axis `dim` to the end, applies, and brings it back. */
-function alongAxis(x: Tensor, dim: number, fn: (x: Tensor) => Tensor): Tensor {
+function alongAxis(x: Tensor, at: number, fn: (x: Tensor) => Tensor): Tensor {
+  const dim = at < 0 ? at + x.rank : at;
   const axes = x.shape.map((_, axis) => axis).filter((axis) => axis !== dim);
   const order = [...axes, dim];
   const back = order.map((_, axis) => order.indexOf(axis));
@@ -78,11 +94,14 @@ const convolution = (
   onMap(x["x"]!, (map) => {
     const weight = x["weight"]!.transpose([2, 3, 1, 0]);
     const { stride = 1, groups = 1 } = attrs;
-    return conv2d(map, weight, { stride, padding, groups }).add(x["bias"]!);
+    const y = conv2d(map, weight, { stride, padding, groups });
+    return x["bias"] ? y.add(x["bias"]) : y;
   });
 
-const linear = (x: Tensor, weight: Tensor, bias: Tensor): Tensor =>
-  matmul(x, weight, { transposeB: true }).add(bias);
+function linear(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
+  const y = matmul(x, weight, { transposeB: true });
+  return bias ? y.add(bias) : y;
+}
 
 /** (B, heads, T, d) as in the cases. */
 const attend = ({ q, k, v }: Tensors, causal: boolean): Tensor => {
@@ -115,12 +134,12 @@ function areaResize(x: Tensor, [height, width]: readonly [number, number]): Tens
 
 const resized =
   (method: "nearest" | "bilinear" | "bicubic"): Compute =>
-  ({ x }, { size }) =>
-    onMap(x!, (map) => resize(map, { size, method }));
+  ({ x }, { size, antialias = false }) =>
+    onMap(x!, (map) => resize(map, { size, method, antialias }));
 
 const operations: Readonly<Record<string, Compute>> = {
   conv2d: (x, attrs) => {
-    const p = attrs.padding;
+    const { padding: p = 0 } = attrs;
     return convolution(x, [p, p, p, p], attrs);
   },
   conv2d_asym_pad: (x, attrs) => {
@@ -128,8 +147,8 @@ const operations: Readonly<Record<string, Compute>> = {
     return convolution(x, [top, bottom, left, right], attrs);
   },
   conv1d: ({ x, weight, bias }) =>
-    channelsFirst(linear(channelsLast(x!), weight!.reshape(weight!.shape.slice(0, 2)), bias!)),
-  linear: ({ x, weight, bias }) => linear(x!, weight!, bias!),
+    channelsFirst(linear(channelsLast(x!), weight!.reshape(weight!.shape.slice(0, 2)), bias)),
+  linear: ({ x, weight, bias }) => linear(x!, weight!, bias),
   group_norm: ({ x, weight, bias }, { groups, eps }) =>
     onMap(x!, (map) => groupNorm(map, weight!, bias!, { groups, eps })),
   layer_norm: ({ x, weight, bias }, { eps }) =>
@@ -148,7 +167,7 @@ const operations: Readonly<Record<string, Compute>> = {
   relu: unary(relu),
   softmax: ({ x }, { dim }) => alongAxis(x!, dim, softmax),
   log_softmax: ({ x }, { dim }) => alongAxis(x!, dim, logSoftmax),
-  logsumexp: ({ x }, { dim }) => logSumExp(x!, dim, true),
+  logsumexp: ({ x }, { dim, keepdim = false }) => logSumExp(x!, dim, keepdim),
   attention: (x) => attend(x, false),
   attention_causal: (x) => attend(x, true),
   interpolate_nearest: ({ x }, { scale }) =>
@@ -171,6 +190,57 @@ const operations: Readonly<Record<string, Compute>> = {
   logaddexp: ({ x, y }) => logAddExp(x!, y!),
 };
 
+const count = whole(1, limits.width);
+const pair = listOf(count, 2, 2);
+const eps = { eps: real(0, 1) };
+const dim = { dim: whole(-8, 7) };
+const convolutionRules = { kernel: count, stride: optional(count), groups: optional(count) };
+const attentionRules = { scale: maybe(only("1/sqrt(d)")), layout: maybe(only("B,heads,T,d")) };
+const sized = { size: pair, align_corners: maybe(only(false)), antialias: optional(flag) };
+const pooled = { kernel: count, stride: count };
+const reduction = { reduction: oneOf("mean", "sum") };
+
+/** Attributes that an operation has; those without any are not listed. */
+const attributes: Readonly<Record<string, Rules>> = {
+  conv2d: { ...convolutionRules, padding: optional(whole(0, limits.side)) },
+  conv2d_asym_pad: { ...convolutionRules, pad_ltrb: listOf(whole(0, limits.side), 4, 4) },
+  conv1d: { kernel: only(1) },
+  group_norm: { groups: count, ...eps },
+  layer_norm: { ...eps, affine: optional(flag) },
+  batch_norm2d_train: eps,
+  instance_norm1d: { ...eps, layout: maybe(only("B,C,L")) },
+  softmax: dim,
+  log_softmax: dim,
+  logsumexp: { ...dim, keepdim: optional(flag) },
+  attention: attentionRules,
+  attention_causal: attentionRules,
+  interpolate_nearest: { scale: count },
+  interpolate_nearest_size: { size: pair },
+  interpolate_bilinear: sized,
+  interpolate_bicubic: sized,
+  interpolate_area: { size: pair },
+  avg_pool2d: pooled,
+  max_pool2d: pooled,
+  mse_loss: reduction,
+  l1_loss: reduction,
+  cross_entropy: { ...reduction, layout: maybe(only("B,C,L")) },
+  l2_normalize: { ...dim, eps: maybe(only(1e-12)) },
+  clamp: { min: real(-1e9, 1e9), max: real(-1e9, 1e9) },
+  cumsum: dim,
+};
+
+function checkOp([op, attrs]: OpEntry, index: number): void {
+  const where = `torch_ops: entry ${index}`;
+  if (!Object.hasOwn(operations, op)) {
+    const near = nearestName(op, Object.keys(operations));
+    throw new DiffusionError(
+      "option",
+      `${where}: expected a known operation, got "${op}"${near ? `; did you mean "${near}"?` : ""}`,
+    );
+  }
+  checkFields(`${where}, ${op}`, attrs, { ...attributes[op], note: maybe(text(1000)) });
+}
+
 type OpEntry = [op: string, attrs: OpAttrs, names: string[]];
 
 async function runOp(
@@ -182,8 +252,7 @@ async function runOp(
   const inputs = Object.fromEntries(
     [...names, "upstream"].map((name) => [name, ioValues(golden, `${index}.${name}`)]),
   );
-  const compute = operations[op];
-  if (!compute) return {};
+  const compute = operations[op]!;
   const results = await evaluate(
     (_, x) => {
       const y = compute(x, attrs);
@@ -205,7 +274,9 @@ async function runOp(
 }
 
 async function torchOps(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, { ops: listOf(() => undefined, 0, 10_000) });
   const { ops } = golden.config as { ops: OpEntry[] };
+  ops.forEach(checkOp);
   const results: Record<string, Values> = {};
   // One operation that fails leaves its tensors out and so fails alone.
   for (const [index, entry] of ops.entries()) {
