@@ -1,5 +1,6 @@
 // `smalti bench`: speed of the core on this machine, with the share of its measured peak.
 import { Command } from "commander";
+import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import { describeBackends } from "../runtime/device.js";
 import { measurePeak } from "../runtime/peak.js";
@@ -79,6 +80,17 @@ const workloads: Workload[] = [
   codesWorkload(4096, 1024, 256),
 ];
 
+/** Throws "option" when no name contains the text. */
+function chosenWorkloads(text: string): Workload[] {
+  const chosen = workloads.filter(({ name }) => name.includes(text));
+  if (chosen.length > 0) return chosen;
+  const names = workloads.map(({ name }) => name).join(", ");
+  throw new DiffusionError(
+    "option",
+    `bench: expected a filter that is part of ${names}, got "${text}"`,
+  );
+}
+
 interface Measurement {
   workload: string;
   medianMs: number;
@@ -140,15 +152,16 @@ async function measure(
 }
 
 export const bench = withCommonOptions(new Command("bench"))
+  .summary("speed of the core on this machine")
   .description("Measure the core on this machine: medians, spread, share of the multiply-add peak.")
   .option("--seconds <n>", "time for each workload", realNumber(0.1, 600), 1)
   .option("--filter <text>", "only workloads whose name contains this")
   .action(async (options: BenchOptions) => {
     applyCommonOptions(options);
+    const chosen = chosenWorkloads(options.filter ?? "");
     const { cpu } = describeBackends();
     const peakPerThread = await measurePeak();
     const peak = peakPerThread * (cpu?.threads ?? 1);
-    const chosen = workloads.filter(({ name }) => name.includes(options.filter ?? ""));
     const bar = progress("bench", chosen.length);
     const measurements: Measurement[] = [];
     for (const workload of chosen) {

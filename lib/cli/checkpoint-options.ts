@@ -2,7 +2,7 @@
 // description of the models found.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import {
   checkpointParts,
@@ -13,8 +13,9 @@ import { isFolder } from "../files/atomic-write.js";
 import { shown } from "../models/check-config.js";
 import { parameterCount } from "../nn/module.js";
 import { identify, type Identified } from "../pipelines/import-checkpoint.js";
+import { withCommonOptions, type ProcessOptions } from "./options.js";
 
-export interface CheckpointOptions {
+export interface CheckpointOptions extends ProcessOptions {
   set: Record<string, unknown>;
   family?: string;
   as?: string;
@@ -36,9 +37,15 @@ function collectFact(text: string, facts: Record<string, unknown>): Record<strin
   }
 }
 
+const ineffective = { seed: "nothing is drawn", threads: "the core has nothing to do" };
+
 export const withCheckpointOptions = (command: Command): Command =>
-  command
-    .option("--set <name=value>", "a fact that shapes do not show (repeatable)", collectFact, {})
+  withCommonOptions(command, ineffective)
+    .addOption(
+      new Option("--set <name=value>", "a fact that shapes do not show (repeatable)")
+        .argParser(collectFact)
+        .default({}, "none"),
+    )
     .option("--as <name>", "published configuration whose facts hold, e.g. f16-1024")
     .option("--config <file>", "configuration file of the original (.json, .yaml)")
     .option("--family <name>", "only this family of models")
@@ -48,13 +55,15 @@ export const withCheckpointOptions = (command: Command): Command =>
     .option("--ema", "averaged weights, or an error (default: where there are some)")
     .option("--no-ema", "raw weights");
 
-/** The models of a checkpoint with the facts of the command line. */
+/** The models of a checkpoint, one of several or alone, with the facts of the command line. */
 export function identifyAs(
   checkpoint: Checkpoint,
   { family, as, set: facts }: CheckpointOptions,
+  isPart: boolean,
 ): Identified[] {
   return identify(checkpoint, {
     facts,
+    isPart,
     ...(family !== undefined && { family }),
     ...(as !== undefined && { as }),
   });

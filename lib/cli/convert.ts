@@ -16,13 +16,12 @@ import { interruptSignal, progress, result, say } from "./terminal.js";
 interface ConvertOptions extends CheckpointOptions {
   dtype: "f32" | "f16" | "bf16";
   ignoreUnused?: true;
-  json?: true;
 }
 
 /** Every model of every opened file. Throws "checkpoint" when there is none, or two for the same tensors. */
 function modelsOf(opened: readonly Checkpoint[], options: ConvertOptions): Identified[] {
   const models = opened.flatMap((checkpoint) => {
-    const found = identifyAs(checkpoint, options);
+    const found = identifyAs(checkpoint, options, opened.length > 1);
     if (found.length === 0) say(`${checkpoint.path}: no known family of models; left out`);
     for (const note of checkpoint.notes) say(`${checkpoint.path}: ${note}`);
     return found;
@@ -48,6 +47,7 @@ function modelsOf(opened: readonly Checkpoint[], options: ConvertOptions): Ident
 }
 
 export const convert = withCheckpointOptions(new Command("convert"))
+  .summary("a published checkpoint as a folder of ours")
   .description("Write a published checkpoint as a folder of ours: pipeline.json and safetensors.")
   .argument("<in>", "checkpoint file or folder")
   .argument("<out>", "folder to write")
@@ -57,7 +57,6 @@ export const convert = withCheckpointOptions(new Command("convert"))
       .default("f16"),
   )
   .option("--ignore-unused", "leave tensors out that the model does not have")
-  .option("--json", "print only JSON on stdout")
   .action(async (path: string, out: string, options: ConvertOptions) => {
     const signal = interruptSignal("stopping; nothing is written until a file is whole");
     const opened = await openAll(path, options);

@@ -40,4 +40,7 @@ const emoji = withCommonOptions(new Command("emoji"), ineffective)
     );
   });
 
-export const data = new Command("data").description("Build a data set.").addCommand(emoji);
+export const data = new Command("data")
+  .summary("build a data set")
+  .description("Build a data set.")
+  .addCommand(emoji);

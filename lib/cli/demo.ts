@@ -124,6 +124,7 @@ const inpainting: Stage = async (pipe, options, signal) => {
 };
 
 export const demo = withCommonOptions(new Command("demo"))
+  .summary("three sheets of pictures with the packaged model")
   .description(
     "Make three sheets of pictures with the model in the package: reconstruction, generation, inpainting.",
   )

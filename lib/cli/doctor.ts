@@ -14,6 +14,7 @@ const describeCpu = (cpu: NonNullable<BackendReport["cpu"]>): string[] => [
 const ineffective = { seed: "nothing is drawn" };
 
 export const doctor = withCommonOptions(new Command("doctor"), ineffective)
+  .summary("what this machine offers, and what is wrong")
   .description(
     "Show the CPU, instruction sets, threads, memory and backends, and what is wrong if anything is.",
   )

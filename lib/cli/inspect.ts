@@ -21,6 +21,8 @@ interface Inspection {
   file: string;
   format: string;
   tensors: { name: string; dtype: string; shape: readonly number[] }[];
+  /** Also when `tensors` is left out. */
+  count: number;
   parameters: number;
   bytes: number;
   metadata: Readonly<Record<string, string>>;
@@ -34,6 +36,7 @@ function inspection(checkpoint: Checkpoint): Inspection {
     file,
     format,
     tensors: infos.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    count: infos.length,
     parameters: infos.reduce((sum, { elements }) => sum + elements, 0),
     bytes: infos.reduce((sum, { bytes }) => sum + bytes, 0),
     metadata,
@@ -41,7 +44,15 @@ function inspection(checkpoint: Checkpoint): Inspection {
   };
 }
 
-function describe({ file, tensors, parameters, bytes, metadata, ...rest }: Inspection): string {
+function describe({
+  file,
+  tensors,
+  count,
+  parameters,
+  bytes,
+  metadata,
+  ...rest
+}: Inspection): string {
   const width = Math.max(4, ...tensors.map(({ name }) => name.length));
   const rows = tensors.map(
     ({ name, dtype, shape }) => `  ${name.padEnd(width)}  ${dtype.padEnd(5)} [${shape.join(", ")}]`,
@@ -50,7 +61,7 @@ function describe({ file, tensors, parameters, bytes, metadata, ...rest }: Inspe
     ([key, value]) => `  ${key}: ${value.length > 160 ? `${value.slice(0, 160)}…` : value}`,
   );
   return [
-    `${file}: ${rest.format}, ${tensors.length} tensors, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
+    `${file}: ${rest.format}, ${count} tensors, ${parameters.toLocaleString("en")} parameters, ${formatBytes(bytes)}`,
     ...rest.notes.map((note) => `  ${note}`),
     ...notes,
     ...rows,
@@ -58,9 +69,13 @@ function describe({ file, tensors, parameters, bytes, metadata, ...rest }: Inspe
 }
 
 /** The models of a file; our own files say themselves what they are. */
-function modelsOf(checkpoint: Checkpoint, options: CheckpointOptions): Identified[] {
+function modelsOf(
+  checkpoint: Checkpoint,
+  options: CheckpointOptions,
+  isPart: boolean,
+): Identified[] {
   if ("smalti.code" in checkpoint.metadata) return [];
-  return identifyAs(checkpoint, options);
+  return identifyAs(checkpoint, options, isPart);
 }
 
 const plainModel = (model: Identified): object => ({
@@ -87,13 +102,13 @@ async function inspectPipeline(folder: string, json: boolean | undefined): Promi
 }
 
 export const inspect = withCheckpointOptions(new Command("inspect"))
+  .summary("what a checkpoint or folder holds")
   .description(
     "Show what a checkpoint or folder holds: model, configuration, keys, shapes, dtypes, parameters.",
   )
   .argument("<path>", ".safetensors, .pt, .pth, .ckpt or .bin file, or a folder")
   .option("--brief", "leave the list of tensors out")
-  .option("--json", "print only JSON on stdout")
-  .action(async (path: string, options: CheckpointOptions & { json?: true; brief?: true }) => {
+  .action(async (path: string, options: CheckpointOptions & { brief?: true }) => {
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat)
       throw new DiffusionError(
@@ -106,8 +121,8 @@ export const inspect = withCheckpointOptions(new Command("inspect"))
     try {
       const reports = opened.map((checkpoint) => {
         const { tensors, ...rest } = inspection(checkpoint);
-        const models = modelsOf(checkpoint, options);
-        return { ...rest, tensors: options.brief ? [] : tensors, count: tensors.length, models };
+        const models = modelsOf(checkpoint, options, opened.length > 1);
+        return { ...rest, tensors: options.brief ? [] : tensors, models };
       });
       const texts = reports.flatMap(({ models, ...file }, i) => [
         ...models.map((model) => describeModel(model, opened[i]!.path)),

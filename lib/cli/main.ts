@@ -25,7 +25,7 @@ const program = new Command("smalti")
     "after",
     `\nExit codes: ${Object.entries(exitCodes)
       .map(([name, code]) => `${code} ${name}`)
-      .join(", ")}. Results go to stdout, progress to stderr.`,
+      .join(", ")}.\nResults go to stdout, progress to stderr.`,
   );
 
 for (const command of [
@@ -45,8 +45,13 @@ for (const command of [
   program.addCommand(command);
 }
 program.configureOutput({ outputError: (text, write) => write(text) });
-program.commands.forEach((command) => command.exitOverride().showHelpAfterError("(try --help)"));
-program.exitOverride();
+
+/** A wrong flag of any command, however deep, throws here instead of ending the process with another code. */
+function throwErrors(command: Command): void {
+  command.exitOverride().showHelpAfterError("(try --help)");
+  command.commands.forEach(throwErrors);
+}
+throwErrors(program);
 
 try {
   await program.parseAsync();

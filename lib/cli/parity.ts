@@ -11,6 +11,7 @@ interface ParityOptions extends ProcessOptions {
 const ineffective = { seed: "a case holds its numbers" };
 
 export const parity = withCommonOptions(new Command("parity"), ineffective)
+  .summary("compare with golden cases")
   .description("Run every golden case below a folder and compare within the stored tolerances.")
   .argument("<folder>", "folder of golden cases")
   .option("--filter <glob>", "only cases whose name contains it or matches it, e.g. 'vqd_*'")

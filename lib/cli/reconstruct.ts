@@ -15,6 +15,7 @@ interface ReconstructOptions extends ProcessOptions {
 export const reconstruct = withCommonOptions(new Command("reconstruct"), {
   seed: "nothing is drawn",
 })
+  .summary("an image through the tokenizer and back")
   .description("Encode an image to tokens and decode it again; writes both side by side.")
   .argument("<image>", "image file")
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")

@@ -27,6 +27,7 @@ async function openPipeline(asked: string | undefined, named: string) {
 }
 
 export const repro = withCommonOptions(new Command("repro"), { seed: "the picture names its own" })
+  .summary("make a picture again and compare every byte")
   .description("Make a picture again from the settings stored in its PNG and compare every byte.")
   .argument("<image>", "PNG written by smalti")
   .option("--model <name>", "use this pipeline instead of the one that the picture names")

@@ -60,6 +60,7 @@ async function checkOutput(files: readonly string[]): Promise<void> {
 }
 
 export const sample = withCommonOptions(new Command("sample"))
+  .summary("pictures from a prompt, of a class, or of anything")
   .description("Make pictures from a prompt, of a class, or of what the model chooses.")
   .argument("[prompt]", "what to show; empty for an unconditional sample", "")
   .option("--model <name>", "name or folder of a pipeline", "emoji-64")

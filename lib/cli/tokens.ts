@@ -67,6 +67,7 @@ function tokenIds(path: string, tokens: readonly unknown[]): Int32Array {
 const isTokenFile = (path: string): boolean => /\.(json|npy)$/i.test(path);
 
 export const tokens = withCommonOptions(new Command("tokens"), { seed: "nothing is drawn" })
+  .summary("image to token ids (.json, .npy) and back")
   .description(
     "Image -> token ids (printed, or written to .json or .npy); a .json or .npy file -> image.",
   )

@@ -242,6 +242,7 @@ const vqDiffusion = withTrainOptions(
   });
 
 export const train = new Command("train")
+  .summary("a tokenizer, or a model of pictures, by a recipe")
   .description("Train a model by a recipe.")
-  .addCommand(tokenizer.exitOverride())
-  .addCommand(vqDiffusion.exitOverride());
+  .addCommand(tokenizer)
+  .addCommand(vqDiffusion);
