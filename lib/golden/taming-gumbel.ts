@@ -40,6 +40,7 @@ const rules = {
 function build(golden: GoldenCase): Vqgan {
   checkFields(golden.kind, golden.config, rules);
   const c = golden.config as unknown as GumbelConfig;
+  const codec = codecConfig(c.ddconfig, c.norm_num_groups ?? 32, false);
   if (c.ddconfig.z_channels !== c.embed_dim) {
     throw new DiffusionError(
       "option",
@@ -47,7 +48,7 @@ function build(golden: GoldenCase): Vqgan {
     );
   }
   return vqgan({
-    ...codecConfig(c.ddconfig, c.norm_num_groups ?? 32, false),
+    ...codec,
     quantizer: {
       kind: "gumbel",
       codes: c.n_embed,

@@ -1,5 +1,8 @@
 // Golden kind torch_optim: Adam, AdamW, SGD, clipping by the global norm and weight averaging, some
 // updates in a row.
+import { checkChoice } from "../errors.js";
+import { checkFields, limits, listOf, optional, real, whole } from "../models/check-config.js";
+import type { Rules } from "../models/check-config.js";
 import { adamw, sgd } from "../optim/adamw.js";
 import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
 import { ema, warmEmaDecay } from "../optim/ema.js";
@@ -19,6 +22,36 @@ interface Job {
   ema?: number;
 }
 
+const size = real(0, 1e6);
+
+const common: Rules = {
+  lr: size,
+  weight_decay: optional(size),
+  clip: optional(size),
+  ema: optional(real(0, 1)),
+};
+
+const adamRules: Rules = {
+  ...common,
+  betas: optional(listOf(real(0, 1), 2, 2)),
+  eps: optional(size),
+};
+
+const jobRules: Readonly<Record<string, Rules>> = {
+  Adam: adamRules,
+  AdamW: adamRules,
+  SGD: { ...common, momentum: optional(size) },
+};
+
+const pair = (value: unknown): string | undefined =>
+  Array.isArray(value) && value.length === 2 ? undefined : "an optimizer and its options";
+
+const caseRules: Rules = {
+  jobs: listOf(pair, 0, 1000),
+  steps: whole(0, 10_000),
+  shapes: listOf(listOf(whole(1, limits.width), 0, 8), 1, 1000),
+};
+
 /** All updates of a job in one trace, with given gradients. */
 interface Run {
   trace: Trace;
@@ -30,7 +63,7 @@ interface Run {
 
 type Update = (run: Run, k: number) => (param: Tensor, grad: Tensor, step: number) => Tensor;
 
-const adamUpdate: Update = ({ trace: t, job }) => {
+const decoupledUpdate: Update = ({ trace: t, job }) => {
   const { betas = [0.9, 0.999], eps = 1e-8, weight_decay: weightDecay = 0 } = job;
   const lr = t.constant(job.lr);
   let m: Tensor | undefined;
@@ -56,7 +89,17 @@ const adamUpdate: Update = ({ trace: t, job }) => {
 
 /** PyTorch's AdamW decays by 0.01 unless told otherwise. */
 const adamwUpdate: Update = (run, k) =>
-  adamUpdate({ ...run, job: { weight_decay: 0.01, ...run.job } }, k);
+  decoupledUpdate({ ...run, job: { weight_decay: 0.01, ...run.job } }, k);
+
+/** The other optimizers add their decay to the gradient. */
+const penalised =
+  (update: Update): Update =>
+  (run, k) => {
+    const { weight_decay: decay = 0, ...job } = run.job;
+    const next = update({ ...run, job }, k);
+    return (param, grad, step) =>
+      next(param, decay === 0 ? grad : grad.add(param.mul(decay)), step);
+  };
 
 const sgdUpdate: Update = ({ trace: t, job }) => {
   let velocity: Tensor | undefined;
@@ -72,9 +115,9 @@ const sgdUpdate: Update = ({ trace: t, job }) => {
 };
 
 const updates: Readonly<Record<string, Update>> = {
-  Adam: adamUpdate,
+  Adam: penalised(decoupledUpdate),
   AdamW: adamwUpdate,
-  SGD: sgdUpdate,
+  SGD: penalised(sgdUpdate),
 };
 
 function runJob(name: string, index: number, run: Run): Tensors {
@@ -99,11 +142,16 @@ function runJob(name: string, index: number, run: Run): Tensors {
 }
 
 async function torchOptim(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, caseRules);
   const { jobs, steps, shapes } = golden.config as {
     jobs: [string, Job][];
     steps: number;
     shapes: number[][];
   };
+  jobs.forEach(([name, job], i) => {
+    const rules = jobRules[checkChoice(golden.kind, "an optimizer", name, Object.keys(jobRules))]!;
+    checkFields(`${golden.kind}: job ${i}, ${name}`, job, rules);
+  });
   const names = shapes.flatMap((_, k) => [
     `w.${k}`,
     ...Array.from({ length: steps }, (__, s) => `g.${s}.${k}`),

@@ -90,8 +90,8 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   checkFields(golden.kind, golden.config, samplingRules);
   const config = golden.config as unknown as SamplingConfig;
   const { transformer, diffusion_step: timesteps, batch: B } = config;
-  const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps });
   const model = vqTransformer(transformerConfig(transformer, timesteps));
+  const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps });
   const { parameters } = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);
   const N = transformer.hw[0] * transformer.hw[1];
   const given = ["cond_emb", "uncond_emb", "labels"].filter((name) => golden.io.has(name));
@@ -137,7 +137,8 @@ interface PriorConfig {
 const priorRules = {
   T: whole(1, limits.timesteps),
   K: whole(1, limits.codes),
-  t: whole(0, limits.timesteps),
+  /** At timestep 0 the reference takes a plain step, without a prior. */
+  t: whole(1, limits.timesteps),
   prior_rule: whole(1, 2),
   prior_weight: real(-1e6, 1e6),
   prior_ps: whole(1, 1e6),

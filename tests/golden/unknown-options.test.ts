@@ -22,10 +22,7 @@ const refuse = async (kind: string, config: Config): Promise<string> =>
       (error: unknown) => (error as Error).message,
     );
 
-const families = /^(?:taming|ldm_(?:autoencoder|vqmodel|unet)|diffusers|vqd)_/;
-const kinds = Object.keys(runners).filter((kind) => families.test(kind));
-
-it.each(kinds)("%s", async (kind) => {
+it.each(Object.keys(runners))("%s", async (kind) => {
   expect(await refuse(kind, { surprise: 1 })).toContain("surprise");
 });
 
@@ -83,4 +80,12 @@ it("looks into both models of the diffusers pipeline", async () => {
   expect(await refuse("diffusers_vqdiffusion_pipeline", config)).toContain("norm_type");
   const vqModel = { down_block_types: ["DownBlock2D"] };
   expect(await refuse("diffusers_vqmodel", vqModel)).toMatch(/down_block_types .*DownBlock2D/);
+});
+
+it("looks into the options of optimizers, and knows them by name", async () => {
+  const job = (name: string, options: Config): Promise<string> =>
+    refuse("torch_optim", { jobs: [[name, options]], steps: 1, shapes: [[2]] });
+  expect(await job("SGD", { lr: 0.1, nesterov: true })).toContain("nesterov");
+  expect(await job("AdamW", { lr: 0.1, amsgrad: true })).toContain("amsgrad");
+  expect(await job("Adamw", { lr: 0.1 })).toContain('did you mean "AdamW"');
 });
