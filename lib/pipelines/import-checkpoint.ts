@@ -46,6 +46,8 @@ export interface IdentifyOptions {
   family?: string;
   /** Facts by name, or by "family.name" for one family only. */
   facts?: FactValues;
+  /** The checkpoint is one of several, whose other families may own a fact or `as`. Default false. */
+  isPart?: boolean;
   /** Name of a published configuration: the facts that are not given come from it. */
   as?: string;
 }
@@ -58,7 +60,7 @@ const fault = (where: string, expected: string, got: string): DiffusionError =>
  * configuration file contradicts the tensors.
  */
 export function identify(checkpoint: Checkpoint, options: IdentifyOptions = {}): Identified[] {
-  const { family: asked, facts = {}, as } = options;
+  const { family: asked, facts = {}, as, isPart = false } = options;
   const chosen = families.filter(({ name }) => asked === undefined || name === asked);
   if (asked !== undefined && chosen.length === 0) {
     const names = families.map(({ name }) => name);
@@ -71,13 +73,14 @@ export function identify(checkpoint: Checkpoint, options: IdentifyOptions = {}):
   }
   const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
   const found = recognise(checkpoint.path, shapes, chosen);
-  checkFactNames(checkpoint.path, found, facts);
-  if (as !== undefined) checkPublished(checkpoint.path, found, as);
+  const owners = isPart ? families : found.map(({ family }) => family);
+  checkFactNames(checkpoint.path, owners, facts);
+  if (as !== undefined) checkPublished(checkpoint.path, owners, as);
   return found.map((one) => identifyOne(checkpoint, one, facts, as));
 }
 
-function checkPublished(where: string, found: readonly Recognised[], as: string): void {
-  const known = found.flatMap(({ family }) => Object.keys(family.published ?? {}));
+function checkPublished(where: string, owners: readonly Family[], as: string): void {
+  const known = owners.flatMap(({ published = {} }) => Object.keys(published));
   if (known.includes(as)) return;
   const near = nearestName(as, known);
   throw fault(
@@ -87,9 +90,9 @@ function checkPublished(where: string, found: readonly Recognised[], as: string)
   );
 }
 
-function checkFactNames(where: string, found: readonly Recognised[], given: FactValues): void {
-  if (found.length === 0) return;
-  const known = found.flatMap(({ family: { name, facts } }) =>
+function checkFactNames(where: string, owners: readonly Family[], given: FactValues): void {
+  if (owners.length === 0) return;
+  const known = owners.flatMap(({ name, facts }) =>
     Object.keys(facts).flatMap((fact) => [fact, `${name}.${fact}`]),
   );
   for (const name of Object.keys(given)) {
@@ -97,7 +100,7 @@ function checkFactNames(where: string, found: readonly Recognised[], given: Fact
     const near = nearestName(name, known);
     throw fault(
       where,
-      `facts among ${known.filter((fact) => !fact.includes(".")).join(", ") || "none"}`,
+      `facts among ${[...new Set(known)].filter((fact) => !fact.includes(".")).join(", ") || "none"}`,
       `"${name}"${near ? `; did you mean "${near}"?` : ""}`,
     );
   }

@@ -108,6 +108,8 @@ describe("a VQGAN of taming-transformers", () => {
     expect(found!.config).not.toHaveProperty("resolution");
     expect(() => fitIdentified(found!)).toThrow(/--set resolution=….*side of the training images/s);
     expect(() => identify(file, { facts: { resolutoin: 16 } })).toThrow(/did you mean "resolution"/); // prettier-ignore
+    expect(() => identify(file, { facts: { heads: 8 } })).toThrow(/facts among .*, got "heads"/);
+    expect(identify(file, { facts: { heads: 8 }, isPart: true })).toHaveLength(1);
     expect(() => identify(file, { facts: { resolution: -1 } })).toThrow(/resolution to be from 1/);
     expect(() => identify(file, { family: "taming-vqgna" })).toThrow(/did you mean "taming-vqgan"/);
     expect(() => identify(file, { as: "f16-1025" })).toThrow(/did you mean "f16-1024"/);
