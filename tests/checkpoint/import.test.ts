@@ -368,5 +368,5 @@ describe("the command", () => {
     expect(done.code).toBe(0);
     const shown = await runCli(["inspect", "out"], folder);
     expect(shown.stdout).toMatch(/pipeline "out" \(tokenizer\), components codec/);
-  });
+  }, 180_000); // five processes
 });
