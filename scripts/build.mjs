@@ -67,8 +67,6 @@ function build(name, sources, product, work) {
   console.error(`built ${name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
 }
 
-/** Arguments that keep the build tool from listing every file. */
-
 const bin = (name) => join(root, "node_modules", ".bin", name);
 
 build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {

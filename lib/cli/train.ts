@@ -1,11 +1,12 @@
 // `smalti train tokenizer|vq-diffusion`: a recipe, a data set and an output folder; resumable.
 import { existsSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
 import { asWriteError, makeFolder } from "../files/atomic-write.js";
+import { packagedModels } from "../pipelines/pipeline.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
 import {
   buildVqDiffusionTrainer,
@@ -59,6 +60,12 @@ function withFlags<R extends Recipe>(recipe: R, options: TrainOptions): R {
     ...(steps !== undefined && { steps }),
     ...(seed !== undefined && { seed }),
   };
+}
+
+/** A path from here, or else that file of the package, so that the default recipes are found from any folder. */
+function recipeFile(path: string): string {
+  const packaged = join(dirname(packagedModels()), path);
+  return !existsSync(path) && existsSync(packaged) ? packaged : path;
 }
 
 const maxTimerMs = 2 ** 31 - 1; // a longer one fires at once
@@ -198,7 +205,7 @@ const tokenizer = withTrainOptions(
   .description("Train a VQGAN tokenizer.")
   .action(async (options: TrainOptions) => {
     applyCommonOptions(options);
-    const recipe = withFlags(await readRecipe(options.recipe, "tokenizer"), options);
+    const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "tokenizer"), options);
     await makeFolder(options.out, "train");
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
     const trainer = await buildTokenizerTrainer(
@@ -226,7 +233,7 @@ const vqDiffusion = withTrainOptions(
   .option("--tokenizer <folder>", "folder of a tokenizer run or of a pipeline", "runs/tokenizer")
   .action(async (options: TrainOptions & { tokenizer: string }) => {
     applyCommonOptions(options);
-    const recipe = withFlags(await readRecipe(options.recipe, "vq-diffusion"), options);
+    const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "vq-diffusion"), options);
     await makeFolder(options.out, "train");
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);

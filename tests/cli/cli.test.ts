@@ -70,6 +70,7 @@ describe("help and errors", () => {
     [["inspect", "nowhere"], 3, /does not exist/],
     [["repro", "nowhere.png"], 3, /nowhere\.png/],
     [["train", "tokenizer", "--recipe", "nowhere.json"], 2, /expected a recipe/],
+    [["train", "tokenizer", "--data", "nowhere", "--out", "run"], 3, /nowhere/],
   ])("%j exits with %i", async (args, expected, message) => {
     const { code, stdout, stderr } = await runCli(args, folder);
     expect(code).toBe(expected);
