@@ -124,6 +124,25 @@ class TrainingLog {
   }
 }
 
+const stateFile = ({ out }: TrainOptions): string => join(out, "state.safetensors");
+
+/** A run is never overwritten, and a mistyped folder is not begun anew as if it were resumed. Throws "option". */
+async function openRun(options: TrainOptions): Promise<void> {
+  const { out, resume = false } = options;
+  const exists = existsSync(stateFile(options));
+  if (exists && !resume)
+    throw new DiffusionError(
+      "option",
+      `train: expected --out to be a new run, got "${out}", which holds a training state; add --resume to go on with it, or name another folder`,
+    );
+  if (resume && !exists)
+    throw new DiffusionError(
+      "option",
+      `train: expected a training state to resume in "${out}", got none; leave out --resume to begin a run there`,
+    );
+  await makeFolder(out, "train");
+}
+
 /** Runs the loop, logging every event. */
 async function runLoop(
   trainable: Trainable,
@@ -131,16 +150,14 @@ async function runLoop(
   options: TrainOptions,
 ): Promise<Outcome> {
   const log = await TrainingLog.open(options);
-  const checkpoint = join(options.out, "state.safetensors");
-  const resume = options.resume === true && existsSync(checkpoint);
   const bar = progress(recipe.name, recipe.steps);
   const start = performance.now();
   const outcome: Outcome = { step: 0, reason: "finished", seconds: 0, loss: NaN, metrics: {} };
   const events = trainLoop(trainable, {
     steps: recipe.steps,
     lr: recipeLr(recipe),
-    checkpoint,
-    resume,
+    checkpoint: stateFile(options),
+    resume: options.resume === true,
     reportEvery: 10,
     saveMinutes: options.saveMinutes,
     signal: AbortSignal.any([stopSignal(options), log.failed]),
@@ -206,7 +223,7 @@ const tokenizer = withTrainOptions(
   .action(async (options: TrainOptions) => {
     applyCommonOptions(options);
     const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "tokenizer"), options);
-    await makeFolder(options.out, "train");
+    await openRun(options);
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
     const trainer = await buildTokenizerTrainer(
       recipe,
@@ -234,7 +251,7 @@ const vqDiffusion = withTrainOptions(
   .action(async (options: TrainOptions & { tokenizer: string }) => {
     applyCommonOptions(options);
     const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "vq-diffusion"), options);
-    await makeFolder(options.out, "train");
+    await openRun(options);
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise", data.train.length);

@@ -40,6 +40,23 @@ afterAll(async () => {
 
 const train = ["train", "tokenizer", "--recipe", "recipe.json"];
 
+describe("folders of runs", () => {
+  it("keeps a run that is there, and begins none where one was to be resumed", async () => {
+    const run = (...more: string[]) =>
+      runCli([...train, "--out", "kept", "--steps", "1", ...more], folder);
+    const early = await run("--resume");
+    expect(early.stderr).toMatch(/expected a training state to resume in "kept", got none/);
+    expect(early.code).toBe(2);
+    expect(existsSync(join(folder, "kept"))).toBe(false);
+    expect((await run()).code).toBe(0);
+    const state = await readFile(join(folder, "kept", "state.safetensors"));
+    const again = await run();
+    expect(again.stderr).toMatch(/expected --out to be a new run, got "kept".*; add --resume/);
+    expect(again.code).toBe(2);
+    expect(await readFile(join(folder, "kept", "state.safetensors"))).toEqual(state);
+  });
+});
+
 describe.runIf(process.platform === "linux")("folders that cannot be written", () => {
   it.each([
     ["train", "/etc/passwd/x", /train: expected to write "\/etc\/passwd\/x", got a parent that is a file \(EEXIST\)/],

@@ -50,8 +50,8 @@ async function arenaMebibytes(graph: Graph): Promise<number> {
 
 describe("memory of a step of the recipes, in MiB", () => {
   it.each([
-    ["emoji-tokenizer", () => fusedStepGraph(generatorStepOptions(vqgan(codec.model), codec)), 193.5, 120.4],
-    ["emoji-vq-diffusion", tokenGraph, 303.6, 237.0],
+    ["emoji-tokenizer", () => fusedStepGraph(generatorStepOptions(vqgan(codec.model), codec)), 66.9, 43.2],
+    ["emoji-vq-diffusion", tokenGraph, 152.1, 118.6],
   ] as [string, () => Graph, number, number][])("%s", async (_, graphOf, kept, lighter) => {
     const graph = graphOf();
     const [plain, light] = [await arenaMebibytes(graph), await arenaMebibytes(rematerialise(graph))];
