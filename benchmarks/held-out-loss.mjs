@@ -6,7 +6,7 @@ import { openTrainingData } from "../dist/data/training-data.js";
 import { textToToken } from "../dist/models/text-to-token.js";
 import { pipelineFolder, readPipelineFile } from "../dist/pipelines/pipeline.js";
 import { loadTokenizerRun } from "../dist/pipelines/tokenizer-run.js";
-import { tokeniseDataset } from "../dist/pipelines/training.js";
+import { tokeniseDataset } from "../dist/pipelines/tokenise-dataset.js";
 import { coefficientTable, maskReplaceSchedule } from "../dist/processes/schedules.js";
 import { Buffer as DeviceBuffer } from "../dist/runtime/buffer.js";
 import { compile } from "../dist/runtime/program.js";

@@ -17,8 +17,8 @@ const captions = [
   "cat face",
   "full moon",
   "blue circle",
-  "pizza",
-  "automobile",
+  "umbrella",
+  "rocket",
 ];
 
 interface DemoOptions extends CommonOptions {
@@ -146,6 +146,6 @@ export const demo = withCommonOptions(new Command("demo"))
     );
     result({ results, seconds }, lines.join("\n"), options.json);
     say(
-      `\ndone in ${seconds.toFixed(1)} s. Next:\n  npx smalti sample "a slice of pizza" --style ${pipe.styles[0]} --out pizza.png\n  npx smalti --help`,
+      `\ndone in ${seconds.toFixed(1)} s. Next:\n  npx smalti sample "a christmas tree" --style ${pipe.styles[0]} --out tree.png\n  npx smalti --help`,
     );
   });
