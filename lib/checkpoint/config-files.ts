@@ -5,7 +5,7 @@ import { DiffusionError } from "../errors.js";
 import { fault } from "./byte-source.js";
 import type { FoundConfig } from "./checkpoint.js";
 import { PickleObject, type PickleValue } from "./pickle-values.js";
-import { parseYaml } from "./simple-yaml.js";
+import { parseYaml } from "./yaml.js";
 
 const maxConfigBytes = 1 << 20;
 

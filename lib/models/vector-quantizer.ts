@@ -180,17 +180,34 @@ function rateColumn(counts: Tensor, rateWeight: number): Tensor {
     .reshape([K, 1]);
 }
 
-export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
+/** argmin_k |z - e_k|^2 + rateWeight log2(1 / p_k) for latents (rows, D): nearest codes in one more dimension. */
+function cheapestCodes(
+  latents: Tensor,
+  codes: Tensor,
+  { counts, rateWeight }: { counts: Tensor; rateWeight: number },
+): Tensor {
+  const zeros = latents.trace.constant(0, [latents.shape[0]!, 1]);
+  return nearestCodes(
+    concat([latents, zeros], 1), // (rows, D + 1)
+    concat([codes, rateColumn(counts, rateWeight)], 1), // (K, D + 1)
+  );
+}
+
+function checkQuantizer(config: VectorQuantizerConfig): void {
   checkFields("vectorQuantizer", config, rules);
+  const { codebook = "gradient", metric = "euclidean", rateWeight = 0 } = config;
+  if (rateWeight === 0 || (codebook === "ema" && metric === "euclidean")) return;
+  throw new DiffusionError(
+    "option",
+    `vectorQuantizer: expected codebook "ema" and metric "euclidean" with rateWeight, got "${codebook}" and "${metric}"`,
+  );
+}
+
+export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
+  checkQuantizer(config);
   const { codes: K, width: D, codebook: kind = "gradient", metric = "euclidean" } = config;
   const { beta = 0.25, legacyBeta = true, rateWeight = 0 } = config;
   const isEma = kind === "ema";
-  if (rateWeight > 0 && (!isEma || metric === "cosine")) {
-    throw new DiffusionError(
-      "option",
-      `vectorQuantizer: expected codebook "ema" and metric "euclidean" with rateWeight, got "${kind}" and "${metric}"`,
-    );
-  }
   const place = scope.child("embedding");
   const init =
     metric === "cosine" || isEma
@@ -215,16 +232,11 @@ export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig
     const t = latents.trace;
     const flat = rows(latents);
     const codes = stored(t);
-    const chosen =
-      averages && rateWeight > 0
-        ? nearestCodes(
-            concat([flat, t.constant(0, [flat.shape[0]!, 1])], 1),
-            concat(
-              [codes, rateColumn(t.state(averages.counts.name, { shape: [K] }), rateWeight)],
-              1,
-            ),
-          )
-        : nearestCodes(flat, codes, { metric });
+    const counts =
+      averages && rateWeight > 0 ? t.state(averages.counts.name, { shape: [K] }) : undefined;
+    const chosen = counts
+      ? cheapestCodes(flat, codes, { counts, rateWeight })
+      : nearestCodes(flat, codes, { metric });
     return chosen.reshape(latents.shape.slice(0, -1));
   };
   const lookup = (tokens: Tensor): Tensor => vectors(tokens.trace).gather(tokens, 0);

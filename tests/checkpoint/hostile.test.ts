@@ -11,7 +11,7 @@ import { memorySource } from "../../lib/checkpoint/byte-source.js";
 import type { Checkpoint } from "../../lib/checkpoint/checkpoint.js";
 import { openCheckpoint, readOne } from "../../lib/checkpoint/open-checkpoint.js";
 import { unpickle } from "../../lib/checkpoint/pickle.js";
-import { parseYaml } from "../../lib/checkpoint/simple-yaml.js";
+import { parseYaml } from "../../lib/checkpoint/yaml.js";
 import { DiffusionError } from "../../lib/errors.js";
 import {
   floats,
