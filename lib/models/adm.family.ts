@@ -23,6 +23,11 @@ const facts = {
     rule: oneOf("heads-first", "qkv-first"),
   },
   imageChannels: { what: "channels of a picture", rule: whole(1, limits.width), fixed: 3 },
+  upHeads: {
+    what: "attention heads of the up path (num_heads_upsample), or 0 for those of the down path",
+    rule: whole(0, limits.width),
+    fixed: 0,
+  },
   groups: { what: "groups of the group norms", rule: whole(1, limits.width), fixed: 32 },
 } as const satisfies Record<string, Fact>;
 
@@ -63,11 +68,14 @@ function pathConfig(
 const blocksOf = (shapes: ShapeView, path: "input" | "output"): number =>
   shapes.count(new RegExp(`^${path}_blocks\\.(\\d+)\\.`));
 
-/** Paths of a U-Net: each level but the finest ends with an upsampler that has parameters. */
+/** Paths of a U-Net: each level but the finest ends with an upsampler, which without convolutions has no tensors. */
 export function unetPaths(shapes: ShapeView): Omit<AdmTrunkConfig, "heads" | "groups"> {
-  const ups = shapes.count(/^output_blocks\.(\d+)\.[12]\.(?:conv|in_layers\.2)\.weight$/);
-  const perLevel = shapes.ratio(blocksOf(shapes, "output"), ups + 1, "residual blocks of a level");
-  return pathConfig(shapes, ups + 1, perLevel - 1);
+  const all = blocksOf(shapes, "output");
+  const plain = all - blocksOf(shapes, "input");
+  const ups = shapes.count(/^output_blocks\.(\d+)\.[12]\.(?:conv|in_layers\.2)\.weight$/) + plain;
+  const perLevel = shapes.ratio(all, ups + 1, "residual blocks of a level");
+  const paths = pathConfig(shapes, ups + 1, perLevel - 1);
+  return plain > 0 ? { ...paths, convResample: false } : paths;
 }
 
 /** Heads, order and groups, which no shape shows. */
@@ -86,6 +94,7 @@ function configureUnet(shapes: ShapeView, given: FactValues): AdmUnetConfig {
   return {
     ...unetPaths(shapes),
     ...trunkFacts(shapes, given),
+    ...((given["upHeads"] as number) > 0 && { upHeads: given["upHeads"] as number }),
     ...classesOf(shapes),
     resolution: given["resolution"] as number,
     imageChannels,
@@ -132,8 +141,8 @@ export const recognisable = (configs: Readonly<Record<string, object>>): Record<
     }),
   );
 
-const { imageChannels, ...encoderFacts } = facts;
-void imageChannels;
+const { imageChannels, upHeads, ...encoderFacts } = facts;
+void [imageChannels, upHeads];
 
 export const admFamilies: readonly Family[] = [
   {

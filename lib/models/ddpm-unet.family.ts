@@ -63,6 +63,7 @@ export const ddpmFamilies: readonly Family[] = [
     role: "model",
     places: [/^module\./],
     marks: ddpmMarks,
+    absent: [/^proj\./],
     facts: {
       ...ddpmFacts,
       heads: { what: "attention heads", rule: whole(1, limits.width), fixed: 1 },

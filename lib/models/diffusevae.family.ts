@@ -108,6 +108,9 @@ function readVaeConfig(file: ConfigFile): Record<string, unknown> | undefined {
   };
 }
 
+/** Only these U-Nets project a latent; without one the names are those of ADM and of DDPM. */
+const projection = /^proj\.0\.weight$/;
+
 const isReproduction = ([name]: [string, object]): boolean => name.includes("reproduction");
 const unets = Object.entries(recognisable(diffuseVaeUnetConfigs));
 
@@ -117,7 +120,7 @@ export const diffuseVaeFamilies: readonly Family[] = [
     title: "DiffuseVAE U-Net, main branch (kpandey008/DiffuseVAE)",
     model: "diffusevae-unet",
     role: "model",
-    whole: false,
+    whole: projection,
     places: unetPlaces,
     marks: [
       /^time_embed\.0\.weight$/,
@@ -135,7 +138,7 @@ export const diffuseVaeFamilies: readonly Family[] = [
     title: "DiffuseVAE U-Net, reproduction branch (kpandey008/DiffuseVAE)",
     model: "diffusevae-unet",
     role: "model",
-    whole: false,
+    whole: projection,
     places: unetPlaces,
     marks: ddpmMarks,
     facts: { ...ddpmFacts, heads },

@@ -11,12 +11,14 @@ import { ShapeView } from "./family.js";
 import { vqTransformerFamilies } from "./vq-transformer.family.js";
 import { latentDiffusionFamilies } from "./latent-diffusion.family.js";
 import { lpipsFamilies } from "./lpips.family.js";
+import { patchDiscriminatorFamilies } from "./patch-discriminator.family.js";
 import { vqganFamilies } from "./vqgan.family.js";
 
 export const families: readonly Family[] = [
   ...vqganFamilies,
   ...latentDiffusionFamilies,
   ...lpipsFamilies,
+  ...patchDiscriminatorFamilies,
   ...vqTransformerFamilies,
   ...admFamilies,
   ...ddpmFamilies,
@@ -58,6 +60,10 @@ const isFamily = ({ marks, absent = [] }: Family, names: readonly string[]): boo
   marks.every((mark) => names.some((name) => mark.test(name))) &&
   !absent.some((pattern) => names.some((name) => pattern.test(name)));
 
+/** Whether a family's names may begin at once; when it is the only one asked for there is no other to mistake it for. */
+const mayBeWhole = ({ whole = true }: Family, shapes: Shapes, isAsked: boolean): boolean =>
+  isAsked || whole === true || (whole && [...shapes.keys()].some((name) => whole.test(name)));
+
 /** Every model in a checkpoint, by names alone. One family is found at most once, at its first place. */
 export function recognise(
   where: string,
@@ -66,7 +72,7 @@ export function recognise(
 ): Recognised[] {
   return among.flatMap((family) => {
     for (const place of [
-      ...(family.whole === false ? [] : [undefined]),
+      ...(mayBeWhole(family, shapes, among.length === 1) ? [undefined] : []),
       ...(family.places ?? []),
     ]) {
       const part = partOf(shapes, place);

@@ -33,8 +33,11 @@ export interface Family {
   model: string;
   /** Component name in our folder. */
   role: "codec" | "model" | "text-encoder" | "discriminator" | "perceptual";
-  /** Whether the names may begin at once, outside all places; default true. */
-  whole?: boolean;
+  /**
+   * Whether the names may begin at once, outside all places, or only where a name matches; default true. A family that is
+   * asked for by name is looked for there too.
+   */
+  whole?: boolean | RegExp;
   /**
    * Where the tensors may lie in a bigger checkpoint: the matched start of a name is cut off and
    * other names do not belong to this part. Tried in order; default only the whole checkpoint.

@@ -16,7 +16,7 @@ export interface PatchDiscriminatorConfig {
   imageChannels?: number;
   /** Channels of the first layer; default 64. */
   channels?: number;
-  /** Layers of stride 2 after the first; default 3. */
+  /** Layers with a norm, all but the last of stride 2; default 3. */
   layers?: number;
   /** "batch": BatchNorm with running statistics; "act": ActNorm. Default "batch". */
   norm?: "batch" | "act";

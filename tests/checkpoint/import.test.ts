@@ -8,9 +8,10 @@ import { openCheckpoint } from "../../lib/checkpoint/open-checkpoint.js";
 import { readSafetensors, writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import { families } from "../../lib/models/families.js";
 import { ShapeView } from "../../lib/models/family.js";
+import { patchDiscriminator } from "../../lib/models/patch-discriminator.js";
 import { vqTransformer } from "../../lib/models/vq-transformer.js";
 import { microsoftVqTransformerKeys } from "../../lib/models/vq-transformer.keys.js";
-import { tamingVqganKeys } from "../../lib/models/vqgan.keys.js";
+import { tamingDiscriminatorKeys, tamingVqganKeys } from "../../lib/models/vqgan.keys.js";
 import { vqgan, type VqganConfig } from "../../lib/models/vqgan.js";
 import { fromLayout } from "../../lib/nn/key-map.js";
 import { convertModels, fitIdentified, identify } from "../../lib/pipelines/import-checkpoint.js";
@@ -162,6 +163,34 @@ describe("a VQGAN of taming-transformers", () => {
     expect(fitIdentified(found!).missing).toEqual([]);
   });
 
+  it("comes with the discriminator of its training as a component of its own", async () => {
+    const [codec, storages] = tamingTensors();
+    const discriminator = patchDiscriminator({ channels: 4, layers: 2 });
+    const loss = [...discriminator.parameters, ...discriminator.states].map((spec) => foreignOf(spec, tamingDiscriminatorKeys)!); // prettier-ignore
+    const added = stateDict(
+      {
+        ...Object.fromEntries(loss.map(({ name, shape }) => [`loss.discriminator.${name}`, shape])),
+        "loss.discriminator.main.3.num_batches_tracked": [],
+      },
+      () => 1,
+      900,
+    );
+    const file = join(folder, "whole.ckpt");
+    const state = new Map<Pickled, Pickled>([...codec, ...added.dict]);
+    await writeFile(file, torchZip(state, [...storages, ...added.storages]));
+    using opened = await openCheckpoint(file);
+    const models = identify(opened, { facts: { resolution: 16, groups: 4 } });
+    expect(models.map(({ family, place }) => [family.name, place])).toEqual([
+      ["taming-vqgan", ""],
+      ["taming-discriminator", "loss.discriminator."],
+    ]);
+    expect(models[1]!.config).toEqual({ imageChannels: 3, channels: 4, layers: 2, norm: "batch" });
+    const out = join(folder, "whole");
+    const components = await convertModels(out, "whole", models, { dtype: "f32" });
+    expect(Object.keys(components)).toEqual(["codec", "discriminator"]);
+    (await loadTokenizerRun(out)).dispose();
+  });
+
   it("says what is missing, unused and of another shape, with the nearest names", async () => {
     const [entries, storages] = tamingTensors();
     const state = new Map<Pickled, Pickled>(entries);
@@ -311,7 +340,8 @@ describe("the registry", () => {
   /** Published configurations whose tensors have our names, with the start of their place. */
   const published = families.flatMap((family) =>
     Object.entries(family.published ?? {}).flatMap(([name, config]) => {
-      const start = family.whole === false ? family.places![0]!.source.replace(/^\^|\\/g, "") : "";
+      const start =
+        (family.whole ?? true) !== true ? family.places![0]!.source.replace(/^\^|\\/g, "") : "";
       const { parameters, states = [] } = family.build(config);
       const map = family.keys(config, new ShapeView("test", new Map()));
       const foreign = [...parameters, ...states]
