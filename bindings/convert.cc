@@ -86,6 +86,19 @@ Napi::Object plan_to_js(Napi::Env env, const Program& program, int threads) {
     buffers.Set(i, entry);
   }
   plan.Set("buffers", buffers);
+  Napi::Array steps = Napi::Array::New(env, program.run.size());
+  for (uint32_t i = 0; i < program.run.size(); ++i) {
+    const Instruction& instruction = program.run[i];
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("op", instruction.op);
+    entry.Set("backend", instruction.backend);
+    entry.Set("text", instruction.text);
+    entry.Set("scope", instruction.scope);
+    entry.Set("flops", instruction.flops);
+    entry.Set("bytes", instruction.bytes);
+    steps.Set(i, entry);
+  }
+  plan.Set("steps", steps);
   return plan;
 }
 

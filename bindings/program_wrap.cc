@@ -85,6 +85,13 @@ class RunJob final : public Job {
     outputs_index_ = kept().size() - 1;
   }
 
+  // `times`: an array to fill with the milliseconds of each instruction, or another value.
+  void keep_times(Napi::Value times) {
+    if (!times.IsArray()) return;
+    keep(times.As<Napi::Object>());
+    data_.milliseconds.resize(session_->program().run.size());
+  }
+
   void begin() override { session_->begin_use(); }
 
   void execute() override {
@@ -101,6 +108,8 @@ class RunJob final : public Job {
                                                   i, slots[i].name, slots[i].spec));
       std::memcpy(to.data(), data_.outputs[i].data(), to.size());
     }
+    for (uint32_t i = 0; i < data_.milliseconds.size(); ++i)
+      kept()[outputs_index_ + 1].Set(i, Napi::Number::New(env, data_.milliseconds[i]));
     Napi::Object object = Napi::Object::New(env);
     object.Set("ms", Napi::Number::New(env, milliseconds_));
     return object;
@@ -196,6 +205,7 @@ Napi::Value SessionWrap::run(const Napi::CallbackInfo& info) {
     auto job = std::make_unique<RunJob>(info.Env(), session_);
     job->copy_inputs(array_argument(info, 0, "run"));
     job->keep_outputs(array_argument(info, 1, "run"));
+    job->keep_times(info[3]);
     job->stop_by(info[2]);
     return AddonData::of(info.Env()).start(std::move(job));
   });

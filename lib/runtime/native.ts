@@ -14,6 +14,18 @@ export interface NativeBuffer {
   dispose(): void;
 }
 
+/** One instruction of a run. */
+export interface NativeStep {
+  op: string;
+  backend: string;
+  /** Shapes, for people. */
+  text: string;
+  scope: string;
+  flops: number;
+  /** Read and written at the least. */
+  bytes: number;
+}
+
 export interface NativePlan {
   /** Bytes of intermediates of one run. */
   arenaBytes: number;
@@ -29,13 +41,21 @@ export interface NativePlan {
   instructions: number;
   /** Largest first. */
   buffers: { name: string; bytes: number }[];
+  /** In order of execution. */
+  steps: NativeStep[];
 }
 
 /** A word that stops a job once it is not 0. */
 export type NativeAbort = { flag: Int32Array } | null;
 
 export interface NativeSession {
-  run(inputs: TypedArray[], outputs: TypedArray[], abort: NativeAbort): Promise<{ ms: number }>;
+  /** `times` receives the milliseconds of each instruction. */
+  run(
+    inputs: TypedArray[],
+    outputs: TypedArray[],
+    abort: NativeAbort,
+    times?: number[],
+  ): Promise<{ ms: number }>;
   dispose(): void;
 }
 

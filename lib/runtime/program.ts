@@ -162,17 +162,29 @@ export class Session implements Disposable {
 
   /** Milliseconds of one run inside the core, without queueing and copying. */
   async timedRun(inputs: Readonly<Record<string, TensorData>> = {}): Promise<number> {
+    return this.#timed(inputs);
+  }
+
+  /** Milliseconds of each instruction of one run, in the order of `plan().steps`. */
+  async profile(inputs: Readonly<Record<string, TensorData>> = {}): Promise<number[]> {
+    const times: number[] = [];
+    await this.#timed(inputs, times);
+    return times;
+  }
+
+  #timed(inputs: Readonly<Record<string, TensorData>>, times?: number[]): Promise<number> {
     const given = this.#inputs.map(({ name }) => inputs[name]!);
     const outputs = this.#outputs.map(({ value }) => arrayFor(value.dtype, sizeOf(value.shape)));
-    return this.#execute(given, outputs, undefined);
+    return this.#execute(given, outputs, undefined, times);
   }
 
   async #execute(
     given: TensorData[],
     outputs: TensorData[],
     signal: AbortSignal | undefined,
+    times?: number[],
   ): Promise<number> {
-    return (await nativeCall((abort) => this.handle.run(given, outputs, abort), signal)).ms;
+    return (await nativeCall((abort) => this.handle.run(given, outputs, abort, times), signal)).ms;
   }
 
   #missing(name: string, inputs: object): DiffusionError {

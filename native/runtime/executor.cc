@@ -2,6 +2,7 @@
 #include "native/runtime/executor.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace smalti {
 namespace {
@@ -20,8 +21,10 @@ int64_t grain_of(const Instruction& instruction, int64_t items, int threads) {
 }  // namespace
 
 void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
-             Scratch scratch, const AbortFlag& abort) {
+             Scratch scratch, const AbortFlag& abort, double* milliseconds) {
+  using Clock = std::chrono::steady_clock;
   for (size_t i = 0; i < instructions.size(); ++i) {
+    const Clock::time_point start = milliseconds == nullptr ? Clock::time_point() : Clock::now();
     const Instruction& instruction = instructions[i];
     const void* args = frame.args(i);
     for (size_t phase = 0; phase < instruction.items.size(); ++phase) {
@@ -36,6 +39,8 @@ void execute(const std::vector<Instruction>& instructions, const Frame& frame, T
                         });
       abort.check("run");
     }
+    if (milliseconds == nullptr) continue;
+    milliseconds[i] = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   }
 }
 

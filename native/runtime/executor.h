@@ -17,8 +17,8 @@ struct Scratch {
 };
 
 // Runs all instructions; throws Error(aborted) when the flag is raised, which is looked at between
-// pieces of work.
+// pieces of work. `milliseconds`, if not null, receives the time of each instruction.
 void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
-             Scratch scratch, const AbortFlag& abort);
+             Scratch scratch, const AbortFlag& abort, double* milliseconds = nullptr);
 
 }  // namespace smalti

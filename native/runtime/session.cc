@@ -83,7 +83,8 @@ void Session::run(RunData& data, const AbortFlag& abort) {
   std::vector<std::byte*> inputs;
   for (const AlignedBuffer& input : data.inputs) inputs.push_back(input.data());
   frame_.set_inputs(inputs);
-  execute(program_->run, frame_, *pool, scratch, abort);
+  execute(program_->run, frame_, *pool, scratch, abort,
+          data.milliseconds.empty() ? nullptr : data.milliseconds.data());
   for (size_t i = 0; i < data.outputs.size(); ++i) {
     const std::byte* from = frame_.bases().at(program_->outputs[i].place, inputs);
     std::memcpy(data.outputs[i].data(), from, data.outputs[i].size());

@@ -24,6 +24,7 @@ struct Buffer {
 struct RunData {
   std::vector<AlignedBuffer> inputs;
   std::vector<AlignedBuffer> outputs;
+  std::vector<double> milliseconds;  // by instruction; empty = not wanted
 };
 
 class Session {
