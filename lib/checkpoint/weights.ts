@@ -38,11 +38,12 @@ function missingLine({ name, shape }: ParamSpec, unused: readonly string[]): str
   return `missing ${name} ${formatShape(shape)}${near ? ` (nearest: ${near})` : ""}`;
 }
 
-/** Reads all weights of a model as f32. Throws "checkpoint" with what is missing, wrong or unused. */
-export async function loadWeights(
+/** Gives every weight of a model as f32, one in memory at a time. Throws "checkpoint" with what is missing, wrong or unused. */
+export async function readWeights(
   path: string,
   specs: readonly ParamSpec[],
-): Promise<Map<string, Float32Array>> {
+  each: (spec: ParamSpec, values: Float32Array) => void,
+): Promise<void> {
   using file = await openSafetensors(path);
   const wrong = differences(file, specs);
   if (wrong !== undefined)
@@ -50,8 +51,16 @@ export async function loadWeights(
       "checkpoint",
       `${path}: expected the ${specs.length} tensors of this configuration, got ${wrong}`,
     );
+  for (const spec of specs) each(spec, await file.readF32(spec.name));
+}
+
+/** Reads all weights of a model as f32. Throws like readWeights. */
+export async function loadWeights(
+  path: string,
+  specs: readonly ParamSpec[],
+): Promise<Map<string, Float32Array>> {
   const weights = new Map<string, Float32Array>();
-  for (const { name } of specs) weights.set(name, await file.readF32(name));
+  await readWeights(path, specs, ({ name }, values) => weights.set(name, values));
   return weights;
 }
 

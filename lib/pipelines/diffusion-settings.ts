@@ -1,0 +1,140 @@
+// What a diffusion pipeline keeps in pipeline.json beside its components, and that the components fit each other.
+import { DiffusionError } from "../errors.js";
+import {
+  checkFields,
+  limits,
+  listOf,
+  object,
+  oneOf,
+  optional,
+  real,
+  shown,
+  text,
+  whole,
+  type Rules,
+} from "../models/check-config.js";
+import type { ClassEmbedder } from "../models/class-embedder.js";
+import type { ClipTextEncoder } from "../models/clip-text-encoder.js";
+import type { Denoiser } from "../models/denoiser.js";
+import {
+  checkDiffusionProcess,
+  learnedVariance,
+  type DiffusionProcess,
+} from "../models/diffusion-process.js";
+import type { DiffuseVae } from "../models/diffusevae-vae.js";
+import type { FirstStage } from "../models/first-stage.js";
+import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
+
+/** How the words of a prompt are filled up: with token 0 (OpenAI's code) or with the end token (transformers). */
+export type TextPadding = "zero" | "end";
+
+export interface DiffusionSettings {
+  process: DiffusionProcess;
+  /** Height and width of the state: latents with a first stage, else pixels. */
+  size: readonly [number, number];
+  /** With a first stage: factor of its latents, 1 / their deviation. */
+  latentScale?: number;
+  /** Names of the classes; default their numbers. */
+  classes?: readonly string[];
+  /** With a text encoder. */
+  text?: { padding: TextPadding };
+  defaults: DiffusionSampling;
+}
+
+/** The networks of a pipeline. */
+export interface DiffusionNetworks {
+  denoiser: Denoiser;
+  /** Pictures to latents and back, scaled. */
+  firstStage?: FirstStage;
+  textEncoder?: ClipTextEncoder;
+  classEmbedder?: ClassEmbedder;
+  /** First of two stages whose pictures the denoiser refines. */
+  vae?: DiffuseVae;
+}
+
+const rules: Rules = {
+  process: object,
+  size: listOf(whole(1, limits.side), 2, 2),
+  latentScale: optional(real(1e-6, 1e6)),
+  classes: optional(listOf(text(256), 1, limits.width)),
+  text: optional(object),
+  defaults: object,
+};
+
+const fault = (what: string, expected: unknown, got: unknown): DiffusionError =>
+  new DiffusionError(
+    "option",
+    `${what}: expected ${typeof expected === "string" ? expected : shown(expected)}, got ${typeof got === "string" ? got : shown(got)}`,
+  );
+
+/** Number of classes that a pipeline can be asked for; 0: none. */
+export const classCount = ({ denoiser, classEmbedder, vae }: DiffusionNetworks): number =>
+  classEmbedder?.config.classes ?? denoiser.classes ?? vae?.config.classes ?? 0;
+
+function checkSize(size: readonly [number, number], { denoiser }: DiffusionNetworks): void {
+  const { stride, size: only, name } = denoiser;
+  if (stride === undefined && only && only.join() !== size.join())
+    throw fault("settings.size", [...only], size);
+  if (stride !== undefined && size.some((side) => side % stride !== 0))
+    throw fault("settings.size", `sides divisible by ${stride} for ${name}`, size);
+}
+
+function checkChannels(process: DiffusionProcess, networks: DiffusionNetworks): void {
+  const { denoiser, firstStage } = networks;
+  const { channels, outChannels } = denoiser;
+  const wanted = (learnedVariance(process) ? 2 : 1) * channels;
+  if (outChannels !== wanted)
+    throw fault(
+      "settings.process.variance",
+      outChannels === 2 * channels ? "learned or learnedRange" : "fixedSmall or fixedLarge",
+      `a denoiser of ${channels} channels that predicts ${outChannels}`,
+    );
+  if (firstStage && firstStage.channels !== channels)
+    throw fault("firstStage", `latents of ${channels} channels`, firstStage.channels);
+  if (!firstStage && channels !== 1 && channels !== 3)
+    throw fault("components", `a firstStage for states of ${channels} channels`, "none");
+}
+
+function checkConditions(networks: DiffusionNetworks): void {
+  const { denoiser, textEncoder, classEmbedder, vae } = networks;
+  const { contextWidth, pair, tokenizer, latentWidth, classes, name } = denoiser;
+  const context = textEncoder?.config.width ?? classEmbedder?.config.width;
+  if (contextWidth !== context)
+    throw fault(
+      "components",
+      contextWidth === undefined
+        ? `no text or class encoder for ${name} without context`
+        : `a textEncoder or classEmbedder of width ${contextWidth}`,
+      context === undefined ? "none" : `one of width ${context}`,
+    );
+  if (textEncoder && classEmbedder)
+    throw fault("components", "a textEncoder or a classEmbedder", "both");
+  if (vae && (pair !== true || tokenizer))
+    throw fault("components", `no vae for ${name}, which reads no pair`, "one");
+  if (latentWidth !== undefined && vae?.latentWidth !== latentWidth)
+    throw fault("components", `a vae with latents of ${latentWidth}`, vae?.latentWidth ?? "none");
+  const told = vae?.config.classes;
+  if (classes !== undefined && told !== undefined && told !== classes)
+    throw fault("vae", `${classes} classes`, told);
+}
+
+/** Settings of a pipeline.json, and that they fit the networks. Throws "option". */
+export function checkDiffusionSettings(settings: unknown, networks: DiffusionNetworks): void {
+  checkFields("settings", settings, rules);
+  const { process, size, latentScale, classes, text: words, defaults } = settings as DiffusionSettings; // prettier-ignore
+  checkDiffusionProcess("settings.process", process);
+  checkSize(size, networks);
+  checkChannels(process, networks);
+  checkConditions(networks);
+  if (process.kind === "gaussian" && process.formulation === 2 && !networks.vae)
+    throw fault("settings.process.formulation", "1 without a vae", 2);
+  const count = classCount(networks);
+  if (classes && classes.length !== count)
+    throw fault("settings.classes", `${count} names`, classes.length);
+  if ((latentScale !== undefined) !== (networks.firstStage !== undefined))
+    throw fault("settings.latentScale", "one exactly with a firstStage", latentScale);
+  if ((words !== undefined) !== (networks.textEncoder !== undefined))
+    throw fault("settings.text", "one exactly with a textEncoder", words);
+  if (words) checkFields("settings.text", words, { padding: oneOf("zero", "end") });
+  checkDiffusionSampling("settings.defaults", defaults, process);
+}
