@@ -174,12 +174,13 @@ export type { TrainEvent } from "./trainers/events.js";
 export { TrainStep, type TrainStepOptions, type LossTerms } from "./trainers/train-step.js";
 export { AutoencoderTrainer } from "./trainers/autoencoder.js";
 export { DiscreteTrainer } from "./trainers/discrete.js";
+export { TaskTrainer, type TaskTrainerOptions, type TrainingTask } from "./trainers/task-trainer.js";
 export {
-  GaussianTrainer,
-  type GaussianConditions,
-  type GaussianNetwork,
-  type GaussianTrainerOptions,
-} from "./trainers/gaussian.js";
+  denoiserTask,
+  type DenoiserConditions,
+  type DenoiserNetwork,
+  type DenoiserTaskOptions,
+} from "./trainers/denoiser.js";
 
 // Data and checkpoints.
 export { buildEmojiDataset } from "./data/emoji.js";

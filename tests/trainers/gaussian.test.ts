@@ -11,7 +11,7 @@ import { ParamScope } from "../../lib/nn/module.js";
 import { zeros } from "../../lib/nn/init.js";
 import { linear } from "../../lib/nn/linear.js";
 import { timeEmbedding } from "../../lib/nn/time-embedding.js";
-import { chainLevels } from "../../lib/processes/gaussian.js";
+import { chainLevels, chainOf } from "../../lib/processes/gaussian.js";
 import { predictions } from "../../lib/processes/gaussian-levels.js";
 import {
   drawGaussianTimes,
@@ -26,13 +26,18 @@ import { continuousStepGraph } from "../../lib/samplers/continuous-step.js";
 import { ddim } from "../../lib/samplers/ddim.js";
 import { concat } from "../../lib/trace/functions.js";
 import type { TrainEvent } from "../../lib/trainers/events.js";
-import {
-  GaussianTrainer,
-  type GaussianNetwork,
-  type GaussianTrainerOptions,
-  type NetworkInput,
-} from "../../lib/trainers/gaussian.js";
+import type {
+  DenoiserInput,
+  DenoiserNetwork,
+  DerivedSamples,
+} from "../../lib/trainers/denoiser.js";
+import type {
+  GaussianTrainingOptions,
+  TrainedGaussian,
+} from "../../lib/trainers/gaussian-process.js";
 import { trainLoop, type TrainLoopOptions } from "../../lib/trainers/loop.js";
+import type { BatchPlace, TaskTrainer } from "../../lib/trainers/task-trainer.js";
+import { denoiserTrainer, type DenoiserSetting } from "./tiny-trainers.js";
 
 let folder: string;
 beforeAll(async () => void (folder = await mkdtemp(join(tmpdir(), "smalti-gaussian-"))));
@@ -56,7 +61,7 @@ const halves = memoryDataset({
 });
 
 /** Two convolutions that see everything, and embeddings of time and class. */
-function network({ outputs = 1, inputs = 1, classes = 0 } = {}): GaussianNetwork {
+function network({ outputs = 1, inputs = 1, classes = 0 } = {}): DenoiserNetwork {
   const scope = new ParamScope();
   const time = timeEmbedding(scope.child("time"), { width, out: width });
   const label = classes && embedding(scope.child("label"), { count: classes, width });
@@ -67,7 +72,7 @@ function network({ outputs = 1, inputs = 1, classes = 0 } = {}): GaussianNetwork
   return {
     parameters: scope.specs(),
     config: { outputs, inputs, classes },
-    forward({ x, times, pair, conditions }: NetworkInput) {
+    forward({ x, times, pair, conditions }: DenoiserInput) {
       const B = x.shape[0]!;
       const image = pair ? concat([x, pair], 3) : x;
       const about = time(times).add(label ? label(conditions["labels"]!) : 0);
@@ -80,9 +85,14 @@ function network({ outputs = 1, inputs = 1, classes = 0 } = {}): GaussianNetwork
   };
 }
 
-const base: GaussianTrainerOptions = {
+const chain = { timesteps: 50, schedule: "cosine" } as const;
+
+const gaussian = (process: Partial<TrainedGaussian> = {}, loss: GaussianTrainingOptions = {}) =>
+  ({ process: { kind: "gaussian", chain, ...process }, loss }) as const;
+
+const base: DenoiserSetting = {
   network: network(),
-  chain: { timesteps: 50, schedule: "cosine" },
+  ...gaussian(),
   dataset: halves,
   batchSize: 16,
   seed: 3,
@@ -90,7 +100,7 @@ const base: GaussianTrainerOptions = {
 };
 
 async function run(
-  trainer: GaussianTrainer,
+  trainer: TaskTrainer,
   steps: number,
   name: string,
   options: Partial<TrainLoopOptions> = {},
@@ -105,36 +115,45 @@ const mean = (values: readonly number[]): number => values.reduce((a, b) => a + 
 
 const labels = {
   inputs: (B: number) => ({ labels: { shape: [B], dtype: "i32" as const } }),
-  values: ({ labels }: { labels: Int32Array }, draws: (name: string) => Float64Array) => {
-    const dropped = draws("labels");
+  values: ({ labels }: { labels: Int32Array }, place: BatchPlace) => {
+    const dropped = place.uniform("labels");
     return { labels: labels.map((label, i) => (dropped[i]! < 0.1 ? 2 : label)) };
   },
 };
 
-const bright = (batch: { images: Float32Array }): Float32Array => batch.images.map((v) => 0.5 * v);
+const bright: DerivedSamples = {
+  shape: (picture) => picture,
+  read: ({ images }) => images.map((v) => 0.5 * v),
+};
 
-const kinds: Record<string, Partial<GaussianTrainerOptions>> = {
-  "eps, min-SNR": { prediction: "eps", weighting: "min-snr" },
-  "x0, l1": { prediction: "x0", loss: "l1" },
-  "v on zero terminal SNR": {
+const kinds: Record<string, Partial<DenoiserSetting>> = {
+  "eps, min-SNR": gaussian({ prediction: "eps" }, { weighting: "min-snr" }),
+  "x0, l1": gaussian({ prediction: "x0" }, { kind: "l1" }),
+  "v on zero terminal SNR": gaussian({
     prediction: "v",
     chain: { timesteps: 50, schedule: "scaled-linear", first: 0.01, last: 0.2, zeroTerminal: true },
+  }),
+  "the previous mean": gaussian({ prediction: "previous" }),
+  "a learned range": {
+    network: network({ outputs: 2 }),
+    ...gaussian({ variance: "learnedRange" }, { boundFactor: 0.05 }),
   },
-  "the previous mean": { prediction: "previous" },
-  "a learned range": { network: network({ outputs: 2 }), variance: "learnedRange", boundFactor: 0.05 },
   "the bound, drawn by loss": {
-    network: network({ outputs: 2 }), variance: "learnedRange", loss: "bound",
-    timesteps: "loss-second-moment", chain: { timesteps: 8, schedule: "cosine" },
+    network: network({ outputs: 2 }),
+    ...gaussian(
+      { variance: "learnedRange", chain: { timesteps: 8, schedule: "cosine" } },
+      { kind: "bound", timesteps: "loss-second-moment" },
+    ),
   },
   "classes": { network: network({ classes: 3 }), conditions: labels },
   "formulation 2": {
-    network: network({ inputs: 2 }), formulation: 2, pair: bright, pairDropShare: 0.2,
+    network: network({ inputs: 2 }), ...gaussian({ formulation: 2 }), pair: bright, pairDropShare: 0.2,
   },
 }; // prettier-ignore
 
 describe("the trainer", () => {
   it.each(Object.keys(kinds))("learns %s", async (name) => {
-    const trainer = await GaussianTrainer.create({ ...base, ...kinds[name] });
+    const trainer = await denoiserTrainer({ ...base, ...kinds[name] });
     const curve = await run(trainer, 100, name.replaceAll(/\W/g, ""));
     trainer.dispose();
     expect(mean(curve.slice(-20))).toBeLessThan(0.8 * mean(curve.slice(0, 20)));
@@ -144,50 +163,53 @@ describe("the trainer", () => {
     "continues %s bit for bit from a checkpoint",
     async (name) => {
       const options = { ...base, ...kinds[name] };
-      const whole = await GaussianTrainer.create(options);
+      const whole = await denoiserTrainer(options);
       const curve = await run(whole, 16, "whole");
       whole.dispose();
-      const first = await GaussianTrainer.create(options);
+      const first = await denoiserTrainer(options);
       await run(first, 10, "parts");
       first.dispose();
-      const second = await GaussianTrainer.create(options);
+      const second = await denoiserTrainer(options);
       expect(await run(second, 16, "parts", { resume: true })).toEqual(curve.slice(10));
       second.dispose();
     },
   );
 
   it("refuses the state of another loss or chain", async () => {
-    const first = await GaussianTrainer.create(base);
+    const first = await denoiserTrainer(base);
     await run(first, 1, "other");
     first.dispose();
-    for (const change of [{ weighting: "p2" }, { chain: { timesteps: 60 } }] as const) {
-      const second = await GaussianTrainer.create({ ...base, ...change });
+    for (const change of [
+      gaussian({}, { weighting: "p2" }),
+      gaussian({ chain: { timesteps: 60 } }),
+    ]) {
+      const second = await denoiserTrainer({ ...base, ...change });
       await expect(run(second, 2, "other", { resume: true })).rejects.toThrow("configuration.");
       second.dispose();
     }
   });
 
   it("refuses options that do not fit together", async () => {
-    const create = (change: object): Promise<unknown> =>
-      GaussianTrainer.create({ ...base, ...change });
+    const create = (process: object, loss: object = {}): Promise<unknown> =>
+      denoiserTrainer({ ...base, ...gaussian(process, loss) });
     await expect(create({ formulation: 2 })).rejects.toThrow("expected pair with formulation 2");
     await expect(create({ chain: { timesteps: 50, zeroTerminal: true } })).rejects.toThrow("predict v or x0"); // prettier-ignore
-    await expect(create({ variance: "learned", loss: "l1" })).rejects.toThrow("got l1");
+    await expect(create({ variance: "learned" }, { kind: "l1" })).rejects.toThrow("got l1");
     await expect(create({ predicton: "eps" })).rejects.toThrow("prediction");
-    await expect(create({ weighting: "speed" })).rejects.toThrow("likelihood");
+    await expect(create({}, { weighting: "speed" })).rejects.toThrow("likelihood");
+    await expect(create({ kind: "gausian" })).rejects.toThrow("gaussian, interpolant");
   });
 
   it("gives a network that samples what it was shown", async () => {
-    const options = { ...base, prediction: "x0" as const };
-    const trainer = await GaussianTrainer.create(options);
+    const options = { ...base, ...gaussian({ prediction: "x0" }) };
+    const trainer = await denoiserTrainer(options);
     await run(trainer, 200, "sampled");
-    const { chain } = trainer;
-    const plan = ddim().plan(chainLevels(chain).filter((_, i) => i % 5 === 0));
+    const plan = ddim().plan(chainLevels(chainOf(chain)).filter((_, i) => i % 5 === 0));
     const shape = [side, side, 1];
     const batch = 8;
     const denoise = (
       _: unknown,
-      input: { x: Parameters<GaussianNetwork["forward"]>[0]["x"]; times: NetworkInput["times"] },
+      input: { x: Parameters<DenoiserNetwork["forward"]>[0]["x"]; times: DenoiserInput["times"] },
     ) =>
       // prettier-ignore
       base.network.forward({ ...input, dropoutKey: input.x, conditions: {} });

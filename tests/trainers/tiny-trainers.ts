@@ -4,7 +4,15 @@ import { textToToken } from "../../lib/models/text-to-token.js";
 import { TextTokenizer } from "../../lib/text/tokenizer.js";
 import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
 import type { AutoencoderTrainerOptions } from "../../lib/trainers/autoencoder.js";
+import {
+  denoiserTask,
+  type DenoiserTaskOptions,
+  type ProcessTraining,
+} from "../../lib/trainers/denoiser.js";
 import type { DiscreteTrainerOptions } from "../../lib/trainers/discrete.js";
+import type { GaussianTrainingOptions } from "../../lib/trainers/gaussian-process.js";
+import type { InterpolantLossOptions } from "../../lib/trainers/interpolant-process.js";
+import { TaskTrainer, type TaskTrainerOptions } from "../../lib/trainers/task-trainer.js";
 import { tinyCodec } from "../pipelines/tiny.js";
 
 const captions = ["a blue block", "a red block"];
@@ -48,3 +56,23 @@ export const tinyDiscrete = (): DiscreteTrainerOptions => ({
   seed: 9,
   loss: { auxiliaryWeight: 0.1 },
 }); // prettier-ignore
+
+/** A denoiser and how it is trained. */
+export interface DenoiserSetting
+  extends Omit<TaskTrainerOptions, "task">, Omit<DenoiserTaskOptions, "process" | "loss"> {
+  process: ProcessTraining["process"];
+  loss?: GaussianTrainingOptions | InterpolantLossOptions;
+}
+
+export async function denoiserTrainer(setting: DenoiserSetting): Promise<TaskTrainer> {
+  const { network, process, loss, conditions, samples, pair, pairDropShare, ...trainer } = setting;
+  const task = denoiserTask({
+    ...({ process, ...(loss && { loss }) } as ProcessTraining),
+    network,
+    ...(conditions && { conditions }),
+    ...(samples && { samples }),
+    ...(pair && { pair }),
+    ...(pairDropShare !== undefined && { pairDropShare }),
+  });
+  return TaskTrainer.create({ task, ...trainer });
+}

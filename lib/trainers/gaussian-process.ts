@@ -1,0 +1,129 @@
+// Training on a Gaussian chain: eps, x0, v or the previous mean, fixed or learned variances, any weighting, paired images
+// in both formulations. Sources: Ho et al. 2020, arXiv:2006.11239; Nichol & Dhariwal 2021, arXiv:2102.09672; Pandey et al.
+// 2022, arXiv:2201.00308.
+import { DiffusionError } from "../errors.js";
+import { checkFields, object, oneOf, optional, real, type Rule } from "../models/check-config.js";
+import { chainOf, type ChainOptions } from "../processes/gaussian.js";
+import {
+  corrupt,
+  gaussianColumns,
+  gaussianLoss,
+  gaussianTable,
+  isLearned,
+  type GaussianLossOptions,
+  type GaussianTableOptions,
+} from "../processes/gaussian-loss.js";
+import {
+  drawGaussianTimes,
+  lossHistory,
+  lossProbabilities,
+  rememberLosses,
+  type TimestepSampling,
+} from "../processes/gaussian-timesteps.js";
+import { weightingNames } from "../processes/gaussian-weighting.js";
+import type { DenoiserProcess } from "./denoiser-process.js";
+
+/** What sampling has to know, too. */
+export interface TrainedGaussian extends Pick<
+  GaussianTableOptions,
+  "prediction" | "variance" | "formulation"
+> {
+  kind: "gaussian";
+  chain: ChainOptions;
+}
+
+export interface GaussianTrainingOptions
+  extends
+    Pick<GaussianTableOptions, "weighting" | "gamma" | "k" | "sigmaData">,
+    Pick<GaussianLossOptions, "boundFactor"> {
+  /** Default "l2". */
+  kind?: NonNullable<GaussianLossOptions["loss"]>;
+  /** Default "uniform". */
+  timesteps?: TimestepSampling;
+}
+
+const processRules: Readonly<Record<keyof TrainedGaussian, Rule>> = {
+  kind: oneOf("gaussian"),
+  chain: object, // by chainOf
+  prediction: optional(oneOf("eps", "x0", "v", "previous")),
+  variance: optional(oneOf("fixedSmall", "fixedLarge", "learned", "learnedRange")),
+  formulation: (value) =>
+    value === undefined || value === 1 || value === 2 ? undefined : "1 or 2",
+};
+
+const positive = optional(real(Number.MIN_VALUE, 1e9));
+
+const lossRules: Readonly<Record<keyof GaussianTrainingOptions, Rule>> = {
+  kind: optional(oneOf("l2", "l1", "bound")),
+  timesteps: optional(oneOf("uniform", "loss-second-moment")),
+  weighting: optional(oneOf(...weightingNames)),
+  gamma: positive,
+  k: positive,
+  sigmaData: positive,
+  boundFactor: optional(real(0, 1e9)),
+};
+
+/** Throws "option" for settings that no step could use. */
+export function gaussianProcess(
+  process: TrainedGaussian,
+  options: GaussianTrainingOptions = {},
+): DenoiserProcess {
+  checkFields("process", process, processRules);
+  checkFields("loss", options, lossRules);
+  const { kind: loss, timesteps, boundFactor, ...weighting } = options;
+  const { chain: chainOptions, prediction, variance, formulation } = process;
+  const tableOptions: GaussianTableOptions = {
+    ...weighting,
+    ...(prediction && { prediction }),
+    ...(variance && { variance }),
+    ...(formulation && { formulation }),
+  };
+  const chain = chainOf(chainOptions);
+  const T = chain.timesteps;
+  gaussianTable(chain, [0, T - 1], tableOptions);
+  if (loss === "l1" && isLearned(variance ?? "fixedLarge"))
+    throw new DiffusionError(
+      "option",
+      `loss: expected kind l2 or bound with learned variances, got l1`,
+    );
+  const lossOptions: GaussianLossOptions = {
+    ...(prediction && { prediction }),
+    ...(variance && { variance }),
+    ...(loss && { loss }),
+    ...(boundFactor !== undefined && { boundFactor }),
+  };
+  const isByLoss = timesteps === "loss-second-moment";
+  const uniform = new Float64Array(T).fill(1 / T);
+  let history = lossHistory(T);
+  return {
+    columns: gaussianColumns.length,
+    draw(place) {
+      const probabilities = isByLoss ? lossProbabilities(history) : uniform;
+      const { times, weights } = drawGaussianTimes(probabilities, place.uniform("times"));
+      return {
+        times: Float32Array.from(times, (t) => chain.times[t]!),
+        table: gaussianTable(chain, times, tableOptions),
+        weights,
+        ...(isByLoss && {
+          observe: (losses) => void (history = rememberLosses(history, times, losses)),
+        }),
+      };
+    },
+    corrupt: ({ x0, noise, table, pair }) => corrupt(x0, noise, table, pair),
+    loss({ noise, ...tensors }) {
+      const { perSample, error, bound } = gaussianLoss({ ...tensors, eps: noise }, lossOptions);
+      return {
+        perSample,
+        metrics: { ...(error && { error: error.mean() }), ...(bound && { bound: bound.mean() }) },
+      };
+    },
+    ...(isByLoss && {
+      memory: {
+        read: () => ({ losses: [...history.losses], counts: [...history.counts] }),
+        write({ losses = [], counts = [] }) {
+          history = { losses: Float64Array.from(losses), counts: Float64Array.from(counts) };
+        },
+      },
+    }),
+  };
+}
