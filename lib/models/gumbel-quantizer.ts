@@ -32,8 +32,8 @@ export interface GumbelQuantizerConfig {
 export interface GumbelOptions {
   /** Gumbel noise (…, K); default none, which gives the most likely codes. */
   noise?: Tensor;
-  /** Default: the configuration's. */
-  temperature?: number;
+  /** A number or a scalar; default: the configuration's. */
+  temperature?: Tensor | number;
   /** Whole codes with the gradient of the probabilities; default: the configuration's straightThrough. */
   hard?: boolean;
 }

@@ -1,24 +1,30 @@
 // First values of a discriminator with ActNorm: scale and shift that normalise what it sees of the first pictures. Source:
 // Kingma and Dhariwal 2018, arXiv:1807.03039, section 3.1.
 import type { PatchDiscriminator } from "../models/patch-discriminator.js";
-import type { Vqgan } from "../models/vqgan.js";
+import type { Shape } from "../ir/shape.js";
 import type { Buffer } from "../runtime/buffer.js";
 import { compile } from "../runtime/program.js";
+import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
 
-/** Writes the first scales and shifts into `buffers`, from the reconstructions of `images` (B, H, W, C) in [-1, 1]. */
+export interface CriticStart {
+  /** State of autoencoder and discriminator, by name; the first values are written there. */
+  buffers: ReadonlyMap<string, Buffer>;
+  /** Pictures in [-1, 1], and their shape (B, H, W, C). */
+  images: Float32Array;
+  shape: Shape;
+  /** What the discriminator sees of them. */
+  reconstruct: (images: Tensor) => Tensor;
+}
+
+/** Writes the first scales and shifts, from the reconstructions of the first pictures. */
 export async function initialiseCritic(
-  model: Vqgan,
   critic: PatchDiscriminator,
-  buffers: ReadonlyMap<string, Buffer>,
-  images: Float32Array,
+  { buffers, images, shape, reconstruct }: CriticStart,
 ): Promise<void> {
-  const { resolution: size, imageChannels = 3 } = model.config;
-  const shape = [images.length / (size * size * imageChannels), size, size, imageChannels];
   const graph = trace(
     (t) => {
-      const { quantised } = model.quantizer.quantise(model.encode(t.input("images", { shape })));
-      const seen = model.decode(quantised);
+      const seen = reconstruct(t.input("images", { shape }));
       const { state } = critic.forward(seen, { mode: "initialise", state: critic.state(t) });
       for (const [name, value] of Object.entries(state)) t.output(name, value);
     },

@@ -18,7 +18,7 @@ import { lpips } from "../models/lpips.js";
 import { patchDiscriminator } from "../models/patch-discriminator.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
 import { discriminatorLosses } from "../processes/adversarial.js";
-import type { AdversarialOptions } from "./autoencoder.js";
+import type { AdversarialOptions } from "./adversarial-trainer.js";
 import { splitFrozen } from "./freeze.js";
 import type { PerceptualOptions } from "./perceptual-term.js";
 import { checkRecipeFields, probability, weight, type RecipeFields } from "./recipe-fields.js";

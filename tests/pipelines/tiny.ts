@@ -10,7 +10,8 @@ import type { VqDiffusionSettings } from "../../lib/pipelines/vq-diffusion-setti
 import { TextTokenizer } from "../../lib/text/tokenizer.js";
 import { trainWordVocabulary } from "../../lib/text/vocabulary.js";
 
-export const tinyCodec: VqganConfig = {
+/** Convolutions of a codec, whatever stands between encoder and decoder. */
+export const tinyConvolutions: Omit<VqganConfig, "quantizer"> = {
   resolution: 16,
   channels: 8,
   multipliers: [1, 1, 2],
@@ -18,6 +19,10 @@ export const tinyCodec: VqganConfig = {
   attentionResolutions: [4],
   groups: 4,
   latentChannels: 8,
+};
+
+export const tinyCodec: VqganConfig = {
+  ...tinyConvolutions,
   quantizer: { codes: 20, width: 4, codebook: "ema" },
 };
 
