@@ -18,6 +18,20 @@ void expect_range(const char* where, size_t offset, size_t bytes, size_t size) {
                                      " from " + std::to_string(offset));
 }
 
+// The values of f32 tensors in files: { path, offset, dtype: "f32" | "f16" | "bf16" }.
+FileValues file_values(Napi::Object source) {
+  FileValues values;
+  values.file = WeightFile::open(source.Get("path").ToString().Utf8Value());
+  values.offset = source.Get("offset").ToNumber().Int64Value();
+  const std::string dtype = source.Get("dtype").ToString().Utf8Value();
+  for (const Dtype stored : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+    if (dtype != dtype_name(stored)) continue;
+    values.stored = stored;
+    return values;
+  }
+  throw Error(ErrorCode::dtype, "NativeBuffer: expected f32, f16 or bf16, got " + dtype);
+}
+
 void expect_idle(const char* where, int runs) {
   if (runs == 0) return;
   throw Error(ErrorCode::option,
@@ -39,14 +53,21 @@ BufferWrap::BufferWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Buffer
   guarded(info.Env(), [&] {
     bytes_ = count_argument(info, 0, "NativeBuffer");
     const std::string name = info[1].IsUndefined() ? "" : text_argument(info, 1, "NativeBuffer");
+    if (info[2].IsObject()) {
+      buffer_ = std::make_shared<Buffer>(bytes_, name, file_values(info[2].As<Napi::Object>()));
+      return;
+    }
     buffer_ = std::make_shared<Buffer>(bytes_, name);
-    if (bytes_ > 0) std::memset(buffer_->memory.data(), 0, bytes_);
-    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), static_cast<int64_t>(bytes_));
+    count_memory(info.Env(), 1);
   });
 }
 
-BufferWrap::~BufferWrap() {
-  if (buffer_) Napi::MemoryManagement::AdjustExternalMemory(Env(), -static_cast<int64_t>(bytes_));
+BufferWrap::~BufferWrap() { count_memory(Env(), -1); }
+
+// Tells the garbage collector of memory gained or lost.
+void BufferWrap::count_memory(Napi::Env env, int sign) const {
+  if (buffer_ && !buffer_->is_of_file())
+    Napi::MemoryManagement::AdjustExternalMemory(env, sign * static_cast<int64_t>(bytes_));
 }
 
 const std::shared_ptr<Buffer>& BufferWrap::buffer(const char* where) const {
@@ -62,7 +83,7 @@ Napi::Value BufferWrap::byte_length(const Napi::CallbackInfo& info) {
 
 Napi::Value BufferWrap::read(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const Buffer& source = *buffer("read");
+    Buffer& source = *buffer("read");
     expect_idle("read", source.updates.load());
     const size_t offset =
         info.Length() > 0 && !info[0].IsUndefined() ? count_argument(info, 0, "read") : 0;
@@ -71,7 +92,7 @@ Napi::Value BufferWrap::read(const Napi::CallbackInfo& info) {
         info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "read") : rest;
     expect_range("read", offset, bytes, bytes_);
     Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(info.Env(), bytes);
-    if (bytes > 0) std::memcpy(copy.Data(), source.memory.data() + offset, bytes);
+    if (bytes > 0) std::memcpy(copy.Data(), source.hold()->data() + offset, bytes);
     return copy;
   });
 }
@@ -80,18 +101,19 @@ void BufferWrap::write(const Napi::CallbackInfo& info) {
   guarded(info.Env(), [&] {
     Buffer& target = *buffer("write");
     expect_idle("write", target.runs.load());
+    if (target.is_of_file())
+      throw Error(ErrorCode::option, "write: expected a buffer in memory, got values of a file");
     const Span<uint8_t> bytes = bytes_argument(info, 0, "write");
     const size_t offset =
         info.Length() > 1 && !info[1].IsUndefined() ? count_argument(info, 1, "write") : 0;
     expect_range("write", offset, bytes.size(), bytes_);
-    if (!bytes.empty()) std::memcpy(target.memory.data() + offset, bytes.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(target.hold()->data() + offset, bytes.data(), bytes.size());
   });
 }
 
 void BufferWrap::dispose(const Napi::CallbackInfo& info) {
-  if (!buffer_) return;
+  count_memory(info.Env(), -1);
   buffer_.reset();
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), -static_cast<int64_t>(bytes_));
 }
 
 }  // namespace smalti

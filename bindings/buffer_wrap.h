@@ -23,6 +23,7 @@ class BufferWrap : public Napi::ObjectWrap<BufferWrap> {
   Napi::Value read(const Napi::CallbackInfo& info);
   void write(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
+  void count_memory(Napi::Env env, int sign) const;
 
   std::shared_ptr<Buffer> buffer_;
   size_t bytes_ = 0;

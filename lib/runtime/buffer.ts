@@ -2,7 +2,13 @@
 import { DiffusionError, formatShape } from "../errors.js";
 import { dtypeBytes, type DType } from "../ir/dtype.js";
 import { sizeOf, type Shape } from "../ir/shape.js";
-import { native, nativeSync, type NativeBuffer, type TypedArray } from "./native.js";
+import {
+  native,
+  nativeSync,
+  type FileValues,
+  type NativeBuffer,
+  type TypedArray,
+} from "./native.js";
 
 /** Values of a tensor: f32 Float32Array, f64 Float64Array, i32 Int32Array, u8 and bool Uint8Array, f16 and bf16 Uint16Array. */
 export type TensorData = TypedArray;
@@ -52,14 +58,23 @@ export class Buffer implements Disposable {
 
   /** Zeros. Throws "memory" when there is not enough; `name` is what that error calls the buffer. */
   static alloc(dtype: DType, shape: Shape, name = ""): Buffer {
+    return Buffer.#make(dtype, shape, name);
+  }
+
+  /**
+   * Float values that stay in their file until a program is bound to them; what the core packs is given up again. They
+   * cannot be written. Throws "checkpoint" when there is no readable file, as binding does when it ends too early.
+   */
+  static fromFile(source: FileValues, shape: Shape, name = ""): Buffer {
+    return Buffer.#make("f32", shape, name, source);
+  }
+
+  static #make(dtype: DType, shape: Shape, name: string, source?: FileValues): Buffer {
     const addon = native();
     const bytes = sizeOf(shape) * dtypeBytes(dtype);
     const label = `${name} ${dtype}${formatShape(shape)}`.trim();
-    return new Buffer(
-      dtype,
-      shape,
-      nativeSync(() => new addon.NativeBuffer(bytes, label)),
-    );
+    const handle = nativeSync(() => new addon.NativeBuffer(bytes, label, source));
+    return new Buffer(dtype, shape, handle);
   }
 
   /** A copy of the values. Throws "dtype" or "shape" when they do not fit, "memory" as `alloc`. */

@@ -14,6 +14,15 @@ export interface NativeBuffer {
   dispose(): void;
 }
 
+/** Where the values of an f32 tensor lie in a file, row-major, little endian. */
+export interface FileValues {
+  path: string;
+  /** Of the first byte. */
+  offset: number;
+  /** How they are stored. */
+  dtype: "f32" | "f16" | "bf16";
+}
+
 /** One instruction of a run. */
 export interface NativeStep {
   op: string;
@@ -89,8 +98,8 @@ export interface NativeAddon {
   measurePeak(isa: string, milliseconds: number): Promise<number>;
   /** Native text of an encoded graph. */
   print(bytes: Uint8Array): string;
-  /** `name` is for errors. */
-  NativeBuffer: new (bytes: number, name?: string) => NativeBuffer;
+  /** `name` is for errors; zeros without a source. */
+  NativeBuffer: new (bytes: number, name?: string, source?: FileValues) => NativeBuffer;
 }
 
 const requiredNapi = 9;

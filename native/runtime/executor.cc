@@ -20,7 +20,7 @@ int64_t grain_of(const Instruction& instruction, int64_t items, int threads) {
 
 }  // namespace
 
-void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
+void execute(Span<const Instruction> instructions, const Frame& frame, ThreadPool& pool,
              Scratch scratch, const AbortFlag& abort, double* milliseconds) {
   using Clock = std::chrono::steady_clock;
   for (size_t i = 0; i < instructions.size(); ++i) {

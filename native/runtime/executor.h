@@ -6,6 +6,7 @@
 
 #include "native/compile/program.h"
 #include "native/core/abort_flag.h"
+#include "native/core/span.h"
 #include "native/core/thread_pool.h"
 #include "native/runtime/frame.h"
 
@@ -18,7 +19,7 @@ struct Scratch {
 
 // Runs all instructions; throws Error(aborted) when the flag is raised, which is looked at between
 // pieces of work. `milliseconds`, if not null, receives the time of each instruction.
-void execute(const std::vector<Instruction>& instructions, const Frame& frame, ThreadPool& pool,
+void execute(Span<const Instruction> instructions, const Frame& frame, ThreadPool& pool,
              Scratch scratch, const AbortFlag& abort, double* milliseconds = nullptr);
 
 }  // namespace smalti

@@ -30,7 +30,7 @@ std::byte* Bases::at(const Place& place, const std::vector<std::byte*>& inputs) 
   return nullptr;
 }
 
-Frame::Frame(const std::vector<Instruction>& instructions, Bases bases) : bases_(std::move(bases)) {
+Frame::Frame(Span<const Instruction> instructions, Bases bases) : bases_(std::move(bases)) {
   for (const Instruction& instruction : instructions) {
     starts_.push_back(words_.size());
     words_.insert(words_.end(), instruction.args.begin(), instruction.args.end());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "native/compile/program.h"
+#include "native/core/span.h"
 
 namespace smalti {
 
@@ -22,7 +23,7 @@ struct Bases {
 class Frame {
  public:
   Frame() = default;
-  Frame(const std::vector<Instruction>& instructions, Bases bases);
+  Frame(Span<const Instruction> instructions, Bases bases);
 
   void set_inputs(const std::vector<std::byte*>& inputs);
   const void* args(size_t instruction) const { return words_.data() + starts_[instruction]; }

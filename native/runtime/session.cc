@@ -27,37 +27,80 @@ auto with_tensors(const Tensors& tensors, Allocate allocate) -> decltype(allocat
 
 size_t size(int64_t bytes) { return static_cast<size_t>(bytes); }
 
+size_t slot_of(const PointerFix& fix) { return static_cast<size_t>(fix.place.slot); }
+
+// By buffer, the last instruction that reads it.
+std::vector<size_t> last_readers(const std::vector<Instruction>& instructions, size_t buffers) {
+  std::vector<size_t> last(buffers, 0);
+  for (size_t i = 0; i < instructions.size(); ++i) {
+    for (const PointerFix& fix : instructions[i].fixes) {
+      if (fix.place.space == Space::buffer) last[slot_of(fix)] = i;
+    }
+  }
+  return last;
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Program> program,
                  std::vector<std::shared_ptr<Buffer>> buffers, const AbortFlag& abort)
-    : program_(std::move(program)), buffers_(std::move(buffers)) {
+    : program_(std::move(program)), buffers_(std::move(buffers)), values_(buffers_.size()) {
+  check_buffers();
+  persistent_ = with_tensors(program_->persistent, [&] {
+    return AlignedBuffer(size(program_->persistent_bytes), "packed weights");
+  });
+  prepare(abort);
+  for (size_t i = 0; i < buffers_.size(); ++i) {
+    if (program_->buffers[i].is_used_by_run) {
+      values_[i] = buffers_[i]->hold();
+    } else {
+      buffers_[i].reset();
+    }
+  }
+  Engine::instance().add_need(size(program_->arena_bytes));
+}
+
+void Session::check_buffers() const {
   if (buffers_.size() != program_->buffers.size()) {
     throw Error(ErrorCode::option, "bind: expected " + std::to_string(program_->buffers.size()) +
                                        " buffers, got " + std::to_string(buffers_.size()));
   }
   for (size_t i = 0; i < buffers_.size(); ++i) {
     const InputSlot& slot = program_->buffers[i];
-    if (static_cast<int64_t>(buffers_[i]->memory.size()) == slot.spec.bytes()) continue;
-    throw Error(ErrorCode::shape, "bind: expected " + std::to_string(slot.spec.bytes()) +
-                                      " bytes for " + slot.name + " " + format_spec(slot.spec) +
-                                      ", got " + std::to_string(buffers_[i]->memory.size()));
+    if (static_cast<int64_t>(buffers_[i]->size()) != slot.spec.bytes()) {
+      throw Error(ErrorCode::shape, "bind: expected " + std::to_string(slot.spec.bytes()) +
+                                        " bytes for " + slot.name + " " + format_spec(slot.spec) +
+                                        ", got " + std::to_string(buffers_[i]->size()));
+    }
+    if (slot.is_updated && buffers_[i]->is_of_file()) {
+      throw Error(ErrorCode::option, "bind: expected memory for " + slot.name +
+                                         ", which the program updates, got values of a file");
+    }
   }
-  persistent_ = with_tensors(program_->persistent, [&] {
-    return AlignedBuffer(size(program_->persistent_bytes), "packed weights");
-  });
+}
+
+// Runs the setup an instruction at a time: values of files are in memory only from their first
+// reader to their last.
+void Session::prepare(const AbortFlag& abort) {
   const std::shared_ptr<ThreadPool> pool = thread_pool();
-  Engine& engine = Engine::instance();
+  const std::vector<Instruction>& setup = program_->setup;
+  const std::vector<size_t> last = last_readers(setup, buffers_.size());
   const AlignedBuffer arena = with_tensors(program_->setup_tensors, [&] {
     return AlignedBuffer(size(program_->setup_arena_bytes), "the preparation of weights");
   });
-  const Frame frame(program_->setup, bases(arena.data()));
-  execute(program_->setup, frame, *pool,
-          engine.scratch(size(program_->scratch_bytes), pool->threads()), abort);
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    if (!program_->buffers[i].is_used_by_run) buffers_[i].reset();
+  const Scratch scratch =
+      Engine::instance().scratch(size(program_->scratch_bytes), pool->threads());
+  for (size_t i = 0; i < setup.size(); ++i) {
+    const Span<const Instruction> one(&setup[i], 1);
+    for (const PointerFix& fix : setup[i].fixes) {
+      if (fix.place.space == Space::buffer) values_[slot_of(fix)] = buffers_[slot_of(fix)]->hold();
+    }
+    execute(one, Frame(one, bases(arena.data())), *pool, scratch, abort);
+    for (const PointerFix& fix : setup[i].fixes) {
+      if (fix.place.space == Space::buffer && last[slot_of(fix)] == i)
+        values_[slot_of(fix)].reset();
+    }
   }
-  engine.add_need(size(program_->arena_bytes));
 }
 
 Session::~Session() { Engine::instance().remove_need(size(program_->arena_bytes)); }
@@ -67,8 +110,8 @@ Bases Session::bases(std::byte* arena) const {
   bases.arena = arena;
   bases.persistent = persistent_.data();
   bases.constants = program_->constants.data();
-  for (const std::shared_ptr<Buffer>& buffer : buffers_)
-    bases.buffers.push_back(buffer ? buffer->memory.data() : nullptr);
+  for (const std::shared_ptr<AlignedBuffer>& values : values_)
+    bases.buffers.push_back(values ? values->data() : nullptr);
   return bases;
 }
 
@@ -78,12 +121,13 @@ void Session::run(RunData& data, const AbortFlag& abort) {
   std::byte* arena =
       with_tensors(program_->planned, [&] { return engine.arena(size(program_->arena_bytes)); });
   const Scratch scratch = engine.scratch(size(program_->scratch_bytes), pool->threads());
-  if (!is_patched_ || frame_.arena() != arena) frame_ = Frame(program_->run, bases(arena));
+  const Span<const Instruction> instructions(program_->run.data(), program_->run.size());
+  if (!is_patched_ || frame_.arena() != arena) frame_ = Frame(instructions, bases(arena));
   is_patched_ = true;
   std::vector<std::byte*> inputs;
   for (const AlignedBuffer& input : data.inputs) inputs.push_back(input.data());
   frame_.set_inputs(inputs);
-  execute(program_->run, frame_, *pool, scratch, abort,
+  execute(instructions, frame_, *pool, scratch, abort,
           data.milliseconds.empty() ? nullptr : data.milliseconds.data());
   for (size_t i = 0; i < data.outputs.size(); ++i) {
     const std::byte* from = frame_.bases().at(program_->outputs[i].place, inputs);

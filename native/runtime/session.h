@@ -1,24 +1,16 @@
 // A program with its weights and states: what was prepared once, and everything a run needs.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "native/compile/program.h"
 #include "native/core/aligned_buffer.h"
+#include "native/runtime/buffer.h"
 #include "native/runtime/executor.h"
 
 namespace smalti {
-
-// Memory of a weight or state, shared between its owner in JavaScript and the sessions that use it.
-struct Buffer {
-  Buffer(size_t bytes, const std::string& name) : memory(bytes, "buffer " + name) {}
-  AlignedBuffer memory;
-  std::atomic<int> runs{0};     // queued or running that read it
-  std::atomic<int> updates{0};  // queued or running that write it
-};
 
 // The data of one run: copies, so that the caller's arrays may change or move meanwhile.
 struct RunData {
@@ -45,11 +37,14 @@ class Session {
   void end_use() const { count_use(-1); }
 
  private:
+  void check_buffers() const;
+  void prepare(const AbortFlag& abort);
   void count_use(int change) const;
   Bases bases(std::byte* arena) const;
 
   std::shared_ptr<const Program> program_;
-  std::vector<std::shared_ptr<Buffer>> buffers_;  // null where only the setup needed it
+  std::vector<std::shared_ptr<Buffer>> buffers_;        // null where only the setup needed it
+  std::vector<std::shared_ptr<AlignedBuffer>> values_;  // of the buffers; null when not needed now
   AlignedBuffer persistent_;
   Frame frame_;
   bool is_patched_ = false;

@@ -44,8 +44,7 @@ struct Fixture {
     weight = std::make_shared<Buffer>(static_cast<size_t>(width * width) * sizeof(float), "w");
     state = std::make_shared<Buffer>(static_cast<size_t>(width) * sizeof(float), "p");
     for (int64_t i = 0; i < width * width; ++i)
-      floats(weight->memory)[i] = i % (width + 1) == 0 ? 1.0f : 0.0f;
-    std::memset(state->memory.data(), 0, state->memory.size());
+      floats(*weight->hold())[i] = i % (width + 1) == 0 ? 1.0f : 0.0f;
     on_engine([&] {
       session = std::make_shared<Session>(
           program, std::vector<std::shared_ptr<Buffer>>{weight, state}, AbortFlag{});
@@ -77,7 +76,7 @@ TEST(executor_runs_on_every_backend) {
       on_engine([&] { fixture.session->run(data, {}); });
       const float expected = 64 * std::tanh(0.5f);
       CHECK(std::abs(floats(data.outputs[0])[47] - expected) < 1e-3f);
-      CHECK(std::abs(floats(fixture.state->memory)[0] - expected * static_cast<float>(run)) <
+      CHECK(std::abs(floats(*fixture.state->hold())[0] - expected * static_cast<float>(run)) <
             1e-2f);
     }
   }
