@@ -12,7 +12,7 @@ import type { ParamSpec } from "../ir/param.js";
 import type { Shape } from "../ir/shape.js";
 import { initialValues } from "../nn/init.js";
 import { normalStream, uniformStream } from "../nn/random.js";
-import type { TensorData } from "../runtime/buffer.js";
+import type { Buffer, TensorData } from "../runtime/buffer.js";
 import { keyTable } from "../samplers/discrete.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { InputSpec } from "../trace/trace.js";
@@ -44,10 +44,25 @@ export interface TaskMemory {
   write(lists: Readonly<Record<string, readonly number[]>>): void;
 }
 
+/** A step that was just made. */
+export interface FinishedStep {
+  index: number;
+  seed: number;
+  /** The run began with weights that the seed drew. */
+  isNew: boolean;
+  outputs: Readonly<Record<string, TensorData>>;
+  /** All state of the run, by name. */
+  buffers: ReadonlyMap<string, Buffer>;
+}
+
 export interface TrainingTask {
   /** Plain data that decides the task; a run with another one is not resumed. */
   readonly configuration: RunConfiguration;
   readonly parameters: readonly ParamSpec[];
+  /** Kept beside them: what the loss reads and updates, e.g. a codebook of moving averages. */
+  readonly states?: readonly ParamSpec[];
+  /** Parts that the task leaves as they are, beside those of `freeze`. */
+  readonly frozen?: readonly string[];
   /** Inputs of the step for pictures (B, H, W, C). */
   inputs(pictures: Shape): Record<string, InputSpec>;
   loss(batch: Record<string, Tensor>): LossTerms;
@@ -57,6 +72,8 @@ export interface TrainingTask {
   values(batch: Batch, place: BatchPlace): BatchValues;
   /** Scalar outputs of the loss that are reported, where it has them. */
   readonly metrics: readonly string[];
+  /** Changes state between steps; returns warnings. */
+  afterStep?(step: FinishedStep): string[];
   /** What is saved beside the weights. */
   readonly memory?: TaskMemory;
   /** Frees what the task was given. */
@@ -109,17 +126,23 @@ export class TaskTrainer implements Trainable {
     checkOptions("TaskTrainer", options, optionNames);
     const { task, dataset, batchSize, optimiser, rematerialise, seed = 0 } = options;
     const { height, width, channels } = dataset;
-    const { trained, frozen } = splitFrozen(task, options.freeze ?? []);
+    const { states = [] } = task;
+    const { trained, frozen } = splitFrozen(task, [
+      ...(task.frozen ?? []),
+      ...(options.freeze ?? []),
+    ]);
     const trainStep = await TrainStep.create(
       {
         inputs: task.inputs([batchSize, height, width, channels]),
         loss: (_, batch) => task.loss(batch),
         parameters: trained,
-        extraState: Object.fromEntries(frozen.map(({ name, shape }) => [name, { shape }])),
+        extraState: Object.fromEntries(
+          [...states, ...frozen].map(({ name, shape }) => [name, { shape }]),
+        ),
         ...(optimiser && { optimiser }),
         ...(rematerialise && { rematerialise }),
       },
-      options.initial ?? initialValues(task.parameters, seed),
+      options.initial ?? initialValues([...task.parameters, ...states], seed),
     );
     return new TaskTrainer(options, trainStep);
   }
@@ -172,9 +195,12 @@ export class TaskTrainer implements Trainable {
     );
     this.#stream.used(used.at(-1)!.batch);
     values.at(-1)!.observe?.(outputs);
+    const { seed = 0, initial } = this.options;
+    const { buffers } = this.trainStep;
+    const warnings = task.afterStep?.({ index, seed, isNew: !initial, outputs, buffers }) ?? [];
     const found = task.metrics.filter((name) => outputs[name] !== undefined);
     const metrics = Object.fromEntries(found.map((name) => [name, Number(outputs[name]![0])]));
-    return { loss, gradNorm, metrics };
+    return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
   }
 
   async save(path: string, done: number): Promise<void> {
@@ -198,11 +224,12 @@ export class TaskTrainer implements Trainable {
     return done;
   }
 
-  /** Weights by name; the averaged ones when they are kept. */
+  /** Weights and states by name; the averaged weights when they are kept. */
   weights(): Map<string, Float32Array> {
     const { buffers } = this.trainStep;
+    const { parameters, states = [] } = this.options.task;
     return new Map(
-      this.options.task.parameters.map(({ name }) => [
+      [...parameters, ...states].map(({ name }) => [
         name,
         (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
       ]),
