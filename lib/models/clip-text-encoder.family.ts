@@ -5,6 +5,7 @@ import { isObject, limits, oneOf, real, shown, whole } from "./check-config.js";
 import { clipTextConfigs, clipTextEncoder } from "./clip-text-encoder.js";
 import type { ClipTextEncoderConfig } from "./clip-text-encoder.js";
 import { openAiClipTextKeys, transformersClipTextKeys } from "./clip-text-encoder.keys.js";
+import { known } from "./diffusers-config.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 
 const activation: Fact = {
@@ -64,15 +65,14 @@ function readTransformers(file: ConfigFile): Record<string, unknown> | undefined
       `config.json: expected hidden_act of ${Object.keys(activations).join(", ")}, got ${shown(name)}`,
     );
   }
-  const known = {
+  return known({
     heads: text["num_attention_heads"],
     activation: activations[name],
     eps: text["layer_norm_eps"],
     layers: text["num_hidden_layers"],
     width: text["hidden_size"],
     hidden: text["intermediate_size"],
-  };
-  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined));
+  });
 }
 
 const build = (config: object): ReturnType<typeof clipTextEncoder> =>

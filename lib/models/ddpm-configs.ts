@@ -19,3 +19,19 @@ export const ddpmUnetConfigs = {
     attentionResolutions: [16],
   },
 } as const satisfies Record<string, DdpmUnetConfig>;
+
+/** Networks published as UNet2DModel of huggingface/diffusers whose options are not those of Ho et al. */
+export const diffusersDdpmConfigs = {
+  /** Latents of vq-f4: CompVis/ldm-celebahq-256. */
+  "ldm-celebahq-256": {
+    resolution: 64,
+    channels: 224,
+    multipliers: [1, 2, 3, 4],
+    residualBlocks: 2,
+    attentionResolutions: [32, 16, 8],
+    headChannels: 32,
+    eps: 1e-5,
+    timeFirst: "cos",
+    downsamplePadding: "both",
+  },
+} as const satisfies Record<string, DdpmUnetConfig>;

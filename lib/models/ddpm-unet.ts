@@ -17,7 +17,7 @@ import { siluMlp, timeEmbedding } from "../nn/time-embedding.js";
 import { meanPixels, repeatPixels } from "../nn/unet-block.js";
 import { attention as attend, concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
-import { checkFields, flag, limits, listOf, optional, real, whole } from "./check-config.js";
+import { checkFields, flag, limits, listOf, oneOf, optional, real, whole } from "./check-config.js";
 import type { Rule } from "./check-config.js";
 import { checkUnetInput } from "./unet-input.js";
 import type { UnetInput } from "./unet-input.js";
@@ -46,6 +46,20 @@ export interface DdpmUnetConfig {
   heads?: number;
   /** Attention heads of the up path; default `heads`. */
   upHeads?: number;
+  /**
+   * Channels of a head in place of `heads`, whose scale is then that of its own width: huggingface/diffusers UNet2DModel
+   * (attention_head_dim). Default: `heads` with the scale of all channels.
+   */
+  headChannels?: number;
+  /** Of the norms; default 1e-6, 1e-5 in networks trained with diffusers. */
+  eps?: number;
+  /**
+   * Features of a time: sines first with frequencies up to period 10000 ("sin"), or cosines first with frequencies that end
+   * before it ("cos": ADM, and networks trained with diffusers). Default "sin".
+   */
+  timeFirst?: "sin" | "cos";
+  /** Zeros of the convolutions between levels: at the "end", or on "both" sides (diffusers). Default "end". */
+  downsamplePadding?: "end" | "both";
   /** Number of classes; default none. */
   classes?: number;
   /** Width of a latent vector that is projected and added to the embedding of time; default none. */
@@ -78,6 +92,10 @@ export const ddpmUnetRules: Readonly<Record<keyof DdpmUnetConfig, Rule>> = {
   convResample: optional(flag),
   heads: optional(whole(1, limits.width)),
   upHeads: optional(whole(1, limits.width)),
+  headChannels: optional(whole(1, limits.width)),
+  eps: optional(real(1e-12, 1)),
+  timeFirst: optional(oneOf("sin", "cos")),
+  downsamplePadding: optional(oneOf("end", "both")),
   classes: optional(whole(1, limits.width)),
   latentWidth: optional(whole(1, limits.width)),
   groups: optional(whole(1, limits.width)),
@@ -99,7 +117,13 @@ function levelsOf(config: DdpmUnetConfig): Level[] {
 
 /** Throws "option" for channels that the groups or heads do not divide. */
 export function checkDdpmUnet(where: string, config: DdpmUnetConfig): void {
-  const { groups = 32, heads = 1, upHeads = heads } = config;
+  const { groups = 32, headChannels, heads = headChannels ?? 1, upHeads = heads } = config;
+  if (headChannels !== undefined && (config.heads ?? config.upHeads) !== undefined) {
+    throw new DiffusionError(
+      "option",
+      `${where}: expected heads and upHeads, or headChannels, got both`,
+    );
+  }
   const levels = levelsOf(config);
   for (const width of [config.channels, ...levels.map((level) => level.width)]) {
     if (width % groups === 0 && width <= limits.width) continue;
@@ -113,22 +137,29 @@ export function checkDdpmUnet(where: string, config: DdpmUnetConfig): void {
     if (width % heads === 0 && (!hasAttention || width % upHeads === 0)) continue;
     throw new DiffusionError(
       "option",
-      `${where}: expected channels of attention divisible by heads ${heads} and upHeads ${upHeads}, got ${width}`,
+      headChannels === undefined
+        ? `${where}: expected channels of attention divisible by heads ${heads} and upHeads ${upHeads}, got ${width}`
+        : `${where}: expected channels of attention divisible by headChannels ${headChannels}, got ${width}`,
     );
   }
 }
 
 /**
  * x + project(attention(norm(x))) with several heads on (B, H, W, C).
- * Differs: the scale is 1 / sqrt(C) for any number of heads, as in DiffuseVAE's unet_ddim.py, whose
- * checkpoints expect it.
+ * Differs: with a number of heads the scale is 1 / sqrt(C), as in DiffuseVAE's unet_ddim.py, whose checkpoints expect it.
  */
-function mapHeads(scope: ParamScope, channels: number, heads: number, groups: number): Layer {
-  const norm = groupNorm(scope.child("norm"), { channels, groups });
+function mapHeads(
+  scope: ParamScope,
+  channels: number,
+  count: number,
+  { headChannels, groups = 32, eps = 1e-6 }: DdpmUnetConfig,
+): Layer {
+  const heads = headChannels === undefined ? count : channels / headChannels;
+  const norm = groupNorm(scope.child("norm"), { channels, groups, eps });
   const [q, k, v, out] = ["q", "k", "v", "proj_out"].map((name) =>
     linear(scope.child(name), { in: channels, out: channels }),
   ) as [Layer, Layer, Layer, Layer];
-  const scale = 1 / Math.sqrt(channels);
+  const scale = 1 / Math.sqrt(headChannels ?? channels);
   return (x) => {
     const [B, H, W, C] = x.shape as [number, number, number, number];
     const flat = norm(x).reshape([B, H * W, C]);
@@ -149,9 +180,9 @@ interface Context {
 }
 
 function residual({ config, sites }: Context, scope: ParamScope, from: number, to: number): Stage {
-  const { groups = 32, channels } = config;
+  const { groups = 32, eps = 1e-6, channels } = config;
   const dropout = sites.next();
-  return resnetBlock(scope, { in: from, out: to, groups, timeWidth: 4 * channels, dropout });
+  return resnetBlock(scope, { in: from, out: to, groups, eps, timeWidth: 4 * channels, dropout });
 }
 
 /** Blocks of one level, each with its attention; "block" and "attn" are numbered together. */
@@ -162,11 +193,10 @@ function stagesOf(
   inputs: readonly number[],
   heads: number,
 ): Stage[] {
-  const { groups = 32 } = context.config;
   return inputs.map((from, i) => {
     const block = residual(context, scope.child("block").child(i), from, level.width);
     if (!level.hasAttention) return block;
-    const mix = mapHeads(scope.child("attn").child(i), level.width, heads, groups);
+    const mix = mapHeads(scope.child("attn").child(i), level.width, heads, context.config);
     return (x, embedding, dropoutKey) => mix(block(x, embedding, dropoutKey));
   });
 }
@@ -176,6 +206,12 @@ interface Path {
   /** Channels of each output. */
   widths: number[];
 }
+
+/** Halves the size by a convolution. */
+const shrinker = (scope: ParamScope, width: number, { config }: Context): Layer =>
+  config.downsamplePadding === "both"
+    ? conv2d(scope.child("conv"), { in: width, out: width, stride: 2 })
+    : downsample(scope, width);
 
 function downPath(context: Context, scope: ParamScope, inChannels: number): Path {
   const { channels, residualBlocks, heads = 1, convResample = true } = context.config;
@@ -191,7 +227,7 @@ function downPath(context: Context, scope: ParamScope, inChannels: number): Path
     path.widths.push(...inputs.map(() => level.width));
     if (l === levels.length - 1) return;
     const width = path.widths.at(-1)!;
-    const shrink = convResample ? downsample(place.child("downsample"), width) : meanPixels;
+    const shrink = convResample ? shrinker(place.child("downsample"), width, context) : meanPixels;
     path.stages.push((x) => shrink(x));
     path.widths.push(width);
   });
@@ -199,9 +235,9 @@ function downPath(context: Context, scope: ParamScope, inChannels: number): Path
 }
 
 function middle(context: Context, scope: ParamScope, width: number): Stage {
-  const { heads = 1, groups = 32 } = context.config;
+  const { heads = 1 } = context.config;
   const first = residual(context, scope.child("block_1"), width, width);
-  const mix = mapHeads(scope.child("attn_1"), width, heads, groups);
+  const mix = mapHeads(scope.child("attn_1"), width, heads, context.config);
   const second = residual(context, scope.child("block_2"), width, width);
   return (x, embedding, dropoutKey) => {
     const y = second(mix(first(x, embedding, dropoutKey)), embedding, dropoutKey);
@@ -245,13 +281,14 @@ function upPath(
 
 /** (times, labels, latent) -> (B, 4 C). */
 function embeddingOf(scope: ParamScope, config: DdpmUnetConfig): (input: UnetInput) => Tensor {
-  const { channels, classes, latentWidth } = config;
+  const { channels, classes, latentWidth, timeFirst: first = "sin" } = config;
   const out = 4 * channels;
+  const half = Math.floor(channels / 2);
   const time = timeEmbedding(scope.child("temb"), {
     width: channels,
     out,
-    first: "sin",
-    divisor: Math.floor(channels / 2) - 1,
+    first,
+    divisor: first === "sin" ? half - 1 : half,
     names: ["dense.0", "dense.1"],
   });
   const project = latentWidth && siluMlp(scope.child("proj"), { in: latentWidth, out });
@@ -270,7 +307,7 @@ function embeddingOf(scope: ParamScope, config: DdpmUnetConfig): (input: UnetInp
  * joined to it. It does not check the configuration.
  */
 export function ddpmNetwork(scope: ParamScope, config: DdpmUnetConfig, inChannels: number) {
-  const { imageChannels = 3, outChannels = imageChannels, groups = 32 } = config;
+  const { imageChannels = 3, outChannels = imageChannels, groups = 32, eps = 1e-6 } = config;
   const context: Context = { config, sites: new DropoutSites(config.dropout ?? 0) };
   const embed = embeddingOf(scope, config);
   const down = downPath(context, scope, inChannels);
@@ -279,6 +316,7 @@ export function ddpmNetwork(scope: ParamScope, config: DdpmUnetConfig, inChannel
   const normOut = groupNorm(scope.child("norm_out"), {
     channels: up.width,
     groups,
+    eps,
     activation: "silu",
   });
   const convOut = conv2d(scope.child("conv_out"), { in: up.width, out: outChannels });

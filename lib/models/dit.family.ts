@@ -1,7 +1,8 @@
 // How transformers on latents are recognised: DiT and SiT of their own code (whose tensors are the
 // same), DiT of huggingface/diffusers, FiT and FiTv2.
 import { DiffusionError } from "../errors.js";
-import { flag, limits, listOf, oneOf, shown, whole } from "./check-config.js";
+import { flag, limits, listOf, oneOf, whole } from "./check-config.js";
+import { known, onlyValues } from "./diffusers-config.js";
 import { dit, ditConfigs, publishedDit } from "./dit.js";
 import type { DitConfig } from "./dit.js";
 import { diffusersDitKeys, facebookDitKeys } from "./dit.keys.js";
@@ -81,11 +82,11 @@ function configureDiffusers(shapes: ShapeView, facts: FactValues): DitConfig {
 }
 
 /** What our network has no other of. */
-const diffusersFixed: Readonly<Record<string, unknown>> = {
-  activation_fn: "gelu-approximate",
-  norm_type: "ada_norm_zero",
-  attention_bias: true,
-  norm_elementwise_affine: false,
+const diffusersFixed = {
+  activation_fn: ["gelu-approximate"],
+  norm_type: ["ada_norm_zero"],
+  attention_bias: [true],
+  norm_elementwise_affine: [false],
 };
 
 /** config.json of a DiTTransformer2DModel, or of the Transformer2DModel that it was before. */
@@ -93,22 +94,15 @@ function readDiffusers(file: ConfigFile): Record<string, unknown> | undefined {
   const isOld = file["_class_name"] === "Transformer2DModel";
   if (file["_class_name"] !== "DiTTransformer2DModel" && !isOld) return undefined;
   if (isOld && file["norm_type"] !== "ada_norm_zero") return undefined;
-  for (const [key, value] of Object.entries(diffusersFixed)) {
-    if (file[key] === undefined || file[key] === value) continue;
-    throw new DiffusionError(
-      "option",
-      `config.json: expected ${key} ${shown(value)}, got ${shown(file[key])}`,
-    );
-  }
+  onlyValues(file, diffusersFixed);
   const { sample_size: side, num_attention_heads, num_layers, patch_size, in_channels } = file;
-  const known = {
+  return known({
     size: typeof side === "number" ? [side, side] : undefined,
     heads: num_attention_heads,
     layers: num_layers,
     patch: patch_size,
     channels: in_channels,
-  };
-  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined));
+  });
 }
 
 const headNorm = oneOf("none", "layer", "scaledLayer", "rms", "scaledRms");
@@ -206,7 +200,6 @@ export const ditFamilies: readonly Family[] = [
       /^transformer_blocks\.0\.norm1\.emb\.class_embedder\.embedding_table\.weight$/,
       /^proj_out_2\.weight$/,
     ],
-    diffusersClass: "DiTTransformer2DModel",
     facts: {
       heads,
       nullClass,

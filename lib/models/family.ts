@@ -47,8 +47,6 @@ export interface Family {
   marks: readonly RegExp[];
   /** None may match a name. */
   absent?: readonly RegExp[];
-  /** Class of a diffusers config.json that is this family's own. */
-  diffusersClass?: string;
   facts: Readonly<Record<string, Fact>>;
   /**
    * Facts, and any other keys of our configuration, that a configuration file of the original says.
@@ -111,6 +109,15 @@ export class ShapeView {
       if (index !== undefined) found.add(index);
     }
     return found.size;
+  }
+
+  /** The same tensors under other names; those without one are left out. */
+  renamed(name: (theirs: string, shape: readonly number[]) => string | undefined): ShapeView {
+    const entries = [...this.shapes].flatMap(([theirs, shape]): [string, readonly number[]][] => {
+      const ours = name(theirs, shape);
+      return ours === undefined ? [] : [[ours, shape]];
+    });
+    return new ShapeView(this.where, new Map(entries));
   }
 
   /** A whole quotient. Throws "checkpoint" naming `what` when there is a rest. */

@@ -1,10 +1,15 @@
 // How U-Nets of latent diffusion are recognised: CompVis/latent-diffusion and Stable Diffusion, alone or inside a whole
-// model. Those without transformers have the names of ADM's U-Nets, so they are known by their place only.
-import { isObject, limits, oneOf, whole } from "./check-config.js";
+// model, and UNet2DConditionModel of huggingface/diffusers. Those without transformers have the names of ADM's U-Nets, so they are known by their place only.
+import { DiffusionError } from "../errors.js";
+import { mapKey } from "../nn/key-map.js";
+import type { KeyMap } from "../nn/key-map.js";
+import { isObject, limits, oneOf, shown, whole } from "./check-config.js";
 import { headFacts, unetPaths, classesOf } from "./adm.family.js";
+import { known, onlyValues } from "./diffusers-config.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 import { latentDiffusionUnetConfigs } from "./latent-diffusion-configs.js";
 import {
+  compVisName,
   latentDiffusionCodeUnetKeys,
   latentDiffusionUnetKeys,
 } from "./latent-diffusion-unet.keys.js";
@@ -106,6 +111,90 @@ const published = Object.fromEntries(
   }),
 );
 
+/** What our network has no other of. */
+const diffusersOnly = {
+  act_fn: ["silu", "swish"],
+  center_input_sample: [false],
+  flip_sin_to_cos: [true],
+  freq_shift: [0],
+  downsample_padding: [1],
+  mid_block_type: ["UNetMidBlock2DCrossAttn"],
+  mid_block_scale_factor: [1],
+  norm_eps: [1e-5],
+  only_cross_attention: [false],
+  dual_cross_attention: [false],
+  time_embedding_type: ["positional"],
+  conv_in_kernel: [3],
+  conv_out_kernel: [3],
+  attention_type: ["default"],
+  resnet_skip_time_act: [false],
+  resnet_out_scale_factor: [1],
+  class_embeddings_concat: [false],
+  class_embed_type: [],
+  addition_embed_type: [],
+  encoder_hid_dim: [],
+  time_embedding_dim: [],
+  time_embedding_act_fn: [],
+  timestep_post_act: [],
+  time_cond_proj_dim: [],
+  cross_attention_norm: [],
+  mid_block_only_cross_attention: [false],
+};
+
+/** Heads of each level: attention_head_dim of a UNet2DConditionModel is their number, not their width. */
+function headsOf(file: ConfigFile): { heads: number; headChannels: number } {
+  const count = file["num_attention_heads"] ?? file["attention_head_dim"] ?? 8;
+  if (typeof count === "number") return { heads: count, headChannels: 0 };
+  const widths = file["block_out_channels"];
+  if (Array.isArray(count) && Array.isArray(widths)) {
+    const channels = new Set(widths.map((width, l) => (width as number) / (count[l] as number)));
+    const [width] = channels;
+    if (new Set(count).size === 1) return { heads: count[0] as number, headChannels: 0 };
+    if (channels.size === 1 && Number.isInteger(width)) return { heads: 0, headChannels: width! };
+  }
+  throw new DiffusionError(
+    "option",
+    `config.json: expected attention_head_dim to be the same in all levels or to give heads of one width, got ${shown(count)}`,
+  );
+}
+
+/** config.json of a UNet2DConditionModel. */
+function readDiffusers(file: ConfigFile): Record<string, unknown> | undefined {
+  if (file["_class_name"] !== "UNet2DConditionModel") return undefined;
+  onlyValues(file, diffusersOnly);
+  return known({
+    ...headsOf(file),
+    resolution: typeof file["sample_size"] === "number" ? file["sample_size"] : undefined,
+    groups: file["norm_num_groups"] ?? 32,
+    inChannels: file["in_channels"],
+    outChannels: file["out_channels"],
+    residualBlocks: file["layers_per_block"],
+  });
+}
+
+/** CompVis' name of a tensor of a UNet2DConditionModel. */
+function nameOf(shapes: ShapeView): (theirs: string) => string | undefined {
+  const levels = shapes.count(/^down_blocks\.(\d+)\./);
+  const blocks = shapes.count(/^down_blocks\.0\.resnets\.(\d+)\./);
+  const all = Array.from({ length: levels }, (_, l) => l);
+  const attended = all.filter((l) => shapes.has(`up_blocks.${l}.attentions.0.norm.weight`));
+  return compVisName(levels, blocks, new Set(attended));
+}
+
+/** One rule a tensor: what it is called by CompVis, with the layout that it has there. */
+function diffusersKeys(shapes: ShapeView): KeyMap {
+  const name = nameOf(shapes);
+  const rules = [...shapes.shapes].flatMap(([theirs, shape]) => {
+    const compVis = name(theirs);
+    const match =
+      compVis === undefined ? undefined : mapKey(latentDiffusionUnetKeys, compVis, shape);
+    if (typeof match !== "object") return [];
+    const from = new RegExp(`^${theirs.replaceAll(".", "\\.")}$`);
+    return [{ from, to: match.name, layout: match.layout }];
+  });
+  return { drop: [/\.Conv2d_0\./], rules };
+}
+
 const common = {
   model: "latent-diffusion-unet",
   role: "model",
@@ -142,5 +231,21 @@ export const latentDiffusionFamilies: readonly Family[] = [
     whole: false,
     marks,
     absent: [/\.transformer_blocks\./],
+  },
+  {
+    ...common,
+    name: "diffusers-ldm-unet",
+    title: "U-Net with cross-attention (huggingface/diffusers UNet2DConditionModel)",
+    places: [],
+    marks: [
+      /^conv_in\.weight$/,
+      /^time_embedding\.linear_1\.weight$/,
+      /^down_blocks\.0\.resnets\.0\.time_emb_proj\.weight$/,
+      /^mid_block\.attentions\.0\.transformer_blocks\.0\./,
+      /^conv_norm_out\.weight$/,
+    ],
+    readConfig: readDiffusers,
+    configure: (shapes, given) => configure(shapes.renamed(nameOf(shapes)), given),
+    keys: (_, shapes) => diffusersKeys(shapes),
   },
 ];

@@ -2,10 +2,10 @@
 // ITHQ codec of microsoft/VQ-Diffusion, and VQModel and AutoencoderKL of huggingface/diffusers.
 import { autoencoderKl, type AutoencoderKlConfig } from "./autoencoder-kl.js";
 import { autoencoderKlConfigs } from "./autoencoder-kl-configs.js";
-import { isObject, limits, oneOf, shown, whole } from "./check-config.js";
+import { isObject, limits, oneOf, whole } from "./check-config.js";
 import type { ConvCodecConfig } from "./conv-codec.js";
+import { known, onlyValues } from "./diffusers-config.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
-import { DiffusionError } from "../errors.js";
 import { vqganConfigs } from "./vqgan-configs.js";
 import { diffusersVqganKeys, tamingVqganKeys } from "./vqgan.keys.js";
 import { vqgan, type VqganConfig } from "./vqgan.js";
@@ -142,12 +142,6 @@ const buildKl = (config: object): ReturnType<typeof autoencoderKl> =>
 const inside = (value: unknown, ...path: readonly string[]): unknown =>
   path.reduce<unknown>((at, key) => (isObject(at) ? at[key] : undefined), value);
 
-/** Keys with a value. */
-const known = (entries: object): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(entries).filter(([, value]) => value !== undefined && value !== null),
-  );
-
 /** A project's yaml: model.params.ddconfig, below first_stage_config in the file of a diffusion model. */
 function readCompVis(file: ConfigFile): Record<string, unknown> | undefined {
   const params = inside(file, "model", "params");
@@ -172,20 +166,12 @@ function readCompVis(file: ConfigFile): Record<string, unknown> | undefined {
 /** config.json of a VQModel or AutoencoderKL; settings that our network does not have are refused. */
 function readDiffusers(name: string, file: ConfigFile): Record<string, unknown> | undefined {
   if (file["_class_name"] !== name) return undefined;
-  const only: Record<string, readonly unknown[]> = {
+  onlyValues(file, {
     norm_type: ["group"],
     mid_block_add_attention: [true, false],
     act_fn: ["silu", "swish", "mish"],
     lookup_from_codebook: [false],
-  };
-  for (const [key, values] of Object.entries(only)) {
-    const value = file[key];
-    if (value === undefined || value === null || values.includes(value)) continue;
-    throw new DiffusionError(
-      "option",
-      `config.json: expected ${key} of ${values.map(shown).join(", ")}, got ${shown(value)}`,
-    );
-  }
+  });
   const act = file["act_fn"] ?? "silu";
   return known({
     imageChannels: file["in_channels"],

@@ -2,6 +2,7 @@
 // (huggingface/diffusers VQModel, old and new attention names) is renamed. `levels` is the number
 // of resolutions.
 import type { KeyMap, KeyRule } from "../nn/key-map.js";
+import { blockRules, indexed, type BlockNames } from "./diffusers-blocks.keys.js";
 
 const layouts: KeyRule[] = [
   {
@@ -45,67 +46,6 @@ export const tamingDiscriminatorKeys: KeyMap = {
     { from: /^(?:discriminator\.)?(main\.\d+\.weight)$/, to: "$1", rank: 1 },
   ],
 };
-
-/** One diffusers block: its pattern there, our name, and our names of its parts in order. */
-interface BlockNames {
-  theirs: string;
-  ours: string;
-  resnets: readonly string[];
-  attention: readonly string[];
-}
-
-const attentionNames: Readonly<Record<string, string>> = {
-  "query|to_q": "q",
-  "key|to_k": "k",
-  "value|to_v": "v",
-  "proj_attn|to_out\\.0": "proj_out",
-};
-
-function blockRules({ theirs, ours, resnets, attention }: BlockNames): KeyRule[] {
-  const inside = (pattern: string): RegExp => new RegExp(`^${theirs}\\.${pattern}$`);
-  const residual = resnets.flatMap((name, j): KeyRule[] => [
-    {
-      from: inside(`resnets\\.${j}\\.conv_shortcut\\.weight`),
-      to: `${ours}.${name}.nin_shortcut.weight`,
-      layout: "pointwise",
-    },
-    {
-      from: inside(`resnets\\.${j}\\.conv_shortcut\\.bias`),
-      to: `${ours}.${name}.nin_shortcut.bias`,
-    },
-    {
-      from: inside(`resnets\\.${j}\\.(conv[12]\\.weight)`),
-      to: `${ours}.${name}.$1`,
-      layout: "conv",
-    },
-    { from: inside(`resnets\\.${j}\\.(.*)`), to: `${ours}.${name}.$1` },
-  ]);
-  const mixing = attention.flatMap((name, j): KeyRule[] => [
-    { from: inside(`attentions\\.${j}\\.group_norm\\.(.*)`), to: `${ours}.${name}.norm.$1` },
-    ...Object.entries(attentionNames).flatMap(([pattern, own]): KeyRule[] => {
-      const from = inside(`attentions\\.${j}\\.(?:${pattern})\\.weight`);
-      const to = `${ours}.${name}.${own}`;
-      return [
-        { from, to: `${to}.weight`, rank: 4, layout: "pointwise" },
-        { from, to: `${to}.weight`, rank: 2, layout: "linear" },
-        { from: inside(`attentions\\.${j}\\.(?:${pattern})\\.bias`), to: `${to}.bias` },
-      ];
-    }),
-  ]);
-  const sampler = theirs.startsWith("encoder") ? "downsample" : "upsample";
-  const sampling: KeyRule[] = [
-    {
-      from: inside(`${sampler}rs\\.0\\.conv\\.weight`),
-      to: `${ours}.${sampler}.conv.weight`,
-      layout: "conv",
-    },
-    { from: inside(`${sampler}rs\\.0\\.conv\\.bias`), to: `${ours}.${sampler}.conv.bias` },
-  ];
-  return [...residual, ...mixing, ...sampling];
-}
-
-const indexed = (name: string, count: number): string[] =>
-  Array.from({ length: count }, (_, i) => `${name}.${i}`);
 
 /**
  * huggingface/diffusers VQModel with `levels` resolutions and `residualBlocks` in each level of the

@@ -1,6 +1,6 @@
 // Checkpoints from strangers: whatever the bytes are, the answer is a list of tensors or an error of code "checkpoint" with
 // the reason, soon and without harm.
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -167,19 +167,18 @@ describe("hostile files", () => {
     expect(performance.now() - start).toBeLessThan(10_000);
   });
 
-  it("runs nothing, as a file on disk and by the command", async () => {
+  it("runs nothing, as a file on disk and by the command", async ({ skip }) => {
     const place = await mkdtemp(join(tmpdir(), "smalti-hostile-"));
     const proof = join(place, "proof");
     const path = join(place, "evil.pt");
     await writeFile(path, torchZip({ call: ["os.system", `touch ${proof}`] }, []));
     await expect(openCheckpoint(path)).rejects.toThrow(/was not executed/);
     expect(existsSync(proof)).toBe(false);
-    const python = "/usr/bin/python3";
-    if (!existsSync(python)) return;
-    // The file is real: Python's own unpickler does run it.
+    // The file is real: Python's own unpickler, where there is one, does run it.
     const code = "import pickle,sys,zipfile; pickle.load(zipfile.ZipFile(sys.argv[1]).open('archive/data.pkl'))"; // prettier-ignore
-    execFileSync(python, ["-c", code, path]);
-    expect(existsSync(proof)).toBe(true);
+    const { error, status } = spawnSync("python3", ["-c", code, path]);
+    if (error) return skip("python3 is not installed");
+    expect([status, existsSync(proof)]).toEqual([0, true]);
   });
 
   it("keeps shards inside their folder", async () => {

@@ -1,4 +1,5 @@
 // Runs a few tensor functions once on the reference backend in float64, the oracle.
+import { Buffer } from "../../lib/runtime/buffer.js";
 import { compile } from "../../lib/runtime/program.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
 import { trace } from "../../lib/trace/trace.js";
@@ -25,6 +26,7 @@ export const i32 = (shape: readonly number[], data: readonly number[]): Given =>
 export async function evaluate(
   build: (t: Trace, inputs: Record<string, Tensor>) => Record<string, Tensor>,
   inputs: Record<string, Given>,
+  parameters: ReadonlyMap<string, Given> = new Map(),
 ): Promise<Record<string, number[]>> {
   const graph = trace(
     (t) => {
@@ -38,7 +40,12 @@ export async function evaluate(
     { dtype: "f64" },
   );
   using program = await compile(graph, { isa: "ref" });
-  using session = await program.bind();
+  const weights = graph.inputs.filter(({ role }) => role !== "input");
+  const buffers = weights.map(({ name }): [string, Buffer] => {
+    const { shape, data } = parameters.get(name)!;
+    return [name, Buffer.fromArray(Float64Array.from(data), "f64", shape)];
+  });
+  using session = await program.bind(Object.fromEntries(buffers));
   const data = Object.entries(inputs).map(([name, { data: values, dtype }]) => [
     name,
     dtype === "i32" ? Int32Array.from(values) : Float64Array.from(values),
@@ -46,6 +53,7 @@ export async function evaluate(
   const results = await session.run(
     Object.fromEntries(data) as Record<string, Int32Array | Float64Array>,
   );
+  for (const [, buffer] of buffers) buffer.dispose();
   return Object.fromEntries(
     Object.entries(results).map(([name, values]) => [name, Array.from(values, Number)]),
   );

@@ -136,7 +136,7 @@ describe("DiT and SiT", () => {
     ).toBeUndefined();
     const other = { _class_name: "DiTTransformer2DModel", activation_fn: "geglu" };
     expect(() => family.readConfig!(other)).toThrow(
-      /activation_fn "gelu-approximate", got "geglu"/,
+      /activation_fn of "gelu-approximate", got "geglu"/,
     );
   });
 });
