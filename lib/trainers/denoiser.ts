@@ -4,82 +4,60 @@
 import type { Batch } from "../data/loader.js";
 import { checkOptions, DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
-import type { Shape } from "../ir/shape.js";
-import { shown } from "../models/check-config.js";
+import type { DenoiserInput } from "../models/denoiser.js";
+import type { InterpolantProcess } from "../models/diffusion-process.js";
 import type { TensorData } from "../runtime/buffer.js";
 import { randomNormal } from "../trace/functions.js";
-import type { Tensor } from "../trace/tensor.js";
-import type { InputSpec } from "../trace/trace.js";
+import type { InputSpec, Tensor } from "../trace/tensor.js";
 import type { DenoiserProcess, ProcessTensors } from "./denoiser-process.js";
+import type { DerivedInputs } from "./frozen-stage.js";
 import {
   gaussianProcess,
   type GaussianTrainingOptions,
   type TrainedGaussian,
 } from "./gaussian-process.js";
-import {
-  interpolantProcess,
-  type InterpolantLossOptions,
-  type TrainedInterpolant,
-} from "./interpolant-process.js";
+import { interpolantProcess, type InterpolantLossOptions } from "./interpolant-process.js";
 import type { BatchPlace, TrainingTask } from "./task-trainer.js";
 import type { LossTerms } from "./train-step.js";
 
-/** What a network reads in training. */
-export interface DenoiserInput {
-  /** Noisy samples (B, H, W, C). */
-  x: Tensor;
-  /** Times as the process tells them, floats (B). */
-  times: Tensor;
-  /** Paired images (B, h, w, C'). */
-  pair?: Tensor;
-  /** Key i32 (B, 4) of dropout. */
-  dropoutKey: Tensor;
-  /** Its conditions, by name. */
-  conditions: Readonly<Record<string, Tensor>>;
-}
-
-/** A network as the trainer sees it: parameters and a function. */
+/** A network as the trainer sees it; a Denoiser of lib/models is one. */
 export interface DenoiserNetwork {
   parameters: readonly ParamSpec[];
   /** Plain data that decides the network; a run with another one is not resumed. */
-  config: unknown;
+  config: object;
   /** (B, H, W, C), or 2C with learned variances. */
   forward(input: DenoiserInput): Tensor;
 }
 
-/** Conditions of a batch: what the network's inputs are, and their values. */
+/** What a network is told of each sample. */
 export interface DenoiserConditions {
+  /** Inputs of the step by name, those of the network unless `encode` turns them into these. */
   inputs: (batchSize: number) => Record<string, InputSpec>;
   values: (batch: Batch, place: BatchPlace) => Record<string, TensorData>;
-}
-
-/** Something that is made of pictures before a step reads it, e.g. by a frozen network (frozen-stage.ts). */
-export interface DerivedSamples {
-  /** Of one sample (h, w, C), from that of a picture (H, W, C). */
-  shape(picture: Shape): Shape;
-  /** (B, h, w, C). */
-  read(batch: Batch, place: BatchPlace): Float32Array | Promise<Float32Array>;
-  dispose?(): void;
+  /** Of networks that learn with the denoiser. */
+  parameters?: readonly ParamSpec[];
+  encode?: (inputs: Record<string, Tensor>) => Omit<DenoiserInput, "x" | "times">;
 }
 
 /** A process, and how a network is trained on it; both plain data. */
 export type ProcessTraining =
   | { process: TrainedGaussian; loss?: GaussianTrainingOptions }
-  | { process: TrainedInterpolant; loss?: InterpolantLossOptions };
+  | { process: InterpolantProcess; loss?: InterpolantLossOptions };
 
 export type DenoiserTaskOptions = ProcessTraining & {
   network: DenoiserNetwork;
   conditions?: DenoiserConditions;
-  /** What is denoised in place of the pictures, e.g. their latents. The task disposes of it. */
-  samples?: DerivedSamples;
-  /** Paired images; with formulation 2 they shift the chain. The task disposes of it. */
-  pair?: DerivedSamples;
-  /** Share of samples whose pair is zero, for guidance; default 0. */
+  /**
+   * What is made of pictures ahead of a step, by frozen networks: "x0", samples in their place, or inputs of the network,
+   * above all the "pair" that shifts the chain with formulation 2. The task disposes of it.
+   */
+  derived?: DerivedInputs;
+  /** Share of samples whose pair (and latent) is zero, for guidance; default 0. */
   pairDropShare?: number;
 };
 
 const optionNames: readonly (keyof DenoiserTaskOptions)[] = [
-  "network", "process", "loss", "conditions", "samples", "pair", "pairDropShare",
+  "network", "process", "loss", "conditions", "derived", "pairDropShare",
 ]; // prettier-ignore
 
 const noisePurpose = 1;
@@ -93,15 +71,15 @@ const isGaussian = (
 export function denoiserProcess(training: ProcessTraining): DenoiserProcess {
   if (isGaussian(training)) return gaussianProcess(training.process, training.loss);
   const { process, loss } = training as Exclude<ProcessTraining, { process: TrainedGaussian }>;
-  if (process.kind === "interpolant") return interpolantProcess(process, loss);
-  throw new DiffusionError(
-    "option",
-    `process: expected kind to be one of gaussian, interpolant, got ${shown((process as { kind?: unknown }).kind)}`,
-  );
+  return interpolantProcess(process, loss);
 }
 
-function checkPair({ process, pair, pairDropShare = 0 }: DenoiserTaskOptions): void {
-  if (process.kind === "gaussian" && process.formulation === 2 && !pair)
+/** Throws "option" where the inputs lack what the process needs. */
+function checkPair(
+  { process, pairDropShare = 0 }: DenoiserTaskOptions,
+  inputs: Record<string, InputSpec>,
+): void {
+  if (process.kind === "gaussian" && process.formulation === 2 && !inputs["pair"])
     throw new DiffusionError("option", "denoiser: expected pair with formulation 2, got none");
   if (!(pairDropShare >= 0 && pairDropShare <= 1))
     throw new DiffusionError(
@@ -110,30 +88,40 @@ function checkPair({ process, pair, pairDropShare = 0 }: DenoiserTaskOptions): v
     );
 }
 
-/** The pairs, some of them replaced by zeros. */
-function dropPairs(pair: Float32Array, share: number, place: BatchPlace): Float32Array {
-  if (share === 0) return pair;
+const droppedNames = ["pair", "latent"];
+
+/** The same with some pairs, and what goes with them, replaced by zeros. */
+function dropPairs(
+  made: Record<string, Float32Array>,
+  share: number,
+  place: BatchPlace,
+): Record<string, Float32Array> {
+  if (share === 0) return made;
   const draws = place.uniform("pair");
-  const size = pair.length / draws.length;
-  return pair.map((value, i) => (draws[Math.floor(i / size)]! < share ? 0 : value));
+  const entries = Object.entries(made).map(([name, values]) => {
+    if (!droppedNames.includes(name)) return [name, values] as const;
+    const size = values.length / draws.length;
+    return [name, values.map((value, i) => (draws[Math.floor(i / size)]! < share ? 0 : value))] as const; // prettier-ignore
+  });
+  return Object.fromEntries(entries);
 }
+
+/** Inputs of the step that are the process's own. */
+type OwnInputs = Record<"x0" | "times" | "table" | "weights" | "key", Tensor>;
 
 /** Corruption, prediction and loss of one batch. */
 function denoiserLoss(
-  { network }: DenoiserTaskOptions,
+  { network, conditions }: DenoiserTaskOptions,
   process: DenoiserProcess,
   batch: Record<string, Tensor>,
-  conditions: Record<string, Tensor>,
 ): LossTerms {
-  const { x0, times, table, weights, key } = batch as Record<
-    "x0" | "times" | "table" | "weights" | "key",
-    Tensor
-  >;
-  const pair = batch["pair"] && { pair: batch["pair"] };
+  const { x0, times, table, weights, key, ...told } = batch as OwnInputs & Record<string, Tensor>;
+  const { pair } = told;
   const noise = randomNormal(key, { shape: x0.shape, purpose: noisePurpose });
-  const tensors: ProcessTensors = { x0, noise, table, ...pair };
+  const tensors: ProcessTensors = { x0, noise, table, ...(pair && { pair }) };
   const xt = process.corrupt(tensors);
-  const output = network.forward({ x: xt, times, ...pair, dropoutKey: key, conditions });
+  const read = conditions?.encode?.(told) ?? told;
+  const output = network.forward({ x: xt, times, dropoutKey: key, ...read });
   const { perSample, metrics } = process.loss({ ...tensors, xt, output });
   return { loss: perSample.mul(weights).mean(), outputs: { perSample, ...metrics } };
 }
@@ -141,44 +129,36 @@ function denoiserLoss(
 /** A denoiser for TaskTrainer. Throws "option" for options that do not fit together. */
 export function denoiserTask(options: DenoiserTaskOptions): TrainingTask {
   checkOptions("denoiserTask", options, optionNames);
-  const { network, conditions, samples, pair, pairDropShare = 0 } = options;
+  const { network, conditions, derived, pairDropShare = 0 } = options;
   const process = denoiserProcess(options);
-  checkPair(options);
-  let conditionNames: readonly string[] = [];
   return {
     configuration: {
       model: network.config,
       process: options.process,
       loss: options.loss ?? {},
-      ...(pair && { pairDropShare }),
+      ...(pairDropShare > 0 && { pairDropShare }),
     },
-    parameters: network.parameters,
+    parameters: [...network.parameters, ...(conditions?.parameters ?? [])],
     metrics: ["error", "bound"],
     ...(process.memory && { memory: process.memory }),
-    inputs([B, ...picture]) {
-      const shape = (source?: DerivedSamples): InputSpec => ({
-        shape: [B!, ...(source?.shape(picture) ?? picture)],
-      });
-      const conditionInputs = conditions?.inputs(B!) ?? {};
-      conditionNames = Object.keys(conditionInputs);
-      return {
-        x0: shape(samples),
-        times: { shape: [B!] },
-        table: { shape: [B!, process.columns] },
-        weights: { shape: [B!] },
-        key: { shape: [B!, 4], dtype: "i32" },
-        ...(pair && { pair: shape(pair) }),
-        ...conditionInputs,
+    inputs(pictures) {
+      const B = pictures[0]!;
+      const inputs: Record<string, InputSpec> = {
+        x0: { shape: pictures },
+        times: { shape: [B] },
+        table: { shape: [B, process.columns] },
+        weights: { shape: [B] },
+        key: { shape: [B, 4], dtype: "i32" },
+        ...derived?.inputs(pictures),
+        ...conditions?.inputs(B),
       };
+      checkPair(options, inputs);
+      return inputs;
     },
-    loss(batch) {
-      const found = conditionNames.map((name) => [name, batch[name]!] as const);
-      return denoiserLoss(options, process, batch, Object.fromEntries(found));
-    },
+    loss: (batch) => denoiserLoss(options, process, batch),
     async prefetch(batch, place) {
-      const x0 = (await samples?.read(batch, place)) ?? batch.images;
-      if (!pair) return { x0 };
-      return { x0, pair: dropPairs(await pair.read(batch, place), pairDropShare, place) };
+      const made = dropPairs((await derived?.read(batch, place)) ?? {}, pairDropShare, place);
+      return { x0: batch.images, ...made };
     },
     values(batch, place) {
       const { observe, ...drawn } = process.draw(place);
@@ -187,9 +167,6 @@ export function denoiserTask(options: DenoiserTaskOptions): TrainingTask {
         ...(observe && { observe: ({ perSample }) => observe(perSample as Float32Array) }),
       };
     },
-    dispose() {
-      samples?.dispose?.();
-      pair?.dispose?.();
-    },
+    dispose: () => derived?.dispose?.(),
   };
 }

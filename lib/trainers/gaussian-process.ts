@@ -2,14 +2,16 @@
 // in both formulations. Sources: Ho et al. 2020, arXiv:2006.11239; Nichol & Dhariwal 2021, arXiv:2102.09672; Pandey et al.
 // 2022, arXiv:2201.00308.
 import { DiffusionError } from "../errors.js";
-import { checkFields, object, oneOf, optional, real, type Rule } from "../models/check-config.js";
-import { chainOf, type ChainOptions } from "../processes/gaussian.js";
+import { checkFields, oneOf, optional, real, type Rule } from "../models/check-config.js";
+import { checkDiffusionProcess, type GaussianProcess } from "../models/diffusion-process.js";
+import { chainOf } from "../processes/gaussian.js";
 import {
   corrupt,
   gaussianColumns,
   gaussianLoss,
   gaussianTable,
   isLearned,
+  type ChainPrediction,
   type GaussianLossOptions,
   type GaussianTableOptions,
 } from "../processes/gaussian-loss.js";
@@ -23,14 +25,11 @@ import {
 import { weightingNames } from "../processes/gaussian-weighting.js";
 import type { DenoiserProcess } from "./denoiser-process.js";
 
-/** What sampling has to know, too. */
-export interface TrainedGaussian extends Pick<
-  GaussianTableOptions,
-  "prediction" | "variance" | "formulation"
-> {
-  kind: "gaussian";
-  chain: ChainOptions;
-}
+/** As pipelines keep it; networks of the previous mean are trained, too. */
+export type TrainedGaussian = Omit<GaussianProcess, "prediction"> & {
+  /** Default "eps". */
+  prediction?: ChainPrediction;
+};
 
 export interface GaussianTrainingOptions
   extends
@@ -41,15 +40,6 @@ export interface GaussianTrainingOptions
   /** Default "uniform". */
   timesteps?: TimestepSampling;
 }
-
-const processRules: Readonly<Record<keyof TrainedGaussian, Rule>> = {
-  kind: oneOf("gaussian"),
-  chain: object, // by chainOf
-  prediction: optional(oneOf("eps", "x0", "v", "previous")),
-  variance: optional(oneOf("fixedSmall", "fixedLarge", "learned", "learnedRange")),
-  formulation: (value) =>
-    value === undefined || value === 1 || value === 2 ? undefined : "1 or 2",
-};
 
 const positive = optional(real(Number.MIN_VALUE, 1e9));
 
@@ -68,7 +58,8 @@ export function gaussianProcess(
   process: TrainedGaussian,
   options: GaussianTrainingOptions = {},
 ): DenoiserProcess {
-  checkFields("process", process, processRules);
+  const known = process.prediction === "previous" ? "eps" : process.prediction;
+  checkDiffusionProcess("process", { ...process, prediction: known });
   checkFields("loss", options, lossRules);
   const { kind: loss, timesteps, boundFactor, ...weighting } = options;
   const { chain: chainOptions, prediction, variance, formulation } = process;

@@ -2,7 +2,8 @@
 // noise; uniform or logit-normal times. Sources: Ma et al. 2024 (SiT), arXiv:2401.08740; times: Esser et al. 2024,
 // arXiv:2403.03206, section 3.1, and Wang et al. 2024 (FiTv2), arXiv:2410.13925.
 import { checkFields, oneOf, optional, real, type Rule } from "../models/check-config.js";
-import { pathLevel, pathNames, type PathName, type TimeTowards } from "../processes/interpolant.js";
+import { checkDiffusionProcess, type InterpolantProcess } from "../models/diffusion-process.js";
+import { pathLevel } from "../processes/interpolant.js";
 import {
   interpolate,
   transportCoefficients,
@@ -11,19 +12,9 @@ import {
   transportTable,
   type TransportWeight,
 } from "../processes/interpolant-loss.js";
-import { defaultEpsilons, timeRange, type TransportPrediction } from "../processes/path-range.js";
+import { defaultEpsilons, timeRange } from "../processes/path-range.js";
 import type { DenoiserProcess } from "./denoiser-process.js";
 import type { BatchPlace } from "./task-trainer.js";
-
-/** What sampling has to know, too. */
-export interface TrainedInterpolant {
-  kind: "interpolant";
-  path: PathName;
-  /** What the network predicts; default "velocity". */
-  prediction?: TransportPrediction;
-  /** Where the time of the network runs; default "data", as in willisma/SiT. */
-  towards?: TimeTowards;
-}
 
 export interface InterpolantLossOptions {
   /** Of the squared error of scores and noises; default "none". */
@@ -37,13 +28,6 @@ export interface InterpolantLossOptions {
   /** How far times stay away from singular ends; default as SiT's. */
   epsilon?: number;
 }
-
-const processRules: Readonly<Record<keyof TrainedInterpolant, Rule>> = {
-  kind: oneOf("interpolant"),
-  path: oneOf(...pathNames),
-  prediction: optional(oneOf("velocity", "score", "eps")),
-  towards: optional(oneOf("noise", "data")),
-};
 
 const lossRules: Readonly<Record<keyof InterpolantLossOptions, Rule>> = {
   weight: optional(oneOf("none", "velocity", "likelihood")),
@@ -62,10 +46,10 @@ function drawTimes(place: BatchPlace, options: InterpolantLossOptions): Float64A
 
 /** Throws "option" for settings that no step could use. */
 export function interpolantProcess(
-  process: TrainedInterpolant,
+  process: InterpolantProcess,
   options: InterpolantLossOptions = {},
 ): DenoiserProcess {
-  checkFields("process", process, processRules);
+  checkDiffusionProcess("process", process);
   checkFields("loss", options, lossRules);
   const { path, prediction = "velocity", towards = "data" } = process;
   const { weight = "none", epsilon = defaultEpsilons(path, prediction).train } = options;

@@ -8,11 +8,12 @@ import { ParamScope } from "../../lib/nn/module.js";
 import { linear } from "../../lib/nn/linear.js";
 import { normalStream, uniformStream } from "../../lib/nn/random.js";
 import { concat } from "../../lib/trace/functions.js";
-import type { DenoiserNetwork, DerivedSamples } from "../../lib/trainers/denoiser.js";
+import type { InterpolantProcess } from "../../lib/models/diffusion-process.js";
+import type { DenoiserNetwork } from "../../lib/trainers/denoiser.js";
+import type { DerivedInputs } from "../../lib/trainers/frozen-stage.js";
 import {
   interpolantProcess,
   type InterpolantLossOptions,
-  type TrainedInterpolant,
 } from "../../lib/trainers/interpolant-process.js";
 import { trainLoop, type TrainLoopOptions } from "../../lib/trainers/loop.js";
 import type { BatchPlace } from "../../lib/trainers/task-trainer.js";
@@ -47,16 +48,16 @@ function scalarNetwork(): DenoiserNetwork {
 const deviation = 0.5;
 
 /** Numbers from a normal distribution in place of pictures. */
-const normalSamples: DerivedSamples = {
-  shape: () => [1, 1, 1],
-  read: (_, place) => Float32Array.from(place.normal("data"), (n) => deviation * n),
+const normalSamples: DerivedInputs = {
+  inputs: ([B]) => ({ x0: { shape: [B!, 1, 1, 1] } }),
+  read: (_, place) => ({ x0: Float32Array.from(place.normal("data"), (n) => deviation * n) }),
 };
 
 const pixel = memoryDataset({ width: 1, height: 1, channels: 1, pixels: new Uint8Array(1) });
 
-type Process = Partial<TrainedInterpolant>;
+type Process = Partial<InterpolantProcess>;
 
-const process = (given: Process): TrainedInterpolant => ({
+const process = (given: Process): InterpolantProcess => ({
   kind: "interpolant",
   path: "linear",
   ...given,
@@ -66,7 +67,7 @@ const flow = (given: Process = {}, loss: InterpolantLossOptions = {}): DenoiserS
   network: scalarNetwork(),
   process: process(given),
   loss,
-  samples: normalSamples,
+  derived: normalSamples,
   dataset: pixel,
   batchSize: 256,
   seed: 4,

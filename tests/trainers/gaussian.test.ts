@@ -26,11 +26,8 @@ import { continuousStepGraph } from "../../lib/samplers/continuous-step.js";
 import { ddim } from "../../lib/samplers/ddim.js";
 import { concat } from "../../lib/trace/functions.js";
 import type { TrainEvent } from "../../lib/trainers/events.js";
-import type {
-  DenoiserInput,
-  DenoiserNetwork,
-  DerivedSamples,
-} from "../../lib/trainers/denoiser.js";
+import type { DenoiserNetwork } from "../../lib/trainers/denoiser.js";
+import type { DerivedInputs } from "../../lib/trainers/frozen-stage.js";
 import type {
   GaussianTrainingOptions,
   TrainedGaussian,
@@ -72,10 +69,10 @@ function network({ outputs = 1, inputs = 1, classes = 0 } = {}): DenoiserNetwork
   return {
     parameters: scope.specs(),
     config: { outputs, inputs, classes },
-    forward({ x, times, pair, conditions }: DenoiserInput) {
+    forward({ x, times, pair, labels }) {
       const B = x.shape[0]!;
       const image = pair ? concat([x, pair], 3) : x;
-      const about = time(times).add(label ? label(conditions["labels"]!) : 0);
+      const about = time(times).add(label ? label(labels!) : 0);
       const hidden = first(image.reshape([B, inputs * side * side]))
         .add(shift(about))
         .silu();
@@ -121,9 +118,9 @@ const labels = {
   },
 };
 
-const bright: DerivedSamples = {
-  shape: (picture) => picture,
-  read: ({ images }) => images.map((v) => 0.5 * v),
+const bright: DerivedInputs = {
+  inputs: (shape) => ({ pair: { shape } }),
+  read: ({ images }) => ({ pair: images.map((v) => 0.5 * v) }),
 };
 
 const kinds: Record<string, Partial<DenoiserSetting>> = {
@@ -147,7 +144,7 @@ const kinds: Record<string, Partial<DenoiserSetting>> = {
   },
   "classes": { network: network({ classes: 3 }), conditions: labels },
   "formulation 2": {
-    network: network({ inputs: 2 }), ...gaussian({ formulation: 2 }), pair: bright, pairDropShare: 0.2,
+    network: network({ inputs: 2 }), ...gaussian({ formulation: 2 }), derived: bright, pairDropShare: 0.2,
   },
 }; // prettier-ignore
 
@@ -209,10 +206,10 @@ describe("the trainer", () => {
     const batch = 8;
     const denoise = (
       _: unknown,
-      input: { x: Parameters<DenoiserNetwork["forward"]>[0]["x"]; times: DenoiserInput["times"] },
+      input: Pick<Parameters<DenoiserNetwork["forward"]>[0], "x" | "times">,
     ) =>
       // prettier-ignore
-      base.network.forward({ ...input, dropoutKey: input.x, conditions: {} });
+      base.network.forward(input);
     const program = await compile(continuousStepGraph({ denoise, batch, shape, plan }));
     const specs = base.network.parameters;
     const weights = trainer.weights();

@@ -65,13 +65,12 @@ export interface DenoiserSetting
 }
 
 export async function denoiserTrainer(setting: DenoiserSetting): Promise<TaskTrainer> {
-  const { network, process, loss, conditions, samples, pair, pairDropShare, ...trainer } = setting;
+  const { network, process, loss, conditions, derived, pairDropShare, ...trainer } = setting;
   const task = denoiserTask({
     ...({ process, ...(loss && { loss }) } as ProcessTraining),
     network,
     ...(conditions && { conditions }),
-    ...(samples && { samples }),
-    ...(pair && { pair }),
+    ...(derived && { derived }),
     ...(pairDropShare !== undefined && { pairDropShare }),
   });
   return TaskTrainer.create({ task, ...trainer });
