@@ -5,7 +5,7 @@ import { basename, dirname, join } from "node:path";
 import { checkOptions, DiffusionError } from "../errors.js";
 import { isFolder } from "../files/atomic-write.js";
 import { fault, openFile, readAt, type ByteSource } from "./byte-source.js";
-import { Checkpoint, type PlacedTensor } from "./checkpoint.js";
+import { Checkpoint, type FoundConfig, type PlacedTensor } from "./checkpoint.js";
 import { configsBeside, readConfigFile } from "./config-files.js";
 import { readSafetensorsHeader } from "./safetensors.js";
 import { readTorchCheckpoint, type Selection } from "./torch-checkpoint.js";
@@ -161,15 +161,40 @@ async function openSharded(path: string, selection: Selection): Promise<Checkpoi
 
 const partName = /^[\w.-]{1,100}$/;
 
-/** Folders with weights below a pipeline folder (model_index.json), by name. */
+async function foldersIn(folder: string): Promise<string[]> {
+  const folders: string[] = [];
+  for (const name of (await readdir(folder)).sort())
+    if (partName.test(name) && !/^\.+$/.test(name) && (await isFolder(join(folder, name))))
+      folders.push(name);
+  return folders;
+}
+
+/** Folders with weights below a folder, by name. */
 export async function checkpointParts(folder: string): Promise<string[]> {
   const parts: string[] = [];
-  for (const name of (await readdir(folder)).sort()) {
-    if (!partName.test(name) || /^\.+$/.test(name) || !(await isFolder(join(folder, name))))
-      continue;
+  for (const name of await foldersIn(folder))
     if ((await weightNames(join(folder, name))).length > 0) parts.push(name);
-  }
   return parts;
+}
+
+/** Whether the models of a folder are its parts: it has a model_index.json, or weights only in the folders below it. */
+export async function isPipelineFolder(path: string): Promise<boolean> {
+  if (!(await isFolder(path))) return false;
+  if ((await readdir(path)).includes("model_index.json")) return true;
+  return (await weightNames(path)).length === 0 && (await checkpointParts(path)).length > 0;
+}
+
+const settingNames = ["scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"];
+
+/** Settings of the parts without weights, such as a scheduler. A file that cannot be read is an error. */
+export async function partSettings(folder: string): Promise<FoundConfig[]> {
+  const settings: FoundConfig[] = [];
+  for (const name of await foldersIn(folder)) {
+    const files = await readdir(join(folder, name));
+    for (const file of settingNames.filter((wanted) => files.includes(wanted)))
+      settings.push(await readConfigFile(join(folder, name, file)));
+  }
+  return settings;
 }
 
 const weightEnding = /\.(?:safetensors|bin|pt|pth|ckpt)$/;

@@ -1,15 +1,13 @@
 // What inspect and convert share: options that choose weights and give facts, opening every part of a folder, and the
 // description of the models found.
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import {
   checkpointParts,
+  isPipelineFolder,
   openCheckpoint,
   type OpenOptions,
 } from "../checkpoint/open-checkpoint.js";
-import { isFolder } from "../files/atomic-write.js";
 import { shown } from "../models/check-config.js";
 import { parameterCount } from "../nn/module.js";
 import { identify, type Identified } from "../pipelines/import-checkpoint.js";
@@ -78,8 +76,7 @@ export async function openAll(path: string, options: CheckpointOptions): Promise
     ...(section !== undefined && { section }),
     ...(ema !== undefined && { ema }),
   };
-  const isPipeline = existsSync(join(path, "model_index.json")) && (await isFolder(path));
-  if (part !== undefined || !isPipeline)
+  if (part !== undefined || !(await isPipelineFolder(path)))
     return [await openCheckpoint(path, { ...chosen, ...(part !== undefined && { part }) })];
   const opened: Checkpoint[] = [];
   try {

@@ -2,9 +2,11 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
-import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
+import { isPipelineFolder, partSettings } from "../checkpoint/open-checkpoint.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError } from "../errors.js";
+import { shown } from "../models/check-config.js";
 import type { Identified } from "../pipelines/import-checkpoint.js";
 import { readPipelineFile } from "../pipelines/pipeline.js";
 import {
@@ -89,6 +91,21 @@ const plainModel = (model: Identified): object => ({
   parameters: parametersOf(model),
 });
 
+/** A scheduler with its numbers; of other settings, which are long, the class. */
+function describeSettings({ where, value }: FoundConfig): string {
+  const {
+    _class_name: name,
+    tokenizer_class: tokenizer,
+    feature_extractor_type: extractor,
+  } = value;
+  const entries = Object.entries(value).filter(([key]) => !key.startsWith("_"));
+  const numbers =
+    name === undefined ? [] : entries.map(([key, item]) => `  ${key}: ${shown(item)}`);
+  return [`${where}: ${String(name ?? tokenizer ?? extractor ?? "settings")}`, ...numbers].join(
+    "\n",
+  );
+}
+
 /** One of our own pipeline folders. */
 async function inspectPipeline(folder: string, json: boolean | undefined): Promise<void> {
   const pipeline = await readPipelineFile(folder);
@@ -132,7 +149,12 @@ export const inspect = withCheckpointOptions(new Command("inspect"))
         describe(file),
       ]);
       const plain = reports.map((report) => ({ ...report, models: report.models.map(plainModel) }));
-      result(plain.length === 1 ? plain[0] : plain, texts.join("\n\n"), options.json);
+      const isWhole = options.part === undefined && (await isPipelineFolder(path));
+      const settings = isWhole ? await partSettings(path) : [];
+      const others = settings.map(({ where, value }) => ({ file: where, format: "settings", settings: value })); // prettier-ignore
+      const all = [...plain, ...others];
+      texts.push(...settings.map(describeSettings));
+      result(all.length === 1 ? all[0] : all, texts.join("\n\n"), options.json);
     } finally {
       for (const checkpoint of opened) await checkpoint.close();
     }

@@ -1,20 +1,25 @@
 // U-Nets of huggingface/diffusers: published config.json files are recognised at their size from names and shapes, and small
 // ones compute what plain loops over the originals' tensors say, in float64. This is also the check of the DDPM U-Net, which
 // no original numbers cover.
+import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
+import { writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import type { DdpmUnet } from "../../lib/models/ddpm-unet.js";
 import { recognise } from "../../lib/models/families.js";
 import type { LatentDiffusionUnet } from "../../lib/models/latent-diffusion-unet.js";
 import { mapKey, toLayout } from "../../lib/nn/key-map.js";
 import { parameterCount } from "../../lib/nn/module.js";
 import { identify } from "../../lib/pipelines/import-checkpoint.js";
+import { runCli } from "../cli/run-cli.js";
 import { evaluate, i32, type Given } from "../formulas/evaluate.js";
 import {
   attentionNames,
   plainDiffusersUnet,
   type DiffusersUnetConfig,
 } from "./plain-diffusers-unet.js";
-import { draw, type Plain } from "./plain-ops.js";
+import { draw, sizeOf, type Plain } from "./plain-ops.js";
 
 const levels = (attended: string, plain: string, marks: readonly (0 | 1)[]): string[] =>
   marks.map((mark) => (mark ? attended : plain));
@@ -174,6 +179,45 @@ const last = ({ shape, data }: Plain): Given => {
   };
   return { shape: [B, H, W, C], data: data.map((_, i) => at(i)) };
 };
+
+describe("a pipeline folder", () => {
+  const write = async (part: string, config: DiffusersUnetConfig): Promise<void> => {
+    await mkdir(part, { recursive: true });
+    const tensors = [...tensorsOf(config)].map(([name, shape]) => ({ name, shape, data: new Float32Array(sizeOf(shape)) })); // prettier-ignore
+    await writeSafetensors(join(part, "diffusion_pytorch_model.safetensors"), tensors);
+    await writeFile(join(part, "config.json"), JSON.stringify(config));
+  };
+  const config = conditionUnet([1, 0], { block_out_channels: [8, 16], norm_num_groups: 4, sample_size: 8 }); // prettier-ignore
+
+  it.each([true, false])("is shown part by part, with model_index.json: %s", async (hasIndex) => {
+    const folder = await mkdtemp(join(tmpdir(), "smalti-pipeline-"));
+    await write(join(folder, "unet"), config);
+    await write(join(folder, "prior"), pixelUnet([0, 1], { block_out_channels: [8, 16], norm_num_groups: 4 })); // prettier-ignore
+    await mkdir(join(folder, "scheduler"));
+    const scheduler = { _class_name: "DDIMScheduler", beta_schedule: "scaled_linear", beta_end: 0.012 }; // prettier-ignore
+    await writeFile(join(folder, "scheduler", "scheduler_config.json"), JSON.stringify(scheduler));
+    if (hasIndex) await writeFile(join(folder, "model_index.json"), "{}");
+    const { stdout } = await runCli(["inspect", folder, "--json", "--brief"], folder);
+    const parts = JSON.parse(stdout) as { file: string; models?: { family: string; missing: object }[]; settings?: object }[]; // prettier-ignore
+    expect(
+      parts.map(({ file, models, settings }) => [
+        relative(folder, file),
+        models?.[0]?.family,
+        settings,
+      ]),
+    ).toEqual([
+      // prettier-ignore
+      ["prior/diffusion_pytorch_model.safetensors", "diffusers-ddpm-unet", undefined],
+      ["unet/diffusion_pytorch_model.safetensors", "diffusers-ldm-unet", undefined],
+      ["scheduler/scheduler_config.json", undefined, scheduler],
+    ]);
+    expect(parts.flatMap(({ models = [] }) => models.map(({ missing }) => missing))).toEqual([{}, {}]); // prettier-ignore
+    const { stdout: text } = await runCli(["inspect", folder, "--brief"], folder);
+    expect(text).toMatch(
+      /scheduler_config\.json: DDIMScheduler\n {2}beta_schedule: "scaled_linear"/,
+    );
+  });
+});
 
 describe("small networks against plain loops", () => {
   it.each(cases)("%s", async (_, config, names) => {
