@@ -4,8 +4,28 @@ export { version } from "./version.js";
 
 // Pipelines: ready to use.
 export { VqDiffusionPipeline } from "./pipelines/vq-diffusion.js";
-export { loadPipeline, savePipeline, type LoadOptions } from "./pipelines/vq-diffusion-folder.js";
+export { DiffusionPipeline } from "./pipelines/diffusion.js";
+export {
+  loadPipeline,
+  savePipeline,
+  type LoadOptions,
+  type Pipeline,
+  type PipelineKind,
+} from "./pipelines/load-pipeline.js";
+export { saveDiffusion, type DiffusionContents } from "./pipelines/diffusion-folder.js";
+export type { DiffusionSettings } from "./pipelines/diffusion-settings.js";
 export type { GenerateOptions, StreamOptions } from "./pipelines/generate-options.js";
+export type {
+  DiffusionGenerateOptions,
+  DiffusionStreamOptions,
+} from "./pipelines/diffusion-options.js";
+export { denoiser, denoiserNames, type Denoiser, type DenoiserName } from "./models/denoiser.js";
+export type {
+  DiffusionProcess,
+  GaussianProcess,
+  InterpolantProcess,
+} from "./models/diffusion-process.js";
+export type { DiffusionSampling } from "./trainers/diffusion-sampling.js";
 export { GeneratedImage } from "./pipelines/generated-image.js";
 export type { GenerateEvent } from "./pipelines/events.js";
 export { Codec } from "./pipelines/codec.js";

@@ -1,6 +1,6 @@
 // What inspect and convert share: options that choose weights and give facts, opening every part of a folder, and the
 // description of the models found.
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import {
   checkpointParts,
@@ -11,7 +11,7 @@ import {
 import { shown } from "../models/check-config.js";
 import { parameterCount } from "../nn/module.js";
 import { identify, type Identified } from "../pipelines/import-checkpoint.js";
-import { withCommonOptions, type ProcessOptions } from "./options.js";
+import { collectNamed, withCommonOptions, type ProcessOptions } from "./options.js";
 
 export interface CheckpointOptions extends ProcessOptions {
   set: Record<string, unknown>;
@@ -24,24 +24,13 @@ export interface CheckpointOptions extends ProcessOptions {
   ema?: boolean;
 }
 
-/** name=value; a value is JSON or else a text. */
-function collectFact(text: string, facts: Record<string, unknown>): Record<string, unknown> {
-  const [, name, value] = /^([\w.-]+)=(.*)$/s.exec(text) ?? [];
-  if (name === undefined) throw new InvalidArgumentError(`expected name=value, got ${text}`);
-  try {
-    return { ...facts, [name]: JSON.parse(value!) as unknown };
-  } catch {
-    return { ...facts, [name]: value };
-  }
-}
-
 const ineffective = { seed: "nothing is drawn", threads: "the core has nothing to do" };
 
 export const withCheckpointOptions = (command: Command): Command =>
   withCommonOptions(command, ineffective)
     .addOption(
       new Option("--set <name=value>", "a fact that shapes do not show (repeatable)")
-        .argParser(collectFact)
+        .argParser(collectNamed)
         .default({}, "none"),
     )
     .option("--as <name>", "published configuration whose facts hold, e.g. f16-1024")

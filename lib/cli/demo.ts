@@ -6,7 +6,7 @@ import { contactSheet, sideBySide } from "../image/grid.js";
 import { decodeImage, writePng, type ByteImage } from "../image/image-io.js";
 import { heldOutImages } from "../pipelines/pipeline.js";
 import type { VqDiffusionPipeline } from "../pipelines/vq-diffusion.js";
-import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
+import { loadPipeline } from "../pipelines/load-pipeline.js";
 import { applyCommonOptions, withCommonOptions, type CommonOptions } from "./options.js";
 import { interruptSignal, progress, result, say } from "./terminal.js";
 
@@ -135,7 +135,7 @@ export const demo = withCommonOptions(new Command("demo"))
     const signal = interruptSignal("stopping the demo");
     await makeFolder(options.out, "demo");
     const started = performance.now();
-    using pipe = await loadPipeline(options.model);
+    using pipe = await loadPipeline(options.model, { kind: "vq-diffusion" });
     const results: DemoResult[] = [];
     for (const stage of [reconstruction, generation, inpainting])
       results.push(await stage(pipe, options, signal));

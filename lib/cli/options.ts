@@ -26,6 +26,20 @@ export const realNumber =
     return value;
   };
 
+/** Parser of name=value options that may be repeated; a value is JSON or else a text. */
+export function collectNamed(
+  text: string,
+  values: Record<string, unknown>,
+): Record<string, unknown> {
+  const [, name, value] = /^([\w.-]+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined) throw new InvalidArgumentError(`expected name=value, got ${text}`);
+  try {
+    return { ...values, [name]: JSON.parse(value!) as unknown };
+  } catch {
+    return { ...values, [name]: value };
+  }
+}
+
 export interface ProcessOptions {
   json?: true;
   threads?: number;

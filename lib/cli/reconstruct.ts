@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { decodeImage, writePng } from "../image/image-io.js";
 import { sideBySide } from "../image/grid.js";
 import { psnr } from "../metrics/psnr.js";
-import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
+import { openReconstructor } from "../pipelines/reconstructor.js";
 import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { result } from "./terminal.js";
 
@@ -15,21 +15,27 @@ interface ReconstructOptions extends ProcessOptions {
 export const reconstruct = withCommonOptions(new Command("reconstruct"), {
   seed: "nothing is drawn",
 })
-  .summary("an image through the tokenizer and back")
-  .description("Encode an image to tokens and decode it again; writes both side by side.")
+  .summary("an image through the tokenizer or autoencoder and back")
+  .description(
+    "Encode an image to tokens or latents and decode it again; writes both side by side.",
+  )
   .argument("<image>", "image file")
-  .option("--model <name>", "name or folder of a pipeline", "emoji-64")
+  .option("--model <name>", "name or folder of a pipeline, tokenizer, autoencoder", "emoji-64")
   .option("--out <file>", "PNG to write", "reconstruction.png")
   .action(async (file: string, options: ReconstructOptions) => {
     applyCommonOptions(options);
-    using pipe = await loadPipeline(options.model);
-    const before = await decodeImage(file, { size: pipe.imageSize });
-    const [after] = await pipe.reconstruct([before]);
-    await writePng(options.out, await sideBySide(before, after!, { zoom: 4 }));
-    const decibels = psnr(before.data, after!.data);
-    result(
-      { file: options.out, psnr: decibels },
-      `${options.out}  PSNR ${decibels.toFixed(2)} dB`,
-      options.json,
-    );
+    const codec = await openReconstructor(options.model);
+    try {
+      const before = await decodeImage(file, { size: codec.imageSize });
+      const [after] = await codec.reconstruct([before]);
+      await writePng(options.out, await sideBySide(before, after!, { zoom: 4 }));
+      const decibels = psnr(before.data, after!.data);
+      result(
+        { file: options.out, psnr: decibels },
+        `${options.out}  PSNR ${decibels.toFixed(2)} dB`,
+        options.json,
+      );
+    } finally {
+      codec.dispose();
+    }
   });

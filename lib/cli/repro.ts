@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { DiffusionError } from "../errors.js";
 import { decodeImage, readPngMetadata } from "../image/image-io.js";
-import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
+import { loadPipeline } from "../pipelines/load-pipeline.js";
 import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { exitCodes, interruptSignal, result } from "./terminal.js";
 

@@ -1,12 +1,13 @@
-// `smalti sample`: pictures from a prompt.
+// `smalti sample`: pictures from a prompt, of a class, or of anything.
 import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { DiffusionError } from "../errors.js";
 import { isFolder, makeFolder } from "../files/atomic-write.js";
-import type { GenerateOptions } from "../pipelines/generate-options.js";
-import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
+import { decodeImage } from "../image/image-io.js";
+import { loadPipeline } from "../pipelines/load-pipeline.js";
 import {
   applyCommonOptions,
+  collectNamed,
   realNumber,
   wholeNumber,
   withCommonOptions,
@@ -17,31 +18,41 @@ import { interruptSignal, progress, result, say } from "./terminal.js";
 interface SampleOptions extends CommonOptions {
   model: string;
   out: string;
+  count: number;
   style?: string;
   category?: string;
   class?: string;
-  count: number;
+  negative?: string;
   steps?: number;
   guidance?: number;
   truncation?: number;
   temperature?: number;
-  sampler?: "exact" | "released" | "purity";
+  sampler?: string;
+  spacing?: string;
+  eta?: number;
+  size?: number;
+  image?: string;
+  set: Record<string, unknown>;
 }
 
-/** The options of `generate` that were given; the rest are the pipeline's defaults. */
-function generateOptions(prompt: string, o: SampleOptions): GenerateOptions {
+/** Options of the command by the names that `generate` has for them. */
+const names = {
+  ...{ style: "style", category: "category", class: "class", negative: "negativePrompt" },
+  ...{ steps: "steps", guidance: "guidanceScale", truncation: "truncation", size: "size" },
+  ...{ temperature: "temperature", sampler: "sampler", spacing: "spacing", eta: "eta" },
+} as const satisfies Partial<Record<keyof SampleOptions, string>>;
+
+/** What was asked for; the pipeline checks it and has defaults for the rest. */
+async function asked(prompt: string, o: SampleOptions): Promise<Record<string, unknown>> {
+  const given = Object.entries(names).flatMap(([option, name]) => {
+    const value = o[option as keyof typeof names];
+    return value === undefined ? [] : [[name, value] as const];
+  });
   return {
-    prompt,
-    count: o.count,
-    seed: o.seed,
-    ...(o.style !== undefined && { style: o.style }),
-    ...(o.category !== undefined && { category: o.category }),
-    ...(o.class !== undefined && { class: o.class }),
-    ...(o.steps !== undefined && { steps: o.steps }),
-    ...(o.guidance !== undefined && { guidanceScale: o.guidance }),
-    ...(o.truncation !== undefined && { truncation: o.truncation }),
-    ...(o.temperature !== undefined && { temperature: o.temperature }),
-    ...(o.sampler !== undefined && { sampler: o.sampler }),
+    ...o.set,
+    ...{ prompt, count: o.count, seed: o.seed },
+    ...Object.fromEntries(given),
+    ...(o.image !== undefined && { image: await decodeImage(o.image) }),
   };
 }
 
@@ -67,24 +78,32 @@ export const sample = withCommonOptions(new Command("sample"))
   .option("--out <file>", "PNG to write (numbered when --count > 1)", "sample.png")
   .option("--style <name>", "style condition")
   .option("--category <name>", "category condition")
-  .option("--class <name>", "class, of a class-conditional model")
+  .option("--class <name>", "class by name or number")
+  .option("--negative <text>", "what guidance leads away from")
   .addOption(
     new Option("--count <n>", "number of pictures").argParser(wholeNumber(1, 1024)).default(1),
   )
-  .addOption(new Option("--steps <n>", "network evaluations").argParser(wholeNumber(1, 1000)))
-  .addOption(new Option("--guidance <s>", "guidance scale, 1 = off").argParser(realNumber(0, 100)))
+  .addOption(new Option("--steps <n>", "levels of noise").argParser(wholeNumber(1, 100_000)))
   .addOption(
-    new Option("--truncation <r>", "keep classes up to this mass, 1 = off").argParser(
+    new Option("--guidance <s>", "guidance scale, 1 = off").argParser(realNumber(-100, 100)),
+  )
+  .addOption(
+    new Option("--truncation <r>", "keep codes up to this mass, 1 = off").argParser(
       realNumber(0, 1),
     ),
   )
   .addOption(
-    new Option("--temperature <t>", "below 1: safer, above: wilder").argParser(
-      realNumber(0.01, 10),
-    ),
+    new Option("--temperature <t>", "below 1: safer, above: wilder").argParser(realNumber(0, 100)),
   )
+  .option("--sampler <name>", "e.g. exact, purity; ddim, dpm-solver-2m, flow-ode")
+  .option("--spacing <name>", "timesteps visited, e.g. trailing, karras")
+  .addOption(new Option("--eta <x>", "share of fresh noise").argParser(realNumber(0, 100)))
+  .addOption(new Option("--size <n>", "side in pixels").argParser(wholeNumber(1, 65536)))
+  .option("--image <file>", "picture to refine, enlarge or decode")
   .addOption(
-    new Option("--sampler <name>", "reverse chain").choices(["exact", "released", "purity"]),
+    new Option("--set <name=value>", "any other option of generate (repeatable)")
+      .argParser(collectNamed)
+      .default({}, "none"),
   )
   .action(async (prompt: string, options: SampleOptions) => {
     applyCommonOptions(options);
@@ -95,12 +114,14 @@ export const sample = withCommonOptions(new Command("sample"))
     );
     await checkOutput(files);
     let bar: ReturnType<typeof progress> | undefined;
-    const { images } = await pipe.generate({
-      ...generateOptions(prompt, options),
+    const given = {
+      ...(await asked(prompt, options)),
       signal,
-      onWarning: (message) => say(`warning: ${message}`),
-      onProgress: ({ step, steps }) => (bar ??= progress("sample", steps)).update(step),
-    });
+      onWarning: (message: string) => say(`warning: ${message}`),
+      onProgress: ({ step, steps }: { step: number; steps: number }) =>
+        (bar ??= progress("sample", steps)).update(step),
+    };
+    const { images } = await pipe.generate(given as object);
     bar?.stop();
     await Promise.all(images.map((image, i) => image.save(files[i]!)));
     result(

@@ -5,7 +5,7 @@ import { readNpy, writeNpy } from "../checkpoint/npy.js";
 import { DiffusionError } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import { decodeImage, writePng } from "../image/image-io.js";
-import { loadPipeline } from "../pipelines/vq-diffusion-folder.js";
+import { loadPipeline } from "../pipelines/load-pipeline.js";
 import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { result } from "./terminal.js";
 
@@ -76,7 +76,7 @@ export const tokens = withCommonOptions(new Command("tokens"), { seed: "nothing 
   .option("--out <file>", "where the result goes")
   .action(async (file: string, options: TokensOptions) => {
     applyCommonOptions(options);
-    using pipe = await loadPipeline(options.model);
+    using pipe = await loadPipeline(options.model, { kind: "vq-diffusion" });
     if (isTokenFile(file)) {
       const { tokens: ids } = await readTokens(file);
       const out = options.out ?? "tokens.png";

@@ -28,6 +28,8 @@ export interface DenoiserInput {
   latent?: Tensor;
   /** Codes of a tokenizer as vectors (B, h, w, codeWidth). */
   codes?: Tensor;
+  /** f32 (B, h, w): 1 where a code is hidden; default none is. */
+  hidden?: Tensor;
   /** Key i32 (B, 4): dropout acts when it is given, where a network has any. */
   dropoutKey?: Tensor;
 }
@@ -160,8 +162,7 @@ function ofDivae(config: DivaeConfig): Described {
   return {
     ...{ parameters, states, channels, outChannels: channels, tokenizer: model },
     ...{ stride: leastCommon(decoder.stride, model.patch), ...square(encoder.resolution) },
-    forward: ({ x, times, codes, dropoutKey }) =>
-      model.denoise({ x, times, condition: codes!, ...(dropoutKey && { dropoutKey }) }),
+    forward: ({ codes, ...input }) => model.denoise({ ...input, condition: codes! }),
   };
 }
 

@@ -129,6 +129,15 @@ export class Codec {
     return images;
   }
 
+  /** Pictures through the tokenizer and back. */
+  async reconstruct(images: readonly Image[], options: CodecOptions = {}): Promise<ByteImage[]> {
+    const { onProgress, ...rest } = options;
+    return this.decode(
+      await this.encode(images, rest),
+      onProgress ? { ...rest, onProgress } : rest,
+    );
+  }
+
   async #batches(
     total: number,
     { batchSize = defaultBatch, onProgress }: CodecOptions,

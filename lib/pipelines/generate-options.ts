@@ -14,21 +14,33 @@ import { samplingRules, type SamplingSettings } from "../trainers/vq-diffusion-r
 /** Classes by name or number. */
 export type ClassName = string | number;
 
-export interface GenerateOptions {
+/** One for all pictures, or one for each. */
+export type OneOrEach<T> = T | readonly T[];
+
+/** What every pipeline is asked with. */
+export interface CommonOptions {
   /** What to show: one text, or one a picture. Without it the model chooses. */
-  prompt?: string | readonly string[];
-  /** Style by name: one, or one a picture. Default: the model chooses. */
-  style?: string | readonly string[];
-  /** Category by name: one, or one a picture. */
-  category?: string | readonly string[];
+  prompt?: OneOrEach<string>;
   /** Class of a class-conditional model, by name or number: one, or one a picture. Default: the model chooses. */
-  class?: ClassName | readonly ClassName[];
+  class?: OneOrEach<ClassName>;
   /** Pictures for each prompt, or each class; default 1. */
   count?: number;
   /** Default 0. The picture depends on (seed, its number) and not on the batch. */
   seed?: number;
   /** Number of the first picture under the seed; default 0. */
   firstSample?: number;
+  /** Pictures in one run of the network; default 8. */
+  batchSize?: number;
+  signal?: AbortSignal;
+  onProgress?: (event: { step: number; steps: number }) => void;
+  onWarning?: (message: string) => void;
+}
+
+export interface GenerateOptions extends CommonOptions {
+  /** Style by name: one, or one a picture. Default: the model chooses. */
+  style?: OneOrEach<string>;
+  /** Category by name: one, or one a picture. */
+  category?: OneOrEach<string>;
   /**
    * Levels of noise visited, not calls of the network. "exact" calls it once a level; "released" walks with the whole
    * stride nearest to timesteps / steps, so a few times more or less; "purity" skips levels that reveal no token, and
@@ -49,17 +61,15 @@ export interface GenerateOptions {
   image?: Image;
   /** One byte a pixel of `image`, 1 = make anew; a token is made anew when any of its pixels is. */
   mask?: Uint8Array;
-  /** Pictures in one run of the network; default 8. */
-  batchSize?: number;
-  signal?: AbortSignal;
-  onProgress?: (event: { step: number; steps: number }) => void;
-  onWarning?: (message: string) => void;
 }
 
-export interface StreamOptions extends GenerateOptions {
+/** What `stream` takes beside the options of `generate`. */
+export interface PreviewOptions {
   /** Steps between previews; default 0 = none. */
   previewEvery?: number;
 }
+
+export interface StreamOptions extends GenerateOptions, PreviewOptions {}
 
 const longestText = 4096;
 
@@ -73,32 +83,41 @@ const either =
     return expected.includes(undefined) ? undefined : expected.join(" or ");
   };
 
-const oneOrList = (rule: Rule): Rule => optional(either(rule, listOf(rule, 1, maxPictures)));
+export const oneOrList = (rule: Rule): Rule => optional(either(rule, listOf(rule, 1, maxPictures)));
 const call: Rule = (value) => (typeof value === "function" ? undefined : "a function");
 const index = whole(0, maxPictures);
 
-const rules: Readonly<Record<keyof StreamOptions, Rule>> = {
+export const picture: Rule = (value) =>
+  isObject(value) && ArrayBuffer.isView(value["data"])
+    ? undefined
+    : "a picture { width, height, data }";
+
+export const commonRules: Readonly<Record<keyof (CommonOptions & PreviewOptions), Rule>> = {
   prompt: oneOrList(text(longestText)),
-  style: oneOrList(text(longestText)),
-  category: oneOrList(text(longestText)),
   class: oneOrList(either(text(longestText), index)),
   count: optional(whole(1, maxPictures)),
   seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
   firstSample: optional(whole(0, 2 ** 31 - 1 - maxPictures)),
-  ...(Object.fromEntries(
-    Object.keys(samplingRules).map((name) => [name, () => undefined]), // by checkSampling
-  ) as unknown as Record<keyof SamplingSettings, Rule>),
-  image: optional((value) =>
-    isObject(value) && ArrayBuffer.isView(value["data"])
-      ? undefined
-      : "a picture { width, height, data }",
-  ),
-  mask: optional((value) => (value instanceof Uint8Array ? undefined : "a Uint8Array")),
   batchSize: optional(whole(1, maxPictures)),
   signal: optional((value) => (value instanceof AbortSignal ? undefined : "an AbortSignal")),
   onProgress: optional(call),
   onWarning: optional(call),
   previewEvery: optional(whole(0, 1e9)),
+};
+
+/** Settings of sampling have rules of their own. */
+export const checkedElsewhere = <Name extends string>(
+  names: Readonly<Record<Name, Rule>>,
+): Record<Name, Rule> =>
+  Object.fromEntries(Object.keys(names).map((name) => [name, () => undefined])) as Record<Name, never>; // prettier-ignore
+
+const rules: Readonly<Record<keyof StreamOptions, Rule>> = {
+  ...commonRules,
+  style: oneOrList(text(longestText)),
+  category: oneOrList(text(longestText)),
+  ...checkedElsewhere(samplingRules),
+  image: optional(picture),
+  mask: optional((value) => (value instanceof Uint8Array ? undefined : "a Uint8Array")),
 };
 
 /** Checks the options of `generate` and `stream` except those of sampling. Throws "option". */

@@ -1,9 +1,9 @@
 // Which pictures a call asks for: prompts and names of attribute values, checked against what the model knows.
 import { DiffusionError, nearestName } from "../errors.js";
 import { shown } from "../models/check-config.js";
-import type { TextTokenizer } from "../text/tokenizer.js";
+import type { EncodedText } from "../text/tokenizer.js";
 import type { SampleCondition } from "../trainers/condition-rows.js";
-import { maxPictures, type ClassName, type GenerateOptions } from "./generate-options.js";
+import { maxPictures, type ClassName, type GenerateOptions, type OneOrEach } from "./generate-options.js"; // prettier-ignore
 
 /** One picture to make. */
 export interface Job {
@@ -12,6 +12,8 @@ export interface Job {
   attributes: Record<string, number>;
   /** Number of the picture under the seed. */
   sample: number;
+  /** Its place in lists of prompts, classes and the like. */
+  subject: number;
 }
 
 /** What a model can be told. */
@@ -23,17 +25,25 @@ export interface Askable {
 
 const attributeOptions = ["style", "category", "class"] as const;
 
-type OneOrEach<T extends ClassName = ClassName> = T | readonly T[] | undefined;
+/** What decides which pictures a call asks for. */
+export type JobOptions = Pick<
+  GenerateOptions,
+  "prompt" | (typeof attributeOptions)[number] | "count" | "firstSample"
+>;
 
-const isEach = <T extends ClassName>(value: OneOrEach<T>): value is readonly T[] =>
-  typeof value === "object";
+const isEach = <T>(value: OneOrEach<T> | undefined): value is readonly T[] => Array.isArray(value);
 
-const at = <T extends ClassName>(value: OneOrEach<T>, i: number): T | undefined =>
+/** The value of picture `i`, when one value or one for each was given. */
+export const at = <T>(value: OneOrEach<T> | undefined, i: number): T | undefined =>
   isEach(value) ? value[i] : value;
 
 /** How many different pictures are asked for. Throws "option" when lists differ in length. */
-function subjects({ prompt = "", ...rest }: GenerateOptions): number {
-  const lists = attributeOptions.map((name) => [name, rest[name] as OneOrEach] as const);
+function subjects(
+  { prompt = "", ...rest }: JobOptions,
+  others: Readonly<Record<string, OneOrEach<unknown> | undefined>>,
+): number {
+  const said = attributeOptions.map((name) => [name, rest[name]] as const);
+  const lists = [...said, ...Object.entries(others)];
   const lengths = lists.map(([, value]) => (isEach(value) ? value.length : 1));
   const n = isEach(prompt) ? prompt.length : Math.max(...lengths);
   for (const [name, value] of lists) {
@@ -47,7 +57,7 @@ function subjects({ prompt = "", ...rest }: GenerateOptions): number {
 }
 
 /** Throws "option" for something said that the model does not know. */
-function checkKnown(options: GenerateOptions, { readsText, attributes }: Askable): void {
+function checkKnown(options: JobOptions, { readsText, attributes }: Askable): void {
   const { prompt } = options;
   const isSaid = [prompt ?? ""].flat().some((text) => text.trim() !== "");
   const foreign = attributeOptions.find(
@@ -68,7 +78,8 @@ function valueOf(
   value: ClassName | undefined,
 ): number {
   if (value === undefined) return names.length;
-  const found = typeof value === "number" ? value : names.indexOf(value);
+  const named = typeof value === "number" ? value : names.indexOf(value);
+  const found = named < 0 && /^\d+$/.test(String(value)) ? Number(value) : named;
   if (found >= 0 && found < names.length) return found;
   const near = nearestName(String(value), names);
   throw new DiffusionError(
@@ -77,9 +88,13 @@ function valueOf(
   );
 }
 
-/** The pictures of a call, in order. Throws "option". */
-export function jobsOf(options: GenerateOptions, askable: Askable): Job[] {
-  const n = subjects(options);
+/** The pictures of a call, in order; `others` may have a value for each of them too. Throws "option". */
+export function jobsOf(
+  options: JobOptions,
+  askable: Askable,
+  others: Readonly<Record<string, OneOrEach<unknown> | undefined>> = {},
+): Job[] {
+  const n = subjects(options, others);
   const { prompt = "", count = 1, firstSample = 0 } = options;
   if (n * count > maxPictures)
     throw new DiffusionError(
@@ -89,7 +104,7 @@ export function jobsOf(options: GenerateOptions, askable: Askable): Job[] {
   checkKnown(options, askable);
   return Array.from({ length: n }, (_, i) => {
     const said = (name: string): ClassName | undefined =>
-      at(options[name as (typeof attributeOptions)[number]] as OneOrEach, i);
+      at(options[name as (typeof attributeOptions)[number]], i);
     const attributes = Object.fromEntries(
       Object.entries(askable.attributes).map(([name, names]) => [
         name,
@@ -100,6 +115,7 @@ export function jobsOf(options: GenerateOptions, askable: Askable): Job[] {
       prompt: at(prompt, i)!,
       attributes,
       sample: firstSample + i * count + j,
+      subject: i,
     }));
   }).flat();
 }
@@ -116,7 +132,7 @@ export const conditionOf = ({ prompt, attributes }: Job, askable: Askable): Samp
 /** Warnings about words of the prompts that a model of `length` words cannot read. */
 export function* promptWarnings(
   jobs: readonly Job[],
-  tokenizer: TextTokenizer,
+  tokenizer: { encode(text: string, options: { length: number }): EncodedText },
   length: number,
 ): Generator<string> {
   for (const prompt of new Set(jobs.map((job) => job.prompt))) {

@@ -2,21 +2,24 @@
 import { DiffusionError } from "../errors.js";
 import type { GenerationMetadata } from "../image/image-io.js";
 import { checkFields, optional, text, whole, type Rules } from "../models/check-config.js";
-import { samplingRules, type SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
 import { version } from "../version.js";
-import type { GenerateOptions } from "./generate-options.js";
-import type { Job } from "./jobs.js";
+import type { Job, JobOptions } from "./jobs.js";
 
 export interface Picture {
   /** Name of the pipeline. */
   model: string;
   job: Job;
   seed: number;
-  sampling: SamplingSettings;
+  /** Settings that make it again, beside its number and attributes. */
+  sampling: object;
   /** Names of the values of each attribute. */
   attributes: Readonly<Record<string, readonly string[]>>;
-  isInpainted: boolean;
+  /** What else it was made from, which it does not carry. */
+  source?: PictureSource | undefined;
 }
+
+/** A picture of which a part was made anew, and one that was made from a picture. */
+export type PictureSource = "inpainted" | "derived";
 
 /** What a picture carries. */
 export function metadataOf({
@@ -25,7 +28,7 @@ export function metadataOf({
   seed,
   sampling,
   attributes,
-  isInpainted,
+  source,
 }: Picture): GenerationMetadata {
   const said = Object.entries(job.attributes)
     .map(([name, value]): [string, string | undefined] => [name, attributes[name]![value]])
@@ -39,20 +42,18 @@ export function metadataOf({
       ...sampling,
       sample: job.sample,
       ...Object.fromEntries(said),
-      ...(isInpainted && { inpainted: true }),
+      ...(source && { [source]: true }),
     },
   };
 }
 
 const settingRules: Rules = {
-  ...Object.fromEntries(
-    Object.entries(samplingRules).map(([name, rule]) => [name, optional(rule)]),
-  ),
   sample: optional(whole(0, 2 ** 31 - 1)),
   style: optional(text(256)),
   category: optional(text(256)),
   class: optional(text(256)),
   inpainted: () => undefined,
+  derived: () => undefined,
 };
 
 const metadataRules: Rules = {
@@ -60,24 +61,26 @@ const metadataRules: Rules = {
   seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
 };
 
-/** Options that make a picture again. The metadata comes from a PNG of a stranger. Throws "data". */
-export function optionsOf({ prompt, seed, settings = {} }: GenerationMetadata): GenerateOptions {
+/**
+ * Options that make a picture again by a pipeline with these rules of sampling. The metadata comes from a PNG of a
+ * stranger. Throws "data".
+ */
+export function optionsOf(
+  { prompt, seed, settings = {} }: GenerationMetadata,
+  rules: Rules,
+): JobOptions & { seed: number } {
+  const sampling = Object.entries(rules).map(([name, rule]) => [name, optional(rule)] as const);
   try {
-    checkFields("settings", settings, settingRules);
+    checkFields("settings", settings, { ...Object.fromEntries(sampling), ...settingRules });
     checkFields("metadata", { prompt, seed }, metadataRules);
   } catch (cause) {
     throw new DiffusionError("data", `regenerate: ${(cause as Error).message}`, { cause });
   }
-  const { sample = 0, inpainted, ...rest } = settings;
-  if (inpainted)
+  const { sample = 0, inpainted, derived, ...rest } = settings;
+  if (inpainted || derived)
     throw new DiffusionError(
       "data",
-      "regenerate: expected a picture made from a prompt alone, got an inpainted one; its source picture is not stored",
+      `regenerate: expected a picture made from a prompt alone, got ${inpainted ? "an inpainted one" : "one made from a picture"}; its source picture is not stored`,
     );
-  return {
-    ...(rest as GenerateOptions),
-    prompt: prompt ?? "",
-    seed: seed ?? 0,
-    firstSample: sample as number,
-  };
+  return { ...rest, prompt: prompt ?? "", seed: seed ?? 0, firstSample: sample as number };
 }

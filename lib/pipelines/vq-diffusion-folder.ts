@@ -1,19 +1,15 @@
 // A VQ-Diffusion pipeline as a folder: codec and network with their weights, the words of a text model, pipeline.json.
 import { join } from "node:path";
 import { loadWeights, saveWeights } from "../checkpoint/weights.js";
-import { checkOptions, DiffusionError } from "../errors.js";
-import { shown } from "../models/check-config.js";
+import { DiffusionError } from "../errors.js";
 import { textToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { transformerAlone, type TokenModel } from "../models/token-model.js";
 import type { VqTransformerConfig } from "../models/vq-transformer.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
-import { describeBackends } from "../runtime/device.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { loadCodec } from "./codec.js";
 import {
   checkingFile,
-  pipelineFolder,
-  readPipelineFile,
   writePipelineFile,
   type ComponentFile,
   type PipelineFile,
@@ -73,35 +69,6 @@ export async function saveVqDiffusion(
   });
 }
 
-/** Writes a pipeline to a folder that loadPipeline reads: weights as f16, vocabulary, and pipeline.json last. */
-export async function savePipeline(pipeline: VqDiffusionPipeline, folder: string): Promise<void> {
-  const { codec, ...parts } = pipeline.parts();
-  await saveVqDiffusion(folder, {
-    name: pipeline.name,
-    settings: pipeline.settings,
-    codec: { config: codec.config, weights: codec.weights() },
-    ...parts,
-  });
-}
-
-export interface LoadOptions {
-  /** Where it runs: "auto" (default) is the best that this version and machine offer. */
-  device?: "auto" | "cpu";
-}
-
-/** Throws "device" for a device that cannot be used, with the reason. */
-function checkDevice(device: unknown): void {
-  if (device === "auto") return;
-  const { backends } = describeBackends();
-  const asked = backends.find(({ name }) => name === device);
-  if (asked?.usable) return;
-  const usable = backends.filter((backend) => backend.usable).map(({ name }) => name);
-  throw new DiffusionError(
-    "device",
-    `loadPipeline: expected device ${["auto", ...usable].map(shown).join(" or ")}, got ${shown(device)}${asked ? `; ${asked.name}: ${asked.reason}` : ""}`,
-  );
-}
-
 const describeComponents = ({ components }: PipelineFile): string =>
   Object.entries(components)
     .slice(0, 8)
@@ -139,24 +106,17 @@ async function loadWords(
   );
 }
 
-/**
- * Loads a pipeline from a folder, or by the name of one in the package. Throws "checkpoint" when something is wrong,
- * "device" for a device that cannot be used.
- */
-export async function loadPipeline(
-  folderOrName: string,
-  options: LoadOptions = {},
+/** The pipeline of a folder. Throws "checkpoint" when something is wrong. */
+export async function openVqDiffusion(
+  folder: string,
+  file: PipelineFile,
 ): Promise<VqDiffusionPipeline> {
-  checkOptions("loadPipeline", options, ["device"]);
-  checkDevice(options.device ?? "auto");
-  const folder = await pipelineFolder(folderOrName);
-  const file = await readPipelineFile(folder);
   const { codec: codecFile, model: modelFile } = file.components;
   const network = modelFile?.model;
-  if (file.kind !== "vq-diffusion" || codecFile?.model !== "vqgan" || !isNetwork(network)) {
+  if (codecFile?.model !== "vqgan" || !isNetwork(network)) {
     throw new DiffusionError(
       "checkpoint",
-      `${folder}: expected a pipeline of kind vq-diffusion with components codec (vqgan) and model (${Object.keys(networks).join(" or ")}), got kind "${file.kind}" with ${describeComponents(file)}`,
+      `${folder}: expected components codec (vqgan) and model (${Object.keys(networks).join(" or ")}) of a pipeline of kind vq-diffusion, got ${describeComponents(file)}`,
     );
   }
   const path = join(folder, "pipeline.json");

@@ -1,15 +1,14 @@
 // VQ-Diffusion ready to use: prompts, styles, categories or classes in, pictures out; inpainting by known tokens;
 // tokenizing. Source: Gu et al. 2021, arXiv:2111.14822.
-import { DiffusionError } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import type { TokenModel } from "../models/token-model.js";
 import { maskReplaceSchedule, type MaskReplaceSchedule } from "../processes/schedules.js";
 import { Buffer } from "../runtime/buffer.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
 import { classAttribute, type ConditionReader } from "../trainers/condition-rows.js";
-import type { SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
+import { samplingRules, type SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
 import type { Codec, CodecOptions } from "./codec.js";
-import type { GenerateEvent } from "./events.js";
+import { batchEvents, picturesOf, type GenerateEvent } from "./events.js";
 import {
   checkGenerateOptions,
   samplingOf,
@@ -33,6 +32,7 @@ export interface VqDiffusionParts {
 }
 
 export class VqDiffusionPipeline implements Disposable {
+  readonly kind = "vq-diffusion";
   readonly #codec: Codec;
   readonly #schedule: MaskReplaceSchedule;
   readonly #sessions: SessionCache;
@@ -102,22 +102,13 @@ export class VqDiffusionPipeline implements Disposable {
   }
 
   /** Pictures through the tokenizer and back. */
-  async reconstruct(images: readonly Image[], options: CodecOptions = {}): Promise<ByteImage[]> {
-    const { onProgress, ...rest } = options;
-    return this.decode(
-      await this.encode(images, rest),
-      onProgress ? { ...rest, onProgress } : rest,
-    );
+  reconstruct(images: readonly Image[], options?: CodecOptions): Promise<ByteImage[]> {
+    return this.#codec.reconstruct(images, options);
   }
 
   /** Makes pictures. Throws "option" for a wrong option, "aborted" when the signal stops it. */
-  async generate(options: GenerateOptions = {}): Promise<{ images: GeneratedImage[] }> {
-    for await (const event of this.stream(options)) {
-      if (event.type === "step") options.onProgress?.(event);
-      else if (event.type === "warning") options.onWarning?.(event.message);
-      else if (event.type === "done") return { images: event.images };
-    }
-    throw new DiffusionError("internal", "generate: expected a last event, got none");
+  generate(options: GenerateOptions = {}): Promise<{ images: GeneratedImage[] }> {
+    return picturesOf(this.stream(options), options);
   }
 
   /** As generate, yielding warnings, steps and previews on the way; the last event carries the pictures. */
@@ -128,30 +119,15 @@ export class VqDiffusionPipeline implements Disposable {
     checkSampling("generate", sampling, this.#reader.model);
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
     const known = await knownTokens(this.#codec, options);
-    const { batchSize = 8, previewEvery = 0 } = options;
     const stop = options.signal ? { signal: options.signal } : {};
-    const images: GeneratedImage[] = [];
-    const batches = Math.ceil(jobs.length / batchSize);
-    for (let b = 0; b < batches; ++b) {
-      const batch = jobs.slice(b * batchSize, (b + 1) * batchSize);
-      let tokens: Int32Array = new Int32Array(0);
-      let last = performance.now();
-      for await (const step of sampleTokens(this.#tokenJob(batch, options, sampling, known))) {
-        const now = performance.now();
-        const place = { step: b * step.steps + step.index + 1, steps: batches * step.steps };
-        yield { type: "step", ...place, ms: now - last };
-        last = now;
-        tokens = step.tokens;
-        const done = step.index + 1;
-        if (previewEvery > 0 && done % previewEvery === 0 && done < step.steps)
-          yield { type: "preview", step: done, images: await this.decode(step.best, stop) };
-      }
-      const pictures = await this.decode(tokens, stop);
-      pictures.forEach((picture, i) =>
-        images.push(new GeneratedImage(picture, this.#metadata(batch[i]!, options, sampling))),
-      );
-    }
-    yield { type: "done", images };
+    yield* batchEvents(jobs, options, {
+      steps: (batch: readonly Job[]) =>
+        sampleTokens(this.#tokenJob(batch, options, sampling, known)),
+      preview: ({ best }) => this.decode(best, stop),
+      pictures: ({ tokens }) => this.decode(tokens, stop),
+      finished: (picture, job) =>
+        new GeneratedImage(picture, this.#metadata(job, options, sampling)),
+    });
   }
 
   /** Makes a picture again from the settings it carries. */
@@ -159,7 +135,7 @@ export class VqDiffusionPipeline implements Disposable {
     metadata: GenerationMetadata,
     options: { signal?: AbortSignal } = {},
   ): Promise<GeneratedImage> {
-    const { images } = await this.generate({ ...optionsOf(metadata), ...options });
+    const { images } = await this.generate({ ...optionsOf(metadata, samplingRules), ...options });
     return images[0]!;
   }
 
@@ -202,7 +178,7 @@ export class VqDiffusionPipeline implements Disposable {
       seed: options.seed ?? 0,
       sampling,
       attributes: this.settings.attributes,
-      isInpainted: options.image !== undefined,
+      source: options.image && "inpainted",
     });
   }
 

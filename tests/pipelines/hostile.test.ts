@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DiffusionError } from "../../lib/errors.js";
 import { loadTokenizerRun } from "../../lib/pipelines/tokenizer-run.js";
 import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
-import { loadPipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
+import { loadPipeline } from "../../lib/pipelines/load-pipeline.js";
 import { readRecipe } from "../../lib/trainers/recipe.js";
 import { tinyPipeline } from "./tiny.js";
 
@@ -22,7 +22,7 @@ beforeAll(async () => {
   folder = await tinyPipeline();
   scratch = await mkdtemp(join(tmpdir(), "smalti-hostile-"));
   await cp(folder, scratch, { recursive: true });
-  pipe = await loadPipeline(folder);
+  pipe = await loadPipeline(folder, { kind: "vq-diffusion" });
   good = JSON.parse(await readFile(join(folder, "pipeline.json"), "utf8")) as Json;
 });
 
@@ -57,7 +57,7 @@ async function errorOf(action: () => Promise<unknown>): Promise<unknown> {
 
 const loadWith = async (json: Json): Promise<VqDiffusionPipeline> => {
   await writeFile(join(scratch, "pipeline.json"), JSON.stringify(json));
-  return loadPipeline(scratch);
+  return loadPipeline(scratch, { kind: "vq-diffusion" });
 };
 
 const codec = "components.codec.config";

@@ -13,7 +13,7 @@ import { Codec } from "../../lib/pipelines/codec.js";
 import type { GenerateOptions } from "../../lib/pipelines/generate-options.js";
 import { buildVqDiffusionTrainer, exportVqDiffusion } from "../../lib/pipelines/training.js";
 import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
-import { loadPipeline, savePipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
+import { loadPipeline, savePipeline } from "../../lib/pipelines/load-pipeline.js";
 import { AutoencoderTrainer } from "../../lib/trainers/autoencoder.js";
 import { trainLoop } from "../../lib/trainers/loop.js";
 import { readRecipe, recipeLr } from "../../lib/trainers/recipe.js";
@@ -132,7 +132,7 @@ async function expectFaithful(pipe: VqDiffusionPipeline, options: GenerateOption
   const { images } = await pipe.generate(options);
   const copy = join(folder, "copy");
   await savePipeline(pipe, copy);
-  using again = await loadPipeline(copy);
+  using again = await loadPipeline(copy, { kind: "vq-diffusion" });
   expect(await pixels(again, options)).toEqual(images.map(({ data }) => Buffer.from(data)));
   const last = images.at(-1)!;
   expect((await again.regenerate(last.metadata)).data).toEqual(last.data);
@@ -141,7 +141,7 @@ async function expectFaithful(pipe: VqDiffusionPipeline, options: GenerateOption
 describe("classes", () => {
   it("of folders without captions: trained, resumed, asked for by name or number", async () => {
     const out = await expectExactResume({ condition: { kind: "class" } }, "classes");
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     expect(pipe.parts().model.condition).toEqual({ kind: "class", classes: 3 });
     expect(pipe.classes).toEqual(["blue", "red"]);
     expect(pipe.tokenizer).toBe(undefined);
@@ -162,14 +162,14 @@ describe("classes", () => {
     [{ style: "plain" }, /no style, which this model does not know/],
     [{ prompt: ["", ""], class: ["red"] }, /one for each of 2 prompts/],
   ])("refuses %j", async (options, message) => {
-    using pipe = await loadPipeline(join(folder, "pipeline-whole"));
+    using pipe = await loadPipeline(join(folder, "pipeline-whole"), { kind: "vq-diffusion" });
     await expect(pipe.generate(options)).rejects.toThrow(message);
   });
 
   it("decides what is seen", async () => {
     const entries = { condition: { kind: "class" }, lr: 0.01, steps: 200, batchSize: 8 };
     const { out } = await train(entries, "classes", { steps: 200, state: "learned" });
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     const images = Array.from({ length: 8 }, (_, i) => ({
       width: 16,
       height: 16,
@@ -198,7 +198,7 @@ describe("classes", () => {
     const { losses } = await train(entries, "classes", { steps: 1, from: out, state: "from" });
     const afresh = await train(entries, "classes", { steps: 1, state: "afresh" });
     expect(losses).not.toEqual(afresh.losses);
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     expect(pipe.parts().model.condition).toEqual({ kind: "class", classes: 2 });
     expect(await pixels(pipe, {})).toHaveLength(1); // the mean of both
   });
@@ -239,7 +239,7 @@ describe("classes", () => {
     const used = untrainedCodec({ ...tinyCodec, resolution: 32 });
     const { out } = await train({ condition: { kind: "class" } }, some, { codec: used });
     used.dispose();
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     expect(pipe.classes).toContain("sneaker");
     expect((await pixels(pipe, { class: "sneaker" }))[0]).toHaveLength(32 * 32 * 3);
   });
@@ -249,7 +249,7 @@ describe("nothing", () => {
   it("plain pictures: trained, resumed, made again", async () => {
     const entries = { condition: { kind: "none" }, sampling: unguided };
     const out = await expectExactResume(entries, "plain");
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     const [a, b] = await pixels(pipe, { count: 2 });
     expect(a).not.toEqual(b);
     await expectFaithful(pipe, { count: 2, sampler: "purity" });
@@ -265,7 +265,7 @@ describe("captions", () => {
     const size = 160;
     const vocabulary = { kind: "byte-pairs", size };
     const out = await expectExactResume({ text, vocabulary }, "captions");
-    using pipe = await loadPipeline(out);
+    using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
     const { unknown, ids } = pipe.tokenizer!.encode("a red blo", { length: 12 });
     expect(unknown).toEqual([]);
     expect(ids.filter((id) => id !== pipe.tokenizer!.padId).length).toBeGreaterThan(5);
@@ -279,7 +279,7 @@ describe("captions", () => {
   it("in words as rare as the recipe says", async () => {
     const words = async (entries: Record<string, unknown>): Promise<number> => {
       const { out } = await train({ text, ...entries }, "captions", { steps: 1 });
-      using pipe = await loadPipeline(out);
+      using pipe = await loadPipeline(out, { kind: "vq-diffusion" });
       return pipe.tokenizer!.vocabularySize;
     };
     const all = await words({ vocabulary: { kind: "words", minimumCount: 1 } });

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeImage, readPngMetadata } from "../../lib/image/image-io.js";
 import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
-import { loadPipeline, savePipeline } from "../../lib/pipelines/vq-diffusion-folder.js";
+import { loadPipeline, savePipeline } from "../../lib/pipelines/load-pipeline.js";
 import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { computeFor, leavesLoopFree, waitFor } from "../runtime/loop-load.js";
 import { tinyPipeline } from "./tiny.js";
@@ -13,7 +13,7 @@ let pipe: VqDiffusionPipeline;
 
 beforeAll(async () => {
   folder = await tinyPipeline();
-  pipe = await loadPipeline(folder);
+  pipe = await loadPipeline(folder, { kind: "vq-diffusion" });
 });
 
 afterAll(async () => {
@@ -163,7 +163,7 @@ describe("savePipeline", () => {
   it("writes what loadPipeline reads", async () => {
     const copy = `${folder}-copy`;
     await savePipeline(pipe, copy);
-    using again = await loadPipeline(copy, { device: "cpu" });
+    using again = await loadPipeline(copy, { device: "cpu", kind: "vq-diffusion" });
     expect(again.name).toBe(pipe.name);
     const options = { prompt: "a red heart", steps: 2 };
     const [before, after] = [await pipe.generate(options), await again.generate(options)];

@@ -1,0 +1,170 @@
+// A batch of states from noise by a denoiser: the compiled step for each set of settings, guidance in one batch with the
+// network, and the sampler's loop.
+import type { Graph } from "../ir/graph.js";
+import type { Denoiser } from "../models/denoiser.js";
+import { learnedVariance, parameterisationOf, type DiffusionProcess } from "../models/diffusion-process.js"; // prettier-ignore
+import { startDeviation } from "../processes/gaussian-levels.js";
+import {
+  hasBefore,
+  isStochastic,
+  sampleContinuous,
+  type ContinuousPlan,
+  type NamedInputs,
+  type RunEvaluation,
+} from "../samplers/continuous.js";
+import {
+  continuousStepGraph,
+  type Clamp,
+  type ContinuousDenoiser,
+  type ContinuousInput,
+} from "../samplers/continuous-step.js";
+import { keyTable } from "../samplers/discrete.js";
+import {
+  classifierFree,
+  guidanceInputs,
+  guidanceInterval,
+  isGuided,
+  withAndWithoutPair,
+  type GuidanceScale,
+} from "../samplers/guidance.js";
+import { randomNormal } from "../trace/functions.js";
+import { trace, type InputSpec, type Trace } from "../trace/trace.js";
+import { samplingPlan, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
+import type { StateShape } from "./picture-codec.js";
+import type { SessionCache } from "./session-cache.js";
+
+/** What a batch is told. */
+export interface BatchConditions {
+  /** Inputs of the network beside state and time, for so many rows. */
+  inputs: (rows: number) => Record<string, InputSpec>;
+  /** Their values. */
+  plain: NamedInputs;
+  /** Their values with the empty condition of every sample after them; undefined: it has none. */
+  guided?: NamedInputs;
+  /** Paired images (B, ...shape) in [-1, 1]. */
+  pair?: Float32Array;
+}
+
+export interface DenoiseJob {
+  denoiser: Denoiser;
+  process: DiffusionProcess;
+  /** With the weights of the denoiser. */
+  sessions: SessionCache;
+  sampling: DiffusionSampling;
+  conditions: BatchConditions;
+  batch: number;
+  shape: StateShape;
+  seed: number;
+  /** Number of the first sample under the seed; the others follow. */
+  firstSample: number;
+  signal?: AbortSignal;
+}
+
+export interface DenoiseStep {
+  index: number;
+  steps: number;
+  /** (B, ...shape). */
+  states: Float32Array;
+  /** Clean states that the network saw last. */
+  clean: Float32Array;
+}
+
+/** Number of the random stream of first states; those of the steps are 1 and 2. */
+const kStartPurpose = 3;
+
+const clampOf = ({ clamp = false }: DiffusionSampling): { clamp?: Clamp } =>
+  clamp === false ? {} : { clamp: clamp === true ? [-1, 1] : { quantile: clamp } };
+
+/** The network on as many rows as it is given. */
+const networkOf =
+  ({ denoiser, conditions }: DenoiseJob): ContinuousDenoiser =>
+  (t: Trace, { x, times, pair }: ContinuousInput) => {
+    const specs = Object.entries(conditions.inputs(x.shape[0]!));
+    const told = Object.fromEntries(specs.map(([name, spec]) => [name, t.input(name, spec)]));
+    return denoiser.forward({ x, times, ...(pair && { pair }), ...told });
+  };
+
+function guidedNetwork(job: DenoiseJob): ContinuousDenoiser {
+  const { denoiser, process, conditions, sampling } = job;
+  const { guidanceChannels: channels = denoiser.channels, guidanceRescale: rescale = 0 } = sampling;
+  const subtract = process.kind === "gaussian" && process.formulation === 2;
+  const network = networkOf(job);
+  const both = conditions.pair ? withAndWithoutPair(network, { subtract }) : network;
+  return classifierFree(both, { channels, rescale });
+}
+
+function stepGraph(job: DenoiseJob, plan: ContinuousPlan, guided: boolean): Graph {
+  const { batch, shape, process, conditions, sampling } = job;
+  const variance = learnedVariance(process);
+  return continuousStepGraph({
+    ...{ batch, shape, plan, ...clampOf(sampling) },
+    denoise: guided ? guidedNetwork(job) : networkOf(job),
+    hasPair: conditions.pair !== undefined,
+    epsilon: sampling.rederive ? "rederived" : "kept",
+    ...(variance && { variance }),
+  });
+}
+
+/** What decides the graph of a step. */
+function stepKey({ batch, shape, sampling }: DenoiseJob, plan: ContinuousPlan, guided: boolean): string {
+  const { clamp = false, rederive = false, guidanceChannels, guidanceRescale } = sampling;
+  const ofPlan = [plan.slots, hasBefore(plan), isStochastic(plan)];
+  const ofGuidance = guided ? [guidanceChannels, guidanceRescale] : [];
+  return JSON.stringify(["step", batch, shape, ...ofPlan, clamp, rederive, guided, ...ofGuidance]);
+} // prettier-ignore
+
+/** First states: b y + deviation temperature n, drawn in the core. */
+async function firstStates(job: DenoiseJob, { first }: ContinuousPlan): Promise<Float32Array> {
+  const { batch, shape, sampling, sessions, seed, firstSample, signal } = job;
+  const { pair } = job.conditions;
+  const scale = startDeviation(first) * (sampling.temperature ?? 1);
+  const rows = [batch, ...shape];
+  const graph = (): Graph =>
+    trace((t) => {
+      const key = t.input("key", { shape: [batch, 4], dtype: "i32" });
+      const noise = randomNormal(key, { shape: rows, purpose: kStartPurpose });
+      const drawn = noise.mul(t.input("scale", { shape: [1] }));
+      const shift = pair && t.input("pair", { shape: rows }).mul(t.input("b", { shape: [1] }));
+      t.output("x", shift ? drawn.add(shift) : drawn);
+    });
+  const key = `start ${rows.join()} ${pair !== undefined}`;
+  const session = await sessions.get(key, graph, signal);
+  const inputs = {
+    key: keyTable(seed, firstSample, 0, batch),
+    scale: Float32Array.of(scale),
+    ...(pair && { pair, b: Float32Array.of(first.b) }),
+  };
+  return (await session.run(inputs, signal ? { signal } : {}))["x"] as Float32Array;
+}
+
+/** Guidance of each evaluation. */
+function scaleOf({ guidanceScale, guidanceInterval: inside }: DiffusionSampling): GuidanceScale {
+  return inside ? guidanceInterval(guidanceScale, { from: inside[0], to: inside[1] }) : guidanceScale; // prettier-ignore
+}
+
+/** Runs the sampler; the last step holds the samples. */
+export async function* denoise(job: DenoiseJob): AsyncGenerator<DenoiseStep> {
+  const { process, sampling, conditions, sessions, batch, shape, seed, firstSample, signal } = job;
+  const plan = samplingPlan(process, sampling);
+  const scales = [scaleOf(sampling)];
+  const guidance = guidanceInputs(scales, batch);
+  const run: RunEvaluation = async (inputs, { evaluation, ...stop }) => {
+    const guided = isGuided(scales, evaluation);
+    const graph = (): Graph => stepGraph(job, plan, guided);
+    const session = await sessions.get(stepKey(job, plan, guided), graph, signal);
+    return session.run(inputs, stop);
+  };
+  const { pair } = conditions;
+  const loop = sampleContinuous(run, {
+    plan,
+    parameterisation: parameterisationOf(process),
+    ...{ batch, shape, seed, firstSample, ...(pair && { pair }), ...(signal && { signal }) },
+    start: await firstStates(job, plan),
+    inputs: (evaluation) =>
+      isGuided(scales, evaluation)
+        ? { ...conditions.guided, ...guidance(evaluation) }
+        : conditions.plain,
+  });
+  for await (const { index, steps, state } of loop)
+    yield { index, steps, states: state.x as Float32Array, clean: state.x0 as Float32Array };
+}
