@@ -30,6 +30,8 @@ export interface SphericalCodebookConfig {
 export interface SphericalCodebook {
   readonly config: SphericalCodebookConfig;
   readonly codebook: ParamSpec;
+  /** The other state: how often codes are used and, with "euclidean", sums of their latents. */
+  readonly averages: { counts: ParamSpec; sums?: ParamSpec };
   quantise(latents: Tensor): Quantised;
   /** Nearest codes only, same shape as latents without the last axis. */
   indices(latents: Tensor): Tensor;
@@ -99,6 +101,7 @@ export function sphericalCodebook(
   return {
     config,
     codebook,
+    averages: { counts, ...(sums && { sums }) },
     indices,
     lookup,
     quantise(latents) {
