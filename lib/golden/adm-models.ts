@@ -27,6 +27,12 @@ export const only =
 /** A count, or -1 for "not given". */
 const countOrNone: Rule = (value) => (value === -1 ? undefined : whole(1, limits.width)(value));
 
+/** Sequences (1) and volumes (3) have other convolutions and no picture to show. */
+const images: Rule = (value) =>
+  value === 2
+    ? undefined
+    : "2 (networks of pictures: this library has no 1- or 3-dimensional ones)";
+
 /** Options of the U-Nets' constructors that change what they compute. */
 export const unetRules: Rules = {
   in_channels: whole(1, limits.width),
@@ -41,7 +47,7 @@ export const unetRules: Rules = {
   num_heads_upsample: maybe(countOrNone),
   use_scale_shift_norm: maybe(flag),
   use_checkpoint: maybe(flag),
-  dims: maybe(only(2)),
+  dims: maybe(images),
   norm_num_groups: maybe(whole(1, limits.width)),
 };
 
@@ -51,7 +57,8 @@ const admRules: Rules = {
   num_head_channels: maybe(countOrNone),
   resblock_updown: maybe(flag),
   use_new_attention_order: maybe(flag),
-  use_fp16: maybe(only(false)),
+  // half precision of the original is computed in f32
+  use_fp16: maybe(flag),
 };
 
 const admModelRules: Rules = { ...admRules, num_classes: maybe(whole(1, limits.width)) };

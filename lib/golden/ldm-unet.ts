@@ -9,7 +9,7 @@ import {
 import { latentDiffusionUnet } from "../models/latent-diffusion-unet.js";
 import type { LatentDiffusionUnet, LatentDiffusionUnetConfig } from "../models/latent-diffusion-unet.js"; // prettier-ignore
 import type { Trace } from "../trace/trace.js";
-import { maybe, only, trunkConfig, unetRules } from "./adm-models.js";
+import { maybe, trunkConfig, unetRules } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
@@ -27,7 +27,7 @@ const rules: Rules = {
   num_classes: maybe(whole(1, limits.width)),
   resblock_updown: maybe(flag),
   use_new_attention_order: maybe(flag),
-  use_fp16: maybe(only(false)),
+  use_fp16: maybe(flag),
   use_spatial_transformer: maybe(flag),
   transformer_depth: maybe(whole(1, limits.layers)),
   context_dim: maybe(whole(1, limits.width)),

@@ -149,9 +149,10 @@ interface RemapConfig {
   sane_index_shape?: boolean;
 }
 
-/** The draw of "random" is not given, so it cannot be compared. */
 const unknownIndexRule: Rule = (value) =>
-  value === "extra" ? undefined : whole(0, limits.codes)(value) && '"extra" or a code';
+  value === "extra" || value === "random"
+    ? undefined
+    : whole(0, limits.codes)(value) && '"extra", "random" or a code';
 
 const remapRules = {
   n_e: whole(1, limits.codes),
@@ -181,6 +182,17 @@ function quantise(quantizer: VectorQuantizer, t: Trace, x: Tensors): Tensors {
   };
 }
 
+/** The draws of "random" as the case gives them: positions, or numbers in [0, 1), one for each unknown code. */
+function givenDraws(golden: GoldenCase, count: number): (() => number) | undefined {
+  const entry = [...golden.io].find(
+    ([name, { role }]) => role === "input" && name !== "z" && name !== "upstream",
+  );
+  if (!entry) return undefined;
+  const { data } = entry[1];
+  let n = 0;
+  return () => (data instanceof Int32Array ? (data[n++]! + 0.5) / count : data[n++]!);
+}
+
 async function quantizerRemap(
   golden: GoldenCase,
   evaluate: Evaluate,
@@ -198,7 +210,8 @@ async function quantizerRemap(
   const results = await evaluate((t, x) => quantise(quantizer, t, x), { inputs, parameters });
   const remap = codeRemap(golden.weights.get("used")!.data as Int32Array, config.unknown_index);
   const grid = results["indices"]!.shape;
-  const remapped = remap.toUsed(results["indices"]!.data as Int32Array);
+  const draws = givenDraws(golden, remap.count);
+  const remapped = remap.toUsed(results["indices"]!.data as Int32Array, draws);
   const full = integers(grid, remap.toFull(remapped));
   const looked = await evaluate(
     (_, x) => ({ codebook_entry: channelsFirst(quantizer.lookup(x["full"]!)) }),

@@ -1,7 +1,15 @@
 // Golden kind torch_optim: Adam, AdamW, SGD, clipping by the global norm and weight averaging, some
 // updates in a row.
 import { checkChoice } from "../errors.js";
-import { checkFields, limits, listOf, optional, real, whole } from "../models/check-config.js";
+import {
+  checkFields,
+  flag,
+  limits,
+  listOf,
+  optional,
+  real,
+  whole,
+} from "../models/check-config.js";
 import type { Rules } from "../models/check-config.js";
 import { adamw, sgd } from "../optim/adamw.js";
 import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
@@ -18,6 +26,7 @@ interface Job {
   eps?: number;
   weight_decay?: number;
   momentum?: number;
+  nesterov?: boolean;
   clip?: number;
   ema?: number;
 }
@@ -40,7 +49,7 @@ const adamRules: Rules = {
 const jobRules: Readonly<Record<string, Rules>> = {
   Adam: adamRules,
   AdamW: adamRules,
-  SGD: { ...common, momentum: optional(size) },
+  SGD: { ...common, momentum: optional(size), nesterov: optional(flag) },
 };
 
 const pair = (value: unknown): string | undefined =>
@@ -104,10 +113,10 @@ const penalised =
 const sgdUpdate: Update = ({ trace: t, job }) => {
   let velocity: Tensor | undefined;
   return (param, grad) => {
-    const { momentum = 0 } = job;
+    const { momentum = 0, nesterov = false } = job;
     const next = sgd(
       { param, grad, velocity: velocity ?? grad.mul(0) },
-      { lr: t.constant(job.lr), momentum },
+      { lr: t.constant(job.lr), momentum, nesterov },
     );
     velocity = next.velocity;
     return next.param;

@@ -6,6 +6,7 @@ import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { normal, ones } from "../nn/init.js";
 import type { ParamScope } from "../nn/module.js";
+import { uniformStream } from "../nn/random.js";
 import { concat, nearestCodes, scatterAdd, stopGradient } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
@@ -293,14 +294,21 @@ export type UnknownIndex = "random" | "extra" | number;
 
 /**
  * Full code ids <-> positions in a list of used codes (VectorQuantizer2.remap_to_used of
- * taming-transformers). "extra" gives unknown codes the id `used.length`; "random" draws from
- * `random`.
+ * taming-transformers). "extra" gives unknown codes the id `used.length`; "random" any position, from `random` (numbers in
+ * [0, 1), one for each unknown code in order) or, without it, from a counter hash: the same codes give the same positions.
  */
 export interface CodeRemap {
   /** Tokens of the compact vocabulary. */
   readonly count: number;
   toUsed(full: Int32Array, random?: () => number): Int32Array;
   toFull(compact: Int32Array): Int32Array;
+}
+
+/** As many draws as are needed at most, the same in every call. */
+function hashedDraws(count: number): () => number {
+  let draws: Float64Array | undefined;
+  let n = 0;
+  return () => (draws ??= uniformStream(0, "unknown codes", count))[n++]!;
 }
 
 export function codeRemap(
@@ -318,8 +326,9 @@ export function codeRemap(
   const unknownId = typeof unknown === "number" ? () => unknown : fallback[unknown];
   return {
     count: used.length + (unknown === "extra" ? 1 : 0),
-    toUsed: (full, random = Math.random) =>
-      full.map((code) => position.get(code) ?? unknownId(random)),
+    toUsed(full, random = hashedDraws(full.length)) {
+      return full.map((code) => position.get(code) ?? unknownId(random));
+    },
     toFull: (compact) => compact.map((id) => used[id < used.length ? id : 0]!),
   };
 }

@@ -48,11 +48,15 @@ export function adamw(
   return { param: kept.sub(change), m: nextM, v: nextV };
 }
 
-/** Polyak 1964: buf <- momentum buf + g; theta <- theta - lr buf. */
+/**
+ * Polyak 1964: buf <- momentum buf + g; theta <- theta - lr buf. With `nesterov` (Sutskever et al. 2013, section 2.1, as
+ * PyTorch writes it) theta <- theta - lr (g + momentum buf).
+ */
 export function sgd(
   { param, grad, velocity }: { param: Tensor; grad: Tensor; velocity: Tensor },
-  { lr, momentum = 0 }: { lr: Tensor; momentum?: number },
+  { lr, momentum = 0, nesterov = false }: { lr: Tensor; momentum?: number; nesterov?: boolean },
 ): { param: Tensor; velocity: Tensor } {
   const next = velocity.mul(momentum).add(grad);
-  return { param: param.sub(next.mul(lr)), velocity: next };
+  const change = nesterov ? grad.add(next.mul(momentum)) : next;
+  return { param: param.sub(change.mul(lr)), velocity: next };
 }

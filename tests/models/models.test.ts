@@ -239,6 +239,10 @@ describe("codes", () => {
     expect([...compact]).toEqual([2, 0, 3, 1]);
     expect([...remap.toFull(compact)]).toEqual([9, 3, 3, 7]);
     expect([...codeRemap([3, 7], "random").toUsed(Int32Array.of(5), () => 0.9)]).toEqual([1]);
+    const unknown = Int32Array.from({ length: 400 }, () => 5);
+    const drawn = codeRemap([3, 7, 9, 11], "random").toUsed(unknown);
+    expect(drawn).toEqual(codeRemap([3, 7, 9, 11], "random").toUsed(unknown));
+    for (const id of [0, 1, 2, 3]) expect(drawn.filter((one) => one === id).length).toBeGreaterThan(70); // prettier-ignore
   });
 
   it("reads a reduction file: unused codes hold 0, the inverse rises", () => {
