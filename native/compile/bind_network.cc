@@ -254,6 +254,7 @@ Instruction bind_nearest_codes(Binder& b) {
   a.dtype = b.dtype();
   b.fix_inputs(a.latents, a.codebook);
   b.fix_outputs(a.indices);
+  b.fix(a.packed, b.place(b.step.temps[0]));
   return b.finish(a, &KernelTable::nearest_codes, b.is_f32());
 }
 

@@ -72,6 +72,9 @@ class Selector {
                    &pick(module_, &KernelTable::conv2d, is_f32));
       if (is_spread_gradient(node))
         add_temp(step, module_.graph.out(node).dtype, spread_shape(module_.graph, node).elements());
+    } else if (node.op == "nearestCodes") {
+      const Shape& codebook = module_.graph.in(node, 1).shape;
+      add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());

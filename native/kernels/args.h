@@ -475,11 +475,17 @@ struct RandomArgs {
 
 enum class CodeMetric : uint8_t { euclidean, cosine };
 
-// nearest codebook row of each latent; ties: lowest index; no N x K array
+// nearest codebook row of each latent; ties: lowest index; no N x K array. `packed` is scratch of
+// packed_code_elements(K, D) that the first phase fills; the reference needs none.
+constexpr int64_t kCodeGroup = 16;
+constexpr int64_t packed_code_elements(int64_t K, int64_t D) {
+  return (K + kCodeGroup - 1) / kCodeGroup * kCodeGroup * (D + 1);
+}
 struct NearestCodesArgs {
   const void* latents;   // (N, D)
   const void* codebook;  // (K, D)
   int32_t* indices;      // (N)
+  void* packed;
   int64_t N, K, D;
   CodeMetric metric;
   Dtype dtype;
