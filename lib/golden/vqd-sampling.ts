@@ -26,6 +26,7 @@ import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
+import { only } from "./adm-models.js";
 import { transformerConfig } from "./vqd-config.js";
 import type { GoldenTransformer } from "./vqd-config.js";
 import { drawMargin } from "./vqd-math.js";
@@ -50,6 +51,9 @@ const samplingRules = {
   batch: whole(1, limits.batch),
 };
 
+/** A model that is told nothing has nothing to be guided by. */
+const unguidedRules = { ...samplingRules, guidance_scale: only(1) };
+
 /**
  * The released code asks for class 1000 as the empty condition; every index from the class count on
  * is the null class.
@@ -61,8 +65,10 @@ const unconditional = (x: Tensors, config: SamplingConfig): Tensors => {
   return { labels: nullClass.broadcastTo(labels.shape) };
 };
 
-const conditional = (x: Tensors): Tensors =>
-  x["cond_emb"] ? { condition: x["cond_emb"] } : { labels: x["labels"]! };
+const conditional = ({ cond_emb: condition, labels }: Tensors): Tensors => ({
+  ...(condition && { condition }),
+  ...(labels && { labels }),
+});
 
 function sampleStep(model: VqTransformer, config: SamplingConfig, x: Tensors): Tensors {
   const { guidance_scale: scale, truncation_rate: rate } = config;
@@ -90,6 +96,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   checkFields(golden.kind, golden.config, samplingRules);
   const config = golden.config as unknown as SamplingConfig;
   const { transformer, diffusion_step: timesteps, batch: B } = config;
+  if (transformer.kind === "uncond") checkFields(golden.kind, golden.config, unguidedRules);
   const model = vqTransformer(transformerConfig(transformer, timesteps));
   const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps });
   const { parameters } = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);

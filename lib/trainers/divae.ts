@@ -1,7 +1,6 @@
 // Training of a tokenizer with a diffusion decoder: codebook and denoising together, or the decoder alone behind a tokenizer
 // that stays. Losses, hidden codes and restarts as in apple/ml-4m run_training_divae.py and fourm/vq/vqvae.py. Sources: Shi
 // et al. 2022, arXiv:2206.00386; Mizrahi et al. 2023, arXiv:2312.06647, appendix.
-
 import { DiffusionError } from "../errors.js";
 import type { Shape } from "../ir/shape.js";
 import {
