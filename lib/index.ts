@@ -111,7 +111,10 @@ export {
 export { purityPlan, purityStepGraph, samplePurity } from "./samplers/purity.js";
 export { samplerNames, samplerOf, samplers, type SamplerName } from "./samplers/samplers.js";
 export type { Solver } from "./samplers/solver.js";
-export { adaptiveFlow, networkVelocity, velocityPlan } from "./samplers/flow-adaptive.js";
+export { adaptiveFlow } from "./samplers/flow-adaptive.js";
+export { adaptiveDpmSolver } from "./samplers/dpm-adaptive.js";
+export { networkNoise, networkVelocity, noisePlan, velocityPlan } from "./samplers/adaptive.js";
+export { fastOrders } from "./samplers/dpm-solver-3s.js";
 export {
   diffusionForms,
   pathLevel,
@@ -194,7 +197,11 @@ export type { TrainEvent } from "./trainers/events.js";
 export { TrainStep, type TrainStepOptions, type LossTerms } from "./trainers/train-step.js";
 export { AutoencoderTrainer } from "./trainers/autoencoder.js";
 export { DiscreteTrainer } from "./trainers/discrete.js";
-export { TaskTrainer, type TaskTrainerOptions, type TrainingTask } from "./trainers/task-trainer.js";
+export {
+  TaskTrainer,
+  type TaskTrainerOptions,
+  type TrainingTask,
+} from "./trainers/task-trainer.js";
 export {
   denoiserTask,
   type DenoiserConditions,

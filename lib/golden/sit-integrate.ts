@@ -8,13 +8,16 @@ import { pathLevel, pathLevels, pathLine } from "../processes/interpolant.js";
 import type { PathLevel, PathName } from "../processes/interpolant.js";
 import { defaultEpsilons, stochasticTimeRange, timeRange } from "../processes/path-range.js";
 import type { TimeRange, TransportPrediction } from "../processes/path-range.js";
-import { fixedMethods } from "../samplers/butcher.js";
-import type { FixedMethod } from "../samplers/butcher.js";
-import { adaptiveFlow, velocityPlan } from "../samplers/flow-adaptive.js";
+import { velocityPlan } from "../samplers/adaptive.js";
+import { adaptiveMethods, fixedMethods } from "../samplers/butcher.js";
+import type { AdaptiveMethod, FixedMethod } from "../samplers/butcher.js";
+import { flowAdams } from "../samplers/flow-adams.js";
+import { adaptiveFlow } from "../samplers/flow-adaptive.js";
 import { flowOde } from "../samplers/flow-ode.js";
 import { flowSde } from "../samplers/flow-sde.js";
 import type { FlowSdeOptions } from "../samplers/flow-sde.js";
 import type { Evaluation } from "../samplers/continuous.js";
+import type { Solver } from "../samplers/solver.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
@@ -49,9 +52,26 @@ const common: Rules = {
   data_std: optional(real(0, 1e6)),
 };
 
+/** Methods with even steps by the words of torchdiffeq; its corrections end early when they converge. */
+const plannedMethods: Readonly<Record<string, () => Solver>> = {
+  ...Object.fromEntries(
+    Object.keys(fixedMethods).map((name) => [name, () => flowOde({ method: name as FixedMethod })]),
+  ),
+  explicit_adams: () => flowAdams({ slopes: 11 }),
+  implicit_adams: () => flowAdams({ slopes: 11, corrections: 4 }),
+  fixed_adams: () => flowAdams({ slopes: 11, corrections: 4 }),
+};
+
+const adaptiveNames = Object.fromEntries(
+  Object.keys(adaptiveMethods).map((name) => [name.replace("-", "_"), name as AdaptiveMethod]),
+);
+
 const odeRules: Rules = {
   ...common,
-  method: optional(oneOf("dopri5", ...Object.keys(fixedMethods))),
+  method: (value) =>
+    value === "scipy_solver"
+      ? "a method of torchdiffeq's own, as this one hands the whole integration to SciPy"
+      : optional(oneOf(...Object.keys(plannedMethods), ...Object.keys(adaptiveNames)))(value),
   reverse: optional(flag),
   atol: optional(real(0, 1e6)),
   rtol: optional(real(0, 1e6)),
@@ -107,8 +127,9 @@ async function integrateOde(
   const line = pathLine(path, "data");
   const start = ioValues(golden, "x_init");
   const noise = caseNoise(golden);
-  if (method !== "dopri5") {
-    const plan = flowOde({ method: method as FixedMethod }).plan(levels, line);
+  const planned = plannedMethods[method];
+  if (planned) {
+    const plan = planned().plan(levels, line);
     const states = await runContinuous(evaluate, { ...field, plan, start, noise });
     return [start, ...states.map(({ x }) => x)];
   }
@@ -121,7 +142,8 @@ async function integrateOde(
   const entries: Values[] = [];
   const grid = { levels, line };
   const first = Float64Array.from(start.data);
-  for await (const { x } of adaptiveFlow(velocity, first, grid, { atol, rtol }))
+  const options = { method: adaptiveNames[method]!, atol, rtol };
+  for await (const { x } of adaptiveFlow(velocity, first, grid, options))
     entries.push({ shape: start.shape, data: x });
   return entries;
 }

@@ -26,13 +26,16 @@ export interface AncestralTarget {
   complete: (...parts: readonly Combination[]) => Combination;
 }
 
-/** How a step between two levels is split. */
+/** How a step between two levels is split; the deterministic part ends at c / a of at least `lowest`. */
 export function ancestralTarget(
   from: Level,
   to: Level,
   { eta = 1, noiseScale = 1 }: AncestralOptions,
+  lowest = 0,
 ): AncestralTarget {
-  const { down, up } = ancestralStep(ratioOf(from), ratioOf(to), eta);
+  const split = ancestralStep(ratioOf(from), ratioOf(to), eta);
+  const down = Math.max(split.down, lowest);
+  const up = down === split.down ? split.up : Math.sqrt(Math.max(0, ratioOf(to) ** 2 - down ** 2));
   const noise = to.c === 0 ? 0 : to.a * up * noiseScale;
   return { ratio: down, complete: (...parts) => completed(to, ...parts, { noise }) };
 }

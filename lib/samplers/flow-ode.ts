@@ -3,8 +3,8 @@
 // flow backwards, from data to noise.
 import { checkChoice, checkOptions } from "../errors.js";
 import type { Level, LevelLine } from "../processes/gaussian-levels.js";
-import { fixedMethods } from "./butcher.js";
-import type { ButcherTable, FixedMethod } from "./butcher.js";
+import { explicitMethods } from "./butcher.js";
+import type { AdaptiveMethod, ButcherTable, FixedMethod } from "./butcher.js";
 import { pairwisePlan } from "./continuous.js";
 import type { Combination, Evaluation } from "./continuous.js";
 import { timeStep, velocityOf } from "./flow.js";
@@ -12,12 +12,12 @@ import { expectLine, slot, sum } from "./solver.js";
 import type { Solver } from "./solver.js";
 
 export interface FlowOdeOptions {
-  /** Default "heun2". */
-  method?: FixedMethod;
+  /** Default "heun2"; the names of `adaptiveFlow` take steps of fixed size here. */
+  method?: FixedMethod | AdaptiveMethod;
 }
 
 /** Slot of the state at the start of a step, and of the first slope. */
-const kStart = 1;
+export const kStart = 1;
 const kSlopes = 2;
 
 /** Level at a share of the step. */
@@ -28,7 +28,7 @@ function stageLevel(from: Level, to: Level, place: number, line: LevelLine | und
 }
 
 /** One evaluation for each stage; slopes are kept until the last. */
-function rungeKuttaStep(
+export function rungeKuttaStep(
   table: ButcherTable,
   from: Level,
   to: Level,
@@ -53,8 +53,8 @@ function rungeKuttaStep(
 export function flowOde(options: FlowOdeOptions = {}): Solver {
   checkOptions("flowOde", options, ["method"]);
   const { method = "heun2" } = options;
-  const names = Object.keys(fixedMethods) as FixedMethod[];
-  const table: ButcherTable = fixedMethods[checkChoice("flowOde", "a method", method, names)];
+  const names = Object.keys(explicitMethods) as (keyof typeof explicitMethods)[];
+  const table = explicitMethods[checkChoice("flowOde", "a method", method, names)];
   const evaluations = table.places.length;
   return {
     name: `flow-${method}`,

@@ -9,10 +9,12 @@ import { dpm2Ancestral } from "./dpm-2-ancestral.js";
 import { dpmSolver2m, dpmSolver2mSde } from "./dpm-solver-2m.js";
 import { dpmSolver2s, dpmSolver2sAncestral } from "./dpm-solver-2s.js";
 import { dpmSolver3m, dpmSolver3mSde } from "./dpm-solver-3m.js";
+import { dpmSolver3s } from "./dpm-solver-3s.js";
 import { dpmSolverSde } from "./dpm-solver-sde.js";
 import { edm } from "./edm.js";
 import { euler } from "./euler.js";
 import { eulerAncestral } from "./euler-ancestral.js";
+import { flowAdams } from "./flow-adams.js";
 import { flowOde } from "./flow-ode.js";
 import { flowSde } from "./flow-sde.js";
 import { heun } from "./heun.js";
@@ -34,6 +36,7 @@ export const samplers = {
   "dpm-solver-2s-ancestral": dpmSolver2sAncestral,
   "dpm-solver-2m": dpmSolver2m,
   "dpm-solver-2m-sde": dpmSolver2mSde,
+  "dpm-solver-3s": dpmSolver3s,
   "dpm-solver-3m": dpmSolver3m,
   "dpm-solver-3m-sde": dpmSolver3mSde,
   "dpm-solver-sde": dpmSolverSde,
@@ -43,6 +46,7 @@ export const samplers = {
   pndm,
   consistency,
   "flow-ode": flowOde,
+  "flow-adams": flowAdams,
   "flow-sde": flowSde,
 } as const;
 

@@ -2,9 +2,13 @@
 // two normal distributions, whose denoiser is not linear, against a fine Runge-Kutta solution; those
 // that add noise on a normal distribution, where mean and variance of what they produce are exact.
 import { describe, expect, it } from "vitest";
+import { normalStream } from "../../lib/nn/random.js";
 import type { Level } from "../../lib/processes/gaussian-levels.js";
 import { pathLevels, pathLine } from "../../lib/processes/interpolant.js";
 import { karrasSigmas, sigmaLevel, sigmaLine } from "../../lib/processes/sigmas.js";
+import { adaptiveDpmSolver } from "../../lib/samplers/dpm-adaptive.js";
+import type { AdaptiveAttempt } from "../../lib/samplers/dpm-adaptive.js";
+import { fastOrders } from "../../lib/samplers/dpm-solver-3s.js";
 import { adaptiveFlow } from "../../lib/samplers/flow-adaptive.js";
 import { ratioOf } from "../../lib/samplers/solver.js";
 import type { Solver } from "../../lib/samplers/solver.js";
@@ -87,13 +91,29 @@ function momentError(solver: Solver, steps: number): number {
   return Math.abs(x[0]! - last.a * kNormalMean) + Math.abs(found - variance(last));
 }
 
+/** Error on dy/dt = -3 y² sin 3t, y = 1 / (2 - cos 3t): high orders leave no error on the mixture. */
+function smoothError(solver: Solver, steps: number): number {
+  const rates = { a: 1, b: 0, c: 0 };
+  const ofTime = (time: number): Level => ({ time, a: 1, b: 0, c: 1, rates });
+  const truth = ({ time }: Level): number => 1 / (2 - Math.cos(3 * time));
+  const levels = Array.from({ length: steps + 1 }, (_, i) => ofTime((5 * i) / steps));
+  const slope = ([y]: Vector, { time }: Level): Vector => [-3 * y! * y! * Math.sin(3 * time)];
+  const plan = solver.plan(levels, { ofTime, ofRatio: ofTime });
+  return Math.abs(runPlan(plan, [1], slope)[0]! - truth(levels.at(-1)!));
+}
+
 const errorOf = (solver: Solver, steps: number, isStartExact: boolean): number =>
   solver.isStochastic ? momentError(solver, steps) : flowError(solver, steps, isStartExact);
 
 /** Slope of the error between two numbers of steps, in powers of their ratio. */
 function measuredOrder(solver: Solver, isStartExact: boolean): number {
+  if (solver.evaluations > 5) {
+    const steps = solver.order > 5 ? 40 : 240;
+    return Math.log2(smoothError(solver, steps) / smoothError(solver, 2 * steps));
+  }
   // the error of third-order methods changes its sign on coarser grids
-  const coarse = solver.isStochastic ? 60 : solver.order === 3 ? 640 : 320;
+  const third = solver.isStochastic ? 320 : 640;
+  const coarse = solver.order === 3 ? third : solver.isStochastic ? 60 : 320;
   return Math.log2(
     errorOf(solver, coarse, isStartExact) / errorOf(solver, 2 * coarse, isStartExact),
   );
@@ -128,6 +148,16 @@ const variants: [name: string, options: object][] = [
   ["flow-ode", { method: "midpoint" }],
   ["flow-ode", { method: "heun3" }],
   ["flow-ode", { method: "rk4" }],
+  ["flow-ode", { method: "adaptive-heun" }],
+  ["flow-ode", { method: "fehlberg2" }],
+  ["flow-ode", { method: "bosh3" }],
+  ["flow-ode", { method: "dopri5" }],
+  ["flow-ode", { method: "dopri8" }],
+  ["flow-adams", { slopes: 1 }],
+  ["flow-adams", { slopes: 2 }],
+  ["flow-adams", { slopes: 3, corrections: 1 }],
+  ["flow-adams", { slopes: 4, corrections: 4 }],
+  ["dpm-solver-3s", { eta: 1 }],
   ["flow-sde", { method: "heun", diffusion: "linear", lastStep: "none" }],
   ["flow-sde", { diffusion: "constant", norm: 0.5, lastStep: "none" }],
   ["flow-sde", { diffusion: "sbdm", lastStep: "none" }],
@@ -143,7 +173,8 @@ describe("order of convergence", () => {
     const solver = samplerOf(name, options);
     const order = measuredOrder(solver, solver.order > 2);
     expect(order).toBeGreaterThan(solver.order - 0.3);
-    expect(order).toBeLessThan(solver.order + 0.6);
+    // of order 8 the leading error is so small that the next ones show
+    expect(order).toBeLessThan(solver.order + (solver.order > 5 ? 2 : 0.6));
   });
 });
 
@@ -199,20 +230,30 @@ describe("evaluations of a step", () => {
   });
 });
 
-describe("adaptive Dormand-Prince", () => {
-  /** Errors at the levels asked for, and the evaluations used. */
-  async function run(tolerance: number): Promise<{ error: number; evaluations: number }> {
-    const levels = levelsOf(7);
+/** x0 of the mixture and the noise that goes with it. */
+function mixtureNoise(x: number, level: Level): { x0: number; eps: number } {
+  const x0 = mixture(x / level.a, ratioOf(level));
+  return { x0, eps: (x - level.a * x0) / level.c };
+}
+
+describe.each([
+  ["adaptive-heun", 2, [1e-5, 1e-7]],
+  ["fehlberg2", 2, [1e-6, 1e-8]],
+  ["bosh3", 3, [1e-4, 1e-7]],
+  ["dopri5", 5, [1e-8, 1e-12]],
+  ["dopri8", 8, [1e-6, 1e-12]],
+] as const)("adaptive %s", (method, order, [coarse, fine]) => {
+  /** Errors at the levels asked for, of which there are `points`, and the evaluations used. */
+  async function run(tolerance: number, points: number) {
+    const levels = levelsOf(points - 1);
     let error = 0;
     let evaluations = 0;
     const velocity = (x: ArrayLike<number>, level: Level): Promise<Float64Array> => {
-      const x0 = mixture(x[0]! / level.a, ratioOf(level));
-      const { a, c } = level.rates!;
-      const eps = (x[0]! - level.a * x0) / level.c;
-      return Promise.resolve(Float64Array.of(a * x0 + c * eps));
+      const { x0, eps } = mixtureNoise(x[0]!, level);
+      return Promise.resolve(Float64Array.of(level.rates!.a * x0 + level.rates!.c * eps));
     };
     const start = Float64Array.of(kStart * levels[0]!.a);
-    const options = { atol: tolerance, rtol: tolerance };
+    const options = { method, atol: tolerance, rtol: tolerance };
     for await (const point of adaptiveFlow(velocity, start, { levels, line }, options)) {
       const truth = exact(kStart, ratioOf(levels[0]!), ratioOf(point.level), 2000);
       error = Math.max(error, Math.abs(point.x[0]! / point.level.a - truth));
@@ -221,15 +262,92 @@ describe("adaptive Dormand-Prince", () => {
     return { error, evaluations };
   }
 
-  it("keeps the error near the tolerance, between its steps as well", async () => {
-    for (const tolerance of [1e-4, 1e-6, 1e-8])
-      expect((await run(tolerance)).error).toBeLessThan(100 * tolerance);
+  it("keeps the error near the tolerance", async () => {
+    // only that of dopri5 is as exact between the ends of steps; fehlberg2 underestimates
+    const points = method === "dopri5" ? 8 : 2;
+    const factor = method === "fehlberg2" ? 300 : 100;
+    for (const tolerance of [coarse, fine])
+      expect((await run(tolerance, points)).error).toBeLessThan(factor * tolerance);
   });
 
-  it("needs evaluations as a method of fifth order does", async () => {
-    const [coarse, fine] = [await run(1e-8), await run(1e-12)];
-    const growth = fine.evaluations / coarse.evaluations;
-    expect(growth).toBeGreaterThan(1e4 ** (1 / 6));
-    expect(growth).toBeLessThan(1e4 ** (1 / 4));
+  it("needs evaluations as a method of its order does", async () => {
+    const growth = (await run(fine, 2)).evaluations / (await run(coarse, 2)).evaluations;
+    const highest = order > 5 ? order + 2 : order + 1;
+    expect(growth).toBeGreaterThan((coarse / fine) ** (1 / highest));
+    expect(growth).toBeLessThan((coarse / fine) ** (1 / (order - 1)));
   });
+});
+
+describe("adaptive DPM-Solver", () => {
+  const [from, to] = [levelsOf(1)[0]!, levelsOf(1)[1]!];
+
+  async function run(tolerance: number, order: 2 | 3) {
+    let last: AdaptiveAttempt | undefined;
+    let refused = 0;
+    const noise = (x: ArrayLike<number>, level: Level): Promise<Float64Array> =>
+      Promise.resolve(Float64Array.of(mixtureNoise(x[0]!, level).eps));
+    const options = { order, atol: tolerance, rtol: tolerance, firstStep: 1 };
+    const start = Float64Array.of(kStart * from.a);
+    for await (const attempt of adaptiveDpmSolver(noise, start, { from, to, line }, options)) {
+      last = attempt;
+      refused += Number(!attempt.isTaken);
+    }
+    return { ...last!, refused, miss: Math.abs(last!.x[0]! / to.a - kExactEnd) };
+  }
+
+  it.each([2, 3] as const)("of order %i keeps the error near the tolerance", async (order) => {
+    const [coarse, fine] = [await run(1e-3, order), await run(1e-6, order)];
+    expect(coarse.level).toBe(to);
+    expect(coarse.miss).toBeLessThan(0.1);
+    expect(fine.miss).toBeLessThan(1e-4);
+    expect(fine.refused).toBeGreaterThan(0);
+    const growth = fine.evaluations / coarse.evaluations;
+    expect(growth).toBeGreaterThan(1e3 ** (1 / (order + 1)));
+    expect(growth).toBeLessThan(1e3 ** (1 / (order - 1)));
+  });
+
+  it("keeps mean and variance when it adds noise", async () => {
+    const count = 20000;
+    const draw = (name: string): Float64Array => Float64Array.from(normalStream(1, name, count));
+    const deviation = Math.sqrt(from.a ** 2 * kNormalVariance + from.c ** 2);
+    const start = draw("start").map((value) => deviation * value + from.a * kNormalMean);
+    const noise = (x: ArrayLike<number>, level: Level): Promise<Float64Array> => {
+      const kept = (level.a * kNormalVariance) / (level.a ** 2 * kNormalVariance + level.c ** 2);
+      return Promise.resolve(
+        Float64Array.from(x, (value) => {
+          const x0 = kept * value + kNormalMean * (1 - kept * level.a);
+          return (value - level.a * x0) / level.c;
+        }),
+      );
+    };
+    const options = { eta: 1, draw: (taken: number) => draw(`step.${taken}`) };
+    let x: ArrayLike<number> = start;
+    for await (const attempt of adaptiveDpmSolver(noise, start, { from, to, line }, options))
+      x = attempt.x;
+    const values = Array.from(x);
+    const mean = values.reduce((all, value) => all + value, 0) / count;
+    const variance = values.reduce((all, value) => all + (value - mean) ** 2, 0) / count;
+    expect(mean).toBeCloseTo(to.a * kNormalMean, 1);
+    expect(variance / (to.a ** 2 * kNormalVariance + to.c ** 2)).toBeCloseTo(1, 1);
+  });
+
+  it("says what it cannot do", async () => {
+    const still = (x: ArrayLike<number>): Promise<Float64Array> =>
+      Promise.resolve(Float64Array.from(x));
+    const first = (options: object, end = to): Promise<unknown> =>
+      adaptiveDpmSolver(still, Float64Array.of(1), { from, to: end, line }, options).next();
+    await expect(first({ eta: 1 })).rejects.toThrow("expected draw, as eta adds noise");
+    await expect(first({ order: 4 })).rejects.toThrow("expected order 2 or 3, got 4");
+    await expect(first({ steps: 4 })).rejects.toThrow("steps");
+    await expect(first({}, { ...to, c: 0 })).rejects.toThrow("levels with noise and signal");
+    await expect(first({ maxEvaluations: 1 })).rejects.toThrow("within 1 evaluations");
+  });
+});
+
+it("spends just the evaluations of a fast plan", () => {
+  for (const evaluations of [1, 2, 3, 7, 9, 14]) {
+    const orders = fastOrders(evaluations);
+    const { steps } = samplerOf("dpm-solver-3s", { orders }).plan(levelsOf(orders.length), line);
+    expect(steps.flatMap((step) => step.evaluations)).toHaveLength(evaluations);
+  }
 });

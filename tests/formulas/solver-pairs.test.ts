@@ -8,7 +8,8 @@ import { compile } from "../../lib/runtime/program.js";
 import { sampleContinuous } from "../../lib/samplers/continuous.js";
 import type { ContinuousPlan } from "../../lib/samplers/continuous.js";
 import { continuousStepGraph } from "../../lib/samplers/continuous-step.js";
-import { adaptiveFlow, networkVelocity, velocityPlan } from "../../lib/samplers/flow-adaptive.js";
+import { networkVelocity, velocityPlan } from "../../lib/samplers/adaptive.js";
+import { adaptiveFlow } from "../../lib/samplers/flow-adaptive.js";
 import { samplerNames, samplerOf } from "../../lib/samplers/samplers.js";
 import { runPlan } from "./run-plan.js";
 import type { Vector } from "./run-plan.js";
@@ -121,6 +122,8 @@ describe("the compiled step", () => {
     ["dpm-solver-3m-sde", {}],
     ["unipc", { order: 3 }],
     ["lms", {}],
+    ["dpm-solver-3s", { eta: 1 }],
+    ["flow-adams", { slopes: 3 }],
     ["pndm", { start: "runge-kutta" }],
     ["flow-sde", { method: "heun" }],
   ])("of %s %o does what its plan says", async (name, options) => {
