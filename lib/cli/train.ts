@@ -1,4 +1,4 @@
-// `smalti train tokenizer|vq-diffusion`: a recipe, a data set and an output folder; resumable.
+// `smalti train tokenizer|vq-diffusion|vae|denoiser`: a recipe, a data set and an output folder; resumable.
 import { existsSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -6,6 +6,14 @@ import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
 import { asWriteError, makeFolder } from "../files/atomic-write.js";
+import {
+  buildDenoiserTrainer,
+  buildVaeTrainer,
+  exportDenoiser,
+  loadFirstStage,
+  loadVae,
+  saveVaeRun,
+} from "../pipelines/denoiser-training.js";
 import { packagedModels } from "../pipelines/pipeline.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
 import {
@@ -214,44 +222,72 @@ const withTrainOptions = (command: Command, recipe: string, out: string): Comman
     .option("--from <folder>", "start from the weights of this run or pipeline")
     .option("--resume", "continue from the state in --out");
 
-const tokenizer = withTrainOptions(
-  new Command("tokenizer"),
-  "recipes/emoji-tokenizer.json",
-  "runs/tokenizer",
-)
-  .description("Train a VQGAN tokenizer.")
-  .action(async (options: TrainOptions) => {
-    applyCommonOptions(options);
-    const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "tokenizer"), options);
-    await openRun(options);
-    const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    const trainer = await buildTokenizerTrainer(
-      recipe,
-      data,
-      options.from === undefined ? undefined : await loadTokenizerRun(options.from),
-    );
-    const outcome = await runLoop(trainer, recipe, options);
-    await saveTokenizerRun(
-      options.out,
-      { config: recipe.model, weights: trainer.weights() },
-      { ...outcome, recipe },
-    );
-    result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
-  });
+/** A trainer, and what is written when it ends. */
+interface Built {
+  trainer: Trainable;
+  save: (outcome: Outcome) => Promise<void>;
+}
 
-const vqDiffusion = withTrainOptions(
-  new Command("vq-diffusion"),
-  "recipes/emoji-vq-diffusion.json",
-  "runs/vq-diffusion",
-)
-  .description(
+interface TrainKind<Kind extends Recipe["kind"], Options extends TrainOptions> {
+  kind: Kind;
+  description: string;
+  /** Default recipe and folder. */
+  recipe: string;
+  out: string;
+  /** Further flags. */
+  flags?: (command: Command) => Command;
+  build: (recipe: Extract<Recipe, { kind: Kind }>, options: Options) => Promise<Built>;
+}
+
+/** The command of one kind of recipe. */
+function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions = TrainOptions>({
+  kind,
+  description,
+  recipe: file,
+  out,
+  flags = (command) => command,
+  build,
+}: TrainKind<Kind, Options>): Command {
+  return flags(withTrainOptions(new Command(kind), file, out))
+    .description(description)
+    .action(async (options: Options) => {
+      applyCommonOptions(options);
+      const recipe = withFlags(await readRecipe(recipeFile(options.recipe), kind), options);
+      await openRun(options);
+      const { trainer, save } = await build(recipe, options);
+      const outcome = await runLoop(trainer, recipe, options);
+      await save(outcome);
+      result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
+    });
+}
+
+const tokenizer = trainCommand({
+  kind: "tokenizer",
+  description: "Train a VQGAN tokenizer.",
+  recipe: "recipes/emoji-tokenizer.json",
+  out: "runs/tokenizer",
+  async build(recipe, { from, out }) {
+    const data = await openTrainingData(recipe.data, recipe.model.resolution);
+    const codec = from === undefined ? undefined : await loadTokenizerRun(from);
+    const trainer = await buildTokenizerTrainer(recipe, data, codec);
+    const model = () => ({ config: recipe.model, weights: trainer.weights() });
+    return { trainer, save: (outcome) => saveTokenizerRun(out, model(), { ...outcome, recipe }) };
+  },
+});
+
+const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: string }>({
+  kind: "vq-diffusion",
+  description:
     "Train a model of pictures, told captions, classes or nothing, on the tokens of a tokenizer.",
-  )
-  .option("--tokenizer <folder>", "folder of a tokenizer run or of a pipeline", "runs/tokenizer")
-  .action(async (options: TrainOptions & { tokenizer: string }) => {
-    applyCommonOptions(options);
-    const recipe = withFlags(await readRecipe(recipeFile(options.recipe), "vq-diffusion"), options);
-    await openRun(options);
+  recipe: "recipes/emoji-vq-diffusion.json",
+  out: "runs/vq-diffusion",
+  flags: (command) =>
+    command.option(
+      "--tokenizer <folder>",
+      "folder of a tokenizer run or of a pipeline",
+      "runs/tokenizer",
+    ),
+  async build(recipe, options) {
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise", data.train.length);
@@ -260,13 +296,60 @@ const vqDiffusion = withTrainOptions(
       onProgress: (done) => bar.update(done),
     });
     bar.stop();
-    const outcome = await runLoop(built.trainer, recipe, options);
-    await exportVqDiffusion(options.out, recipe, codec, built, { ...outcome });
-    result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
-  });
+    return {
+      trainer: built.trainer,
+      save: (outcome) => exportVqDiffusion(options.out, recipe, codec, built, { ...outcome }),
+    };
+  },
+});
+
+const vae = trainCommand({
+  kind: "vae",
+  description: "Train the first stage of DiffuseVAE.",
+  recipe: "recipes/fashion-mnist-vae.json",
+  out: "runs/vae",
+  async build(recipe, { from, out }) {
+    const data = await openTrainingData(recipe.data, recipe.model.resolution);
+    const trainer = await buildVaeTrainer(recipe, data, from);
+    const save = (outcome: Outcome) => saveVaeRun(out, recipe, trainer.weights(), { ...outcome });
+    return { trainer, save };
+  },
+});
+
+interface DenoiserFlags extends TrainOptions {
+  vae?: string;
+  firstStage?: string;
+}
+
+const denoiser = trainCommand<"denoiser", DenoiserFlags>({
+  kind: "denoiser",
+  description:
+    "Train a denoiser of pictures, of latents or of the reconstructions of a VAE, on a chain or a flow.",
+  recipe: "recipes/fashion-mnist-ddpm.json",
+  out: "runs/denoiser",
+  flags: (command) =>
+    command
+      .option("--vae <folder>", "refine the reconstructions of this VAE")
+      .option("--first-stage <folder>", "denoise latents of this tokenizer run or pipeline"),
+  async build(recipe, { from, out, vae, firstStage }) {
+    const built = await buildDenoiserTrainer(
+      recipe,
+      await openTrainingData(recipe.data, recipe.resolution),
+      {
+        ...(from !== undefined && { from }),
+        ...(vae !== undefined && { vae: await loadVae(vae) }),
+        ...(firstStage !== undefined && { firstStage: await loadFirstStage(firstStage) }),
+      },
+    );
+    const save = (outcome: Outcome) => exportDenoiser(out, recipe, built, { ...outcome });
+    return { trainer: built.trainer, save };
+  },
+});
 
 export const train = new Command("train")
-  .summary("a tokenizer, or a model of pictures, by a recipe")
+  .summary("a tokenizer, a VAE, or a model of pictures, by a recipe")
   .description("Train a model by a recipe.")
   .addCommand(tokenizer)
-  .addCommand(vqDiffusion);
+  .addCommand(vqDiffusion)
+  .addCommand(vae)
+  .addCommand(denoiser);

@@ -104,7 +104,10 @@ export class FrozenStage implements DerivedInputs {
     return { program, session: await program.bind(weights) };
   }
 
-  async read(batch: Batch, { key }: BatchPlace): Promise<Record<string, Float32Array>> {
+  async read(
+    batch: Batch,
+    { key }: Pick<BatchPlace, "key">,
+  ): Promise<Record<string, Float32Array>> {
     const graph = (this.#graph ??= stageGraph(this.network, batch.shape));
     const { session } = await (this.#compiled ??= this.#open(graph));
     const { images, labels } = batch;

@@ -58,6 +58,12 @@ const optimiserRules: Readonly<Record<keyof OptimiserOptions, Rule>> = {
   accumulate: optional(whole(1, limits.batch)),
 };
 
+const augmentRules: Rules = { flip: optional(flag), shift: optional(whole(0, limits.side)) };
+
+/** Checks how pictures are varied. Throws "option". */
+export const checkAugment = (path: string, augment: object = {}): void =>
+  checkFields(`${path}: augment`, augment, augmentRules);
+
 /** Checks the keys of a recipe, `own` and those that every recipe has, and its optimiser. Throws "option". */
 export function checkRecipeFields(path: string, recipe: object, own: Rules): void {
   checkFields(path, recipe, { ...recipeFieldRules, ...own });

@@ -3,14 +3,18 @@ import { readFile } from "node:fs/promises";
 import { DiffusionError } from "../errors.js";
 import { isObject, shown } from "../models/check-config.js";
 import { cosine, warmup, type LearningRate } from "../optim/schedule.js";
+import { checkDenoiserRecipe, type DenoiserRecipe } from "./denoiser-recipe.js";
 import { checkTokenizerRecipe, type TokenizerRecipe } from "./tokenizer-recipe.js";
+import { checkVaeRecipe, type VaeRecipe } from "./vae-recipe.js";
 import { checkVqDiffusionRecipe, type VqDiffusionRecipe } from "./vq-diffusion-recipe.js";
 
-export type Recipe = TokenizerRecipe | VqDiffusionRecipe;
+export type Recipe = TokenizerRecipe | VqDiffusionRecipe | VaeRecipe | DenoiserRecipe;
 
 const checks: Readonly<Record<Recipe["kind"], (path: string, recipe: object) => void>> = {
   tokenizer: checkTokenizerRecipe,
   "vq-diffusion": checkVqDiffusionRecipe,
+  vae: checkVaeRecipe,
+  denoiser: checkDenoiserRecipe,
 };
 
 /** Reads a recipe of the given kind. Throws "option" for a wrong kind, an unknown key or a wrong value. */
