@@ -1,14 +1,16 @@
 // How transformers on latents are recognised: DiT and SiT of their own code (whose tensors are the
 // same), DiT of huggingface/diffusers, FiT and FiTv2.
 import { DiffusionError } from "../errors.js";
-import { flag, limits, listOf, oneOf, whole } from "./check-config.js";
+import { flag, isObject, limits, listOf, object, oneOf, real, whole } from "./check-config.js";
 import { known, onlyValues } from "./diffusers-config.js";
 import { dit, ditConfigs, publishedDit } from "./dit.js";
 import type { DitConfig } from "./dit.js";
 import { diffusersDitKeys, facebookDitKeys } from "./dit.keys.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 import { fit, fitConfigs } from "./fit.js";
-import type { FitConfig, HeadNorm } from "./fit.js";
+import type { FitConfig, FitRotary, HeadNorm } from "./fit.js";
+import type { RotaryStretch } from "../nn/rotary.js";
+import { ditPipeline, fitPipeline } from "./pipeline-facts.js";
 import { fitKeys } from "./fit.keys.js";
 
 const heads: Fact = { what: "attention heads", rule: whole(1, limits.width) };
@@ -127,6 +129,7 @@ function modulationOf(shapes: ShapeView): Pick<FitConfig, "modulation" | "modula
 function configureFit(shapes: ShapeView, facts: FactValues): FitConfig {
   const [width, values] = shapes.shape("x_embedder.proj.weight", 2) as [number, number];
   const patch = facts["patch"] as number;
+  const rotary = facts["rotary"] as FitRotary;
   const channels = shapes.ratio(values, patch * patch, "channels of a patch");
   const learned = hasVariance(
     shapes,
@@ -144,12 +147,75 @@ function configureFit(shapes: ShapeView, facts: FactValues): FitConfig {
     ...classesOf(shapes.extent("y_embedder.embedding_table.weight", 0), facts["nullClass"]),
     sigma: learned ? "learned" : "none",
     ...modulationOf(shapes),
+    ...(facts["norm"] !== "layer" && { norm: facts["norm"] as HeadNorm }),
+    ...(Object.keys(rotary).length > 0 && { rotary }),
+    ...(facts["timeShift"] !== 1 && { timeShift: facts["timeShift"] as number }),
     queryNorm: facts["queryNorm"] as HeadNorm,
     keyNorm: facts["keyNorm"] as HeadNorm,
     qkvBias: shapes.has("blocks.0.attn.qkv.bias"),
     mlpBias: shapes.has("blocks.0.mlp.fc2.bias"),
     modulationBias: shapes.some(/^blocks\.0\.adaLN_modulation\..*\.bias$/),
   };
+}
+
+const normNames: Readonly<Record<string, HeadNorm>> = {
+  none: "none",
+  layernorm: "layer",
+  w_layernorm: "scaledLayer",
+  rmsnorm: "rms",
+  w_rmsnorm: "scaledRms",
+};
+
+/** A norm as the original's configurations call it. */
+function normOf(key: string, value: unknown, isScaled = false): HeadNorm {
+  const name = value === null || value === undefined || value === "" ? "none" : String(value).toLowerCase(); // prettier-ignore
+  onlyValues({ [key]: name }, { [key]: Object.keys(normNames) });
+  return isScaled && name === "layernorm" ? "scaledLayer" : normNames[name]!;
+}
+
+const stretchNames: Readonly<Record<string, RotaryStretch>> = {
+  normal: "none",
+  linear: "linear",
+  "ntk-aware": "ntk",
+  "ntk-aware-pro1": "ntkRoot",
+  "ntk-aware-pro2": "ntkRootArea",
+  "ntk-by-parts": "ntkByParts",
+  yarn: "yarn",
+};
+
+/** rope_theta, custom_freqs and the like. */
+function rotaryOf(params: ConfigFile): Record<string, unknown> {
+  onlyValues(params, { rel_pos_embed: ["rope", "xpos"], custom_freqs: Object.keys(stretchNames) });
+  const { custom_freqs, ori_max_pe_len, decouple, add_rel_pe_to_v, rope_theta } = params;
+  const stretch = stretchNames[String(custom_freqs ?? "normal")]!;
+  return known({
+    ...(rope_theta !== 10000 && { theta: rope_theta }),
+    ...(stretch !== "none" && { stretch, trainedSide: ori_max_pe_len }),
+    ...(decouple === true && { decouple }),
+    ...(add_rel_pe_to_v === true && { values: true }),
+  });
+}
+
+/** A training's yaml: diffusion.network_config.params. */
+function readFit(file: ConfigFile): Record<string, unknown> | undefined {
+  const { diffusion } = file;
+  const network = isObject(diffusion) ? diffusion["network_config"] : undefined;
+  const params = isObject(network) ? network["params"] : undefined;
+  if (!isObject(params) || params["hidden_size"] === undefined) return undefined;
+  const isScaled = params["qk_norm_weight"] === true;
+  return known({
+    heads: params["num_heads"],
+    patch: params["patch_size"],
+    nullClass: (params["class_dropout_prob"] ?? 0.1) !== 0,
+    norm: normOf("norm_type", params["norm_type"] ?? "layernorm"),
+    queryNorm: normOf("q_norm", params["q_norm"], isScaled),
+    keyNorm: normOf("k_norm", params["k_norm"], isScaled),
+    rotary: rotaryOf(params),
+    timeShift: params["time_shifting"],
+    layers: params["depth"],
+    width: params["hidden_size"],
+    channels: params["in_channels"],
+  });
 }
 
 const buildDit = (config: object): ReturnType<typeof dit> => dit(config as DitConfig);
@@ -188,6 +254,7 @@ export const ditFamilies: readonly Family[] = [
     configure: configureDit,
     keys: () => facebookDitKeys,
     build: buildDit,
+    pipeline: ditPipeline,
     published: { ...publishedSizes("learned", "DiT"), ...publishedSizes("discarded", "SiT") },
   },
   {
@@ -212,6 +279,7 @@ export const ditFamilies: readonly Family[] = [
     configure: configureDiffusers,
     keys: () => diffusersDitKeys,
     build: buildDit,
+    pipeline: ditPipeline,
     published: publishedSizes("learned", "DiT"),
   },
   {
@@ -236,10 +304,15 @@ export const ditFamilies: readonly Family[] = [
         rule: headNorm,
       },
       keyNorm: { what: "norm of the keys (k_norm: layer in FiTv2, none in FiT)", rule: headNorm },
+      norm: { what: "norm of the blocks (norm_type)", rule: headNorm, fixed: "layer" },
+      rotary: { what: "options of the rotation, such as a stretch", rule: object, fixed: {} },
+      timeShift: { what: "shift of the times (time_shifting)", rule: real(1 / 64, 64), fixed: 1 },
     },
+    readConfig: readFit,
     configure: configureFit,
     keys: () => fitKeys,
     build: (config) => fit(config as FitConfig),
+    pipeline: fitPipeline,
     published: fitConfigs,
   },
 ];

@@ -5,7 +5,7 @@
 import { DiffusionError, formatShape } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { adaLnZeroBlock, blockVectors, finalLayer, finalVectors } from "../nn/adaln-zero.js";
-import type { AdaLnZeroBlock } from "../nn/adaln-zero.js";
+import type { AdaLnZeroBlock, MakeNorm } from "../nn/adaln-zero.js";
 import { fusedAttention } from "../nn/fused-attention.js";
 import type { Heads } from "../nn/fused-attention.js";
 import { normalLinear, ones, xavierLinear, zeros } from "../nn/init.js";
@@ -26,7 +26,7 @@ import type { Rule, Rules } from "./check-config.js";
 import { guidedPass } from "./class-guidance.js";
 import type { ClassInput, GuidanceOptions } from "./class-guidance.js";
 
-/** Norm of the queries or keys of a head; the scaled ones have a weight. */
+/** Norm of features; the scaled ones have a weight. */
 export type HeadNorm = "none" | "layer" | "scaledLayer" | "rms" | "scaledRms";
 
 export interface FitConfig {
@@ -54,9 +54,10 @@ export interface FitConfig {
   modulation?: "lora" | "linear" | "swiglu";
   /** Width of the narrow layer; default a quarter of the width. */
   modulationRank?: number;
-  /** Default "layer". */
+  /** Before attention, MLP and the last layer; default "layer", which every release has. */
+  norm?: HeadNorm;
+  /** Of the heads' queries and keys; default "layer" each. */
   queryNorm?: HeadNorm;
-  /** Default "layer". */
   keyNorm?: HeadNorm;
   /** Biases of the attention's first projection, the MLP, the modulation; default true each. */
   qkvBias?: boolean;
@@ -113,6 +114,7 @@ export const fitRules: Readonly<Record<keyof FitConfig, Rule>> = {
   sigma: optional(oneOf("learned", "none")),
   modulation: optional(oneOf("lora", "linear", "swiglu")),
   modulationRank: optional(whole(1, limits.width)),
+  norm: optional(headNorm),
   queryNorm: optional(headNorm),
   keyNorm: optional(headNorm),
   qkvBias: optional(flag),
@@ -160,8 +162,8 @@ function checkConfig(config: FitConfig): void {
   }
 }
 
-/** (B, N, heads, d) -> the same, each head normalised. */
-function normOfHeads(scope: ParamScope, kind: HeadNorm, width: number): Layer {
+/** (..., width) -> the same, normalised. */
+function featureNorm(scope: ParamScope, kind: HeadNorm, width: number): Layer {
   const isScaled = kind === "scaledLayer" || kind === "scaledRms";
   const weight = isScaled ? scope.param("weight", [width], ones) : undefined;
   return (x) => {
@@ -176,6 +178,10 @@ function normOfHeads(scope: ParamScope, kind: HeadNorm, width: number): Layer {
     return y;
   };
 }
+
+/** The norm of whole tokens; undefined: the default. */
+const tokenNorm = ({ norm = "layer", width }: FitConfig): { norm?: MakeNorm } =>
+  norm === "layer" ? {} : { norm: (scope) => featureNorm(scope, norm, width) };
 
 /** (B, width) -> (B, vectors width), zero at the start. */
 function modulation(scope: ParamScope, config: FitConfig, vectors: number, hidden: number): Layer {
@@ -217,8 +223,8 @@ function block(scope: ParamScope, config: FitConfig): AdaLnZeroBlock<Shared> {
   const { mlp: kind = "swiglu", queryNorm = "layer", keyNorm = "layer", rotary = {} } = config;
   const place = scope.child("attn");
   const mix = fusedAttention(place, { width, heads, qkvBias });
-  const normQuery = normOfHeads(place.child("q_norm"), queryNorm, width / heads);
-  const normKey = normOfHeads(place.child("k_norm"), keyNorm, width / heads);
+  const normQuery = featureNorm(place.child("q_norm"), queryNorm, width / heads);
+  const normKey = featureNorm(place.child("k_norm"), keyNorm, width / heads);
   const full = Math.floor(width * mlpRatio);
   const hidden = kind === "swiglu" ? Math.floor((2 * full) / 3) : full;
   const inside = scope.child("mlp");
@@ -233,6 +239,7 @@ function block(scope: ParamScope, config: FitConfig): AdaLnZeroBlock<Shared> {
     3 * Math.floor(width / 4),
   );
   return adaLnZeroBlock(scope, {
+    ...tokenNorm(config),
     modulation: (condition, { vectors }) =>
       vectors ? own(condition).add(vectors) : own(condition),
     attention: (x, { rotation, mask, isToken }) =>
@@ -290,6 +297,7 @@ export function fit(config: FitConfig, scope: ParamScope = new ParamScope()): Fi
   );
   const last = scope.child("final_layer");
   const finish = finalLayer(last, {
+    ...tokenNorm(config),
     width,
     out: patch * patch * outChannels,
     modulation: modulation(

@@ -34,39 +34,56 @@ export function modulation(
   };
 }
 
-/** norm(x) (1 + scale) + shift with vectors (B, width); the tap is the norm before that. */
-function modulated(scope: ParamScope, x: Tensor, shift: Tensor, scale: Tensor): Tensor {
-  x.trace.record(scope.path, layerNorm(x, { eps: normEps }));
-  return layerNorm(x, { shift, scale, eps: normEps, affine: "modulate" });
-}
-
 const everyToken = (gate: Tensor): Tensor => gate.reshape([gate.shape[0]!, 1, gate.shape[1]!]);
+
+/** Makes a norm over features with the parameters below a scope. */
+export type MakeNorm = (scope: ParamScope) => Layer;
+
+/** norm(x) (1 + scale) + shift with vectors (B, width); the tap is the norm before that. Default layer norm. */
+function modulated(
+  scope: ParamScope,
+  makeNorm: MakeNorm | undefined,
+): (x: Tensor, shift: Tensor, scale: Tensor) => Tensor {
+  const norm = makeNorm?.(scope);
+  if (norm)
+    return (x, shift, scale) => norm(x).mul(everyToken(scale).add(1)).add(everyToken(shift));
+  return (x, shift, scale) => {
+    x.trace.record(scope.path, layerNorm(x, { eps: normEps }));
+    return layerNorm(x, { shift, scale, eps: normEps, affine: "modulate" });
+  };
+}
 
 export interface AdaLnZeroParts<Call> {
   /** (B, width) -> (B, 6 width), from which the block's vectors are cut. */
   modulation: (condition: Tensor, call: Call) => Tensor;
   attention: (x: Tensor, call: Call) => Tensor;
   mlp: Layer;
+  /** Default layer norm without parameters, eps 1e-6. */
+  norm?: MakeNorm;
 }
 
 /** (x (B, N, width), condition (B, width), what the attention needs) -> same shape as x. */
 export type AdaLnZeroBlock<Call> = (x: Tensor, condition: Tensor, call: Call) => Tensor;
 
 /** x += gate Attention(modulate(norm(x))); x += gate MLP(modulate(norm(x))). */
-export const adaLnZeroBlock =
-  <Call>(scope: ParamScope, parts: AdaLnZeroParts<Call>): AdaLnZeroBlock<Call> =>
-  (x, condition, call) => {
+export function adaLnZeroBlock<Call>(
+  scope: ParamScope,
+  parts: AdaLnZeroParts<Call>,
+): AdaLnZeroBlock<Call> {
+  const [before, between] = ["norm1", "norm2"].map((name) =>
+    modulated(scope.child(name), parts.norm),
+  ) as [ReturnType<typeof modulated>, ReturnType<typeof modulated>];
+  return (x, condition, call) => {
     const vectors = split(parts.modulation(condition, call), blockVectors, 1);
     const [shift1, scale1, gate1, shift2, scale2, gate2] = vectors as [
       Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
     ]; // prettier-ignore
-    const norm1 = modulated(scope.child("norm1"), x, shift1, scale1);
-    const h = x.add(everyToken(gate1).mul(parts.attention(norm1, call)));
-    const norm2 = modulated(scope.child("norm2"), h, shift2, scale2);
-    const y = h.add(everyToken(gate2).mul(parts.mlp(norm2)));
+    const h = x.add(everyToken(gate1).mul(parts.attention(before(x, shift1, scale1), call)));
+    const y = h.add(everyToken(gate2).mul(parts.mlp(between(h, shift2, scale2))));
     x.trace.record(scope.path, y);
     return y;
   };
+}
 
 export interface FinalLayerOptions {
   width: number;
@@ -74,13 +91,16 @@ export interface FinalLayerOptions {
   out: number;
   /** (B, width) -> (B, 2 width). */
   modulation: Layer;
+  /** Default layer norm without parameters, eps 1e-6. */
+  norm?: MakeNorm;
 }
 
 /** Modulated norm and a linear layer that is zero at the start. */
 export function finalLayer(
   scope: ParamScope,
-  { width, out, modulation: modulate }: FinalLayerOptions,
+  { width, out, modulation: modulate, norm }: FinalLayerOptions,
 ): (x: Tensor, condition: Tensor) => Tensor {
+  const normed = modulated(scope.child("norm_final"), norm);
   const project = linear(scope.child("linear"), {
     in: width,
     out,
@@ -89,7 +109,7 @@ export function finalLayer(
   });
   return (x, condition) => {
     const [shift, scale] = split(modulate(condition), finalVectors, 1) as [Tensor, Tensor];
-    const y = project(modulated(scope.child("norm_final"), x, shift, scale));
+    const y = project(normed(x, shift, scale));
     x.trace.record(scope.path, y);
     return y;
   };

@@ -142,6 +142,23 @@ describe("DiT and SiT", () => {
 });
 
 describe("FiT", () => {
+  it("is configured by the yaml of its training", () => {
+    const params = { context_size: 1024, patch_size: 2, in_channels: 4, hidden_size: 1152, depth: 36, num_heads: 16, mlp_ratio: 4, class_dropout_prob: 0.1, num_classes: 1000, learn_sigma: false, use_sit: true, use_swiglu: true, q_norm: "layernorm", k_norm: "layernorm", rel_pos_embed: "rope", custom_freqs: "ntk-aware", decouple: true, ori_max_pe_len: 16, online_rope: true, adaln_type: "lora", adaln_lora_dim: 288 }; // prettier-ignore
+    const read = (changed: object): Record<string, unknown> =>
+      familyOf("fit").readConfig!({
+        diffusion: { network_config: { params: { ...params, ...changed } } },
+      })!;
+    const config = fitConfigs["FiTv2-XL"];
+    const { layers, width, channels, ...facts } = read({});
+    expect([layers, width, channels]).toEqual([36, 1152, 4]);
+    const rotary = { stretch: "ntk", trainedSide: 16, decouple: true };
+    expect(roundTrip("fit", checkpoint(familyOf("fit"), config), facts)).toMatchObject({ ...config, rotary, queryNorm: "layer" }); // prettier-ignore
+    expect(read({ qk_norm_weight: true, k_norm: "w_rmsnorm", q_norm: null })).toMatchObject({ queryNorm: "none", keyNorm: "scaledRms" }); // prettier-ignore
+    expect(read({ qk_norm_weight: true, time_shifting: 3 })).toMatchObject({ queryNorm: "scaledLayer", timeShift: 3 }); // prettier-ignore
+    expect(() => read({ q_norm: "batchnorm" })).toThrow(/q_norm of "none", .*got "batchnorm"/);
+    expect(() => read({ rel_pos_embed: "alibi" })).toThrow(/rel_pos_embed of "rope", "xpos"/);
+  });
+
   it.each(Object.entries(fitConfigs))("%s", (_, config) => {
     const { heads, patch } = config;
     const norm = "queryNorm" in config ? config.queryNorm : "layer";
