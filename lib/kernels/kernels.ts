@@ -6,22 +6,70 @@ import {
   coefficientTable,
   type MaskReplaceSchedule,
 } from "../processes/schedules.js";
-import { compile, type Session } from "../runtime/program.js";
+import type { TensorData } from "../runtime/buffer.js";
+import { compile } from "../runtime/program.js";
+import type { Program, RunOptions, RunOutputs, Session } from "../runtime/program.js";
 import * as ops from "../trace/functions.js";
 import { trace } from "../trace/trace.js";
 
 const limit = 32; // programs kept; each is a few kilobytes and an arena of its shapes
-const sessions = new Map<string, Promise<Session>>();
 
-async function sessionOf(key: string, graph: () => Graph): Promise<Session> {
-  let session = sessions.get(key);
-  if (!session) {
-    session = compile(graph()).then((program) => program.bind({}));
-    sessions.set(key, session);
-    session.catch(() => sessions.delete(key));
-    if (sessions.size > limit) sessions.delete(sessions.keys().next().value!);
+interface Entry {
+  made: Promise<{ program: Program; session: Session }>;
+  users: number;
+  isDropped: boolean;
+}
+
+/** The most recently used last. */
+const entries = new Map<string, Entry>();
+
+function entryOf(key: string, graph: () => Graph): Entry {
+  const make = async (): Promise<{ program: Program; session: Session }> => {
+    const program = await compile(graph());
+    return { program, session: await program.bind({}) };
+  };
+  const entry = entries.get(key) ?? { made: make(), users: 0, isDropped: false };
+  entries.delete(key);
+  entries.set(key, entry);
+  if (entries.size > limit) drop(entries.keys().next().value!);
+  return entry;
+}
+
+function drop(key: string): void {
+  const entry = entries.get(key)!;
+  entries.delete(key);
+  entry.isDropped = true;
+  if (entry.users === 0) dispose(entry);
+}
+
+function dispose({ made }: Entry): void {
+  made.then(
+    ({ program, session }) => {
+      session.dispose();
+      program.dispose();
+    },
+    () => undefined, // who asked for it is told
+  );
+}
+
+/** Runs the program of a key; one that was dropped meanwhile is disposed after its last run. */
+async function runKernel(
+  key: string,
+  graph: () => Graph,
+  inputs: Readonly<Record<string, TensorData>>,
+  options: RunOptions = {},
+): Promise<RunOutputs> {
+  const entry = entryOf(key, graph);
+  ++entry.users;
+  try {
+    const { session } = await entry.made.catch((error: unknown) => {
+      if (!entry.isDropped) drop(key);
+      throw error;
+    });
+    return await session.run(inputs, options);
+  } finally {
+    if (--entry.users === 0 && entry.isDropped) dispose(entry);
   }
-  return session;
 }
 
 const settingsCount = 4;
@@ -67,15 +115,14 @@ export async function nearestCodes(
   }
   const N = latents.length / D;
   const K = codebook.length / D;
-  const session = await sessionOf(`codes ${N} ${K} ${D} ${metric}`, () =>
+  const graph = (): Graph =>
     trace((t) => {
       const z = t.input("latents", { shape: [N, D] });
       t.output("indices", ops.nearestCodes(z, t.input("codebook", { shape: [K, D] }), { metric }));
-    }),
-  );
-  return (await session.run({ latents, codebook }, signal ? { signal } : {}))[
-    "indices"
-  ] as Int32Array;
+    });
+  const key = `codes ${N} ${K} ${D} ${metric}`;
+  const out = await runKernel(key, graph, { latents, codebook }, signal ? { signal } : {});
+  return out["indices"] as Int32Array;
 }
 
 export interface CorruptInput {
@@ -135,7 +182,7 @@ export const maskAndReplace = {
     const N = x0.length / B;
     expectLength("maskAndReplace.corrupt", "uniform", uniform, B * N * 2);
     const { codes } = schedule;
-    const session = await sessionOf(`corrupt ${B} ${N} ${codes}`, () =>
+    const graph = (): Graph =>
       trace((t) => {
         const tokens = t.input("x0", { shape: [B, N], dtype: "i32" });
         const coeffs = t.input("coeffs", { shape: [B, coefficientNames.length] });
@@ -145,10 +192,10 @@ export const maskAndReplace = {
             codes,
           }),
         );
-      }),
-    );
+      });
     const coeffs = coefficientTable(schedule, times.map((t) => ({ t, s: t - 1 }))); // prettier-ignore
-    return (await session.run({ x0, coeffs, uniform }))["xt"] as Int32Array;
+    const out = await runKernel(`corrupt ${B} ${N} ${codes}`, graph, { x0, coeffs, uniform });
+    return out["xt"] as Int32Array;
   },
 
   /** One reverse step from logits to tokens: guidance, truncation, the closed-form posterior and the draw in one pass. */
@@ -160,7 +207,7 @@ export const maskAndReplace = {
     const K = schedule.codes;
     expectLength("maskAndReplace.step", "logits", logits, B * N * K);
     expectLength("maskAndReplace.step", "uniform", uniform, B * N);
-    const session = await sessionOf(`step ${B} ${N} ${K} ${uncondLogits !== undefined}`, () =>
+    const graph = (): Graph =>
       trace((t) => {
         const input3 = (name: string) => t.input(name, { shape: [B, N, K] });
         const step = ops.maskReplaceStep(
@@ -172,10 +219,9 @@ export const maskAndReplace = {
           uncondLogits ? input3("uncondLogits") : undefined,
         );
         for (const [name, value] of Object.entries(step)) t.output(name, value);
-      }),
-    );
+      });
     const settings = levels.flatMap(() => [guidanceScale, temperature, truncation, topK]);
-    const out = await session.run({
+    const out = await runKernel(`step ${B} ${N} ${K} ${uncondLogits !== undefined}`, graph, {
       logits,
       xt,
       coeffs: coefficientTable(schedule, levels),
@@ -196,7 +242,7 @@ export const maskAndReplace = {
     const N = x0.length / B;
     const K = schedule.codes;
     expectLength("maskAndReplace.loss", "logits", logits, B * N * K);
-    const session = await sessionOf(`loss ${B} ${N} ${K}`, () =>
+    const graph = (): Graph =>
       trace((t) => {
         const tokens = (name: string) => t.input(name, { shape: [B, N], dtype: "i32" });
         const coeffs = t.input("coeffs", { shape: [B, coefficientNames.length] });
@@ -208,9 +254,9 @@ export const maskAndReplace = {
         );
         t.output("kl", kl);
         t.output("nll", nll);
-      }),
-    );
-    const out = await session.run({ logits, x0, xt, coeffs: coefficientTable(schedule, levels) });
+      });
+    const coeffs = coefficientTable(schedule, levels);
+    const out = await runKernel(`loss ${B} ${N} ${K}`, graph, { logits, x0, xt, coeffs });
     return { kl: out["kl"] as Float32Array, nll: out["nll"] as Float32Array };
   },
 };

@@ -3,10 +3,10 @@ import { DiffusionError } from "../errors.js";
 import type { Codec } from "./codec.js";
 import type { GenerateOptions } from "./generate-options.js";
 
-/** Tokens to keep (-1 = make anew) of `image`, or undefined without one. Throws "option" or "shape". */
+/** Tokens to keep (-1 = make anew) of `image`, or undefined without one. Throws "option", "shape" or "aborted". */
 export async function knownTokens(
   codec: Codec,
-  { image, mask }: GenerateOptions,
+  { image, mask, signal }: Pick<GenerateOptions, "image" | "mask" | "signal">,
 ): Promise<Int32Array | undefined> {
   if (!image && !mask) return undefined;
   if (!image || !mask)
@@ -21,7 +21,7 @@ export async function knownTokens(
       `generate: expected a mask of ${size} x ${size} = ${size * size} bytes, got ${mask.length}`,
     );
   }
-  const tokens = await codec.encode([image]);
+  const tokens = await codec.encode([image], signal ? { signal } : {});
   const [rows, columns] = codec.grid;
   const cell = size / rows;
   for (let y = 0; y < size; ++y) {

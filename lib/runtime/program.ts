@@ -50,8 +50,30 @@ export async function compile(
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
   const bytes = encode(lowered);
-  const program = await nativeCall((abort) => addon.compile(bytes, isa, abort), signal);
-  return new Program(lowered, program);
+  const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort), signal);
+  return new Program(lowered, await unlessAborted("compile", compiled, signal));
+}
+
+/** Rejects as soon as the signal fires, also while the work waits for its turn; its late result is disposed. */
+function unlessAborted<T extends { dispose(): void }>(
+  where: string,
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      work.then(
+        (late) => late.dispose(),
+        () => undefined, // rejected below
+      );
+      reject(
+        new DiffusionError("aborted", `${where}: stopped by its signal`, { cause: signal.reason }),
+      );
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
 }
 
 function expectNotAborted(where: string, signal: AbortSignal | undefined): void {

@@ -237,21 +237,21 @@ export class TrainStep {
 function initialState(options: TrainStepOptions, initial: Values): Map<string, Buffer> {
   const { accumulate = 1, emaDecay = 0 } = options.optimiser ?? {};
   const buffers = new Map<string, Buffer>();
+  const add = (name: string, shape: Shape, value?: Float32Array): void => {
+    const elements = shape.reduce((a, b) => a * b, 1);
+    buffers.set(name, Buffer.fromArray(value ?? new Float32Array(elements), "f32", shape, name));
+  };
   for (const { name, shape } of options.parameters) {
     const value = initial.get(name);
     if (!value)
       throw new DiffusionError("internal", `train: expected an initial value of ${name}, got none`);
-    const zeros = (): Buffer => Buffer.fromArray(new Float32Array(value.length), "f32", shape);
-    buffers.set(name, Buffer.fromArray(value, "f32", shape));
-    buffers.set(`m.${name}`, zeros());
-    buffers.set(`v.${name}`, zeros());
-    if (emaDecay > 0) buffers.set(`ema.${name}`, Buffer.fromArray(value, "f32", shape));
-    if (accumulate > 1) buffers.set(`sum.${name}`, zeros());
+    add(name, shape, value);
+    add(`m.${name}`, shape);
+    add(`v.${name}`, shape);
+    if (emaDecay > 0) add(`ema.${name}`, shape, value);
+    if (accumulate > 1) add(`sum.${name}`, shape);
   }
-  for (const [name, spec] of Object.entries(options.extraState ?? {})) {
-    const value = initial.get(name);
-    const elements = spec.shape.reduce((a, b) => a * b, 1);
-    buffers.set(name, Buffer.fromArray(value ?? new Float32Array(elements), "f32", spec.shape));
-  }
+  for (const [name, { shape }] of Object.entries(options.extraState ?? {}))
+    add(name, shape, initial.get(name));
   return buffers;
 }

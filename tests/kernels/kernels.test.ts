@@ -1,7 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { maskAndReplace, nearestCodes } from "../../lib/kernels/kernels.js";
 import { uniformStream } from "../../lib/nn/random.js";
 import { maskReplaceSchedule } from "../../lib/processes/schedules.js";
+import { Session } from "../../lib/runtime/program.js";
 
 const floats = (name: string, count: number): Float32Array =>
   Float32Array.from(uniformStream(1, name, count), (u) => u - 0.5);
@@ -34,6 +35,20 @@ describe("nearestCodes", () => {
     expect([
       ...(await nearestCodes(Float32Array.of(3, 0), e, { width: 2, metric: "cosine" })),
     ]).toEqual([0]);
+  });
+
+  it("disposes the programs it no longer keeps, after their last run", async () => {
+    const disposed = vi.spyOn(Session.prototype, "dispose");
+    const shapes = 40; // at once: more than are kept
+    const results = await Promise.all(
+      Array.from({ length: shapes }, (_, i) => {
+        const latents = Float32Array.from({ length: 2 * (i + 1) }, (_unused, j) => j % 2);
+        return nearestCodes(latents, Float32Array.of(1, 0, 0, 1), { width: 2 });
+      }),
+    );
+    results.forEach((found, i) => expect([...found]).toEqual(new Array(i + 1).fill(1)));
+    await vi.waitFor(() => expect(disposed.mock.calls.length).toBeGreaterThanOrEqual(8));
+    disposed.mockRestore();
   });
 
   it("rejects lengths that are no rows", async () => {

@@ -63,6 +63,22 @@ describe("abort", () => {
     bound.dispose();
   });
 
+  it("gives up a queued compilation at once", async () => {
+    const bound = await bindZeros(longGraph(size, 200));
+    const settled: string[] = [];
+    const first = bound.session.run({ x }).then(() => settled.push("run"));
+    const controller = new AbortController();
+    const queued = compile(longGraph(64, 2), { signal: controller.signal }).catch(
+      (error: unknown) => (settled.push("compilation"), error),
+    );
+    await sleep(1);
+    controller.abort("enough");
+    expect(await queued).toMatchObject({ code: "aborted", cause: "enough" });
+    await first;
+    expect(settled).toEqual(["compilation", "run"]);
+    bound.dispose();
+  });
+
   it("stops a compilation within 50 ms", async () => {
     expect(await bestOf(5, compileAbortTime)).toBeLessThan(50);
   });
