@@ -23,7 +23,7 @@ import { tokeniseDataset } from "./tokenise-dataset.js";
 import { saveVqDiffusion } from "./vq-diffusion-folder.js";
 
 /** The named entries of a recipe that it has. */
-const given = <R extends object, Name extends keyof R>(
+export const given = <R extends object, Name extends keyof R>(
   recipe: R,
   ...names: Name[]
 ): Pick<R, Name> =>
@@ -44,7 +44,7 @@ export async function buildTokenizerTrainer(
     ...(from && { initial: from.weights() }),
     ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
-    ...given(recipe, "augment", "tokenMix", "adversarial"),
+    ...given(recipe, "augment", "tokenMix", "adversarial", "temperature"),
     ...(recipe.perceptual && { perceptual: await perceptualTerm(recipe.perceptual) }),
   });
 }

@@ -2,19 +2,32 @@
 import { readFile } from "node:fs/promises";
 import { DiffusionError } from "../errors.js";
 import { isObject, shown } from "../models/check-config.js";
-import { cosine, warmup, type LearningRate } from "../optim/schedule.js";
+import { constant, cosine, warmup, type LearningRate } from "../optim/schedule.js";
+import { checkAutoencoderRecipe, type AutoencoderRecipe } from "./autoencoder-recipe.js";
+import { checkClassifierRecipe, type ClassifierRecipe } from "./classifier-recipe.js";
 import { checkDenoiserRecipe, type DenoiserRecipe } from "./denoiser-recipe.js";
+import { checkDivaeRecipe, type DivaeRecipe } from "./divae-recipe.js";
 import { checkTokenizerRecipe, type TokenizerRecipe } from "./tokenizer-recipe.js";
 import { checkVaeRecipe, type VaeRecipe } from "./vae-recipe.js";
 import { checkVqDiffusionRecipe, type VqDiffusionRecipe } from "./vq-diffusion-recipe.js";
 
-export type Recipe = TokenizerRecipe | VqDiffusionRecipe | VaeRecipe | DenoiserRecipe;
+export type Recipe =
+  | TokenizerRecipe
+  | VqDiffusionRecipe
+  | VaeRecipe
+  | DenoiserRecipe
+  | AutoencoderRecipe
+  | DivaeRecipe
+  | ClassifierRecipe;
 
 const checks: Readonly<Record<Recipe["kind"], (path: string, recipe: object) => void>> = {
   tokenizer: checkTokenizerRecipe,
   "vq-diffusion": checkVqDiffusionRecipe,
   vae: checkVaeRecipe,
   denoiser: checkDenoiserRecipe,
+  autoencoder: checkAutoencoderRecipe,
+  divae: checkDivaeRecipe,
+  classifier: checkClassifierRecipe,
 };
 
 /** Reads a recipe of the given kind. Throws "option" for a wrong kind, an unknown key or a wrong value. */
@@ -42,5 +55,8 @@ export async function readRecipe<Kind extends Recipe["kind"]>(
 }
 
 /** Learning rate of a recipe. */
-export const recipeLr = ({ lr, steps, warmup: updates = 200 }: Recipe): LearningRate =>
-  warmup(updates, cosine(lr, Math.max(1, steps - updates), lr / 10));
+export const recipeLr = ({ lr, steps, schedule, warmup: updates = 200 }: Recipe): LearningRate =>
+  warmup(
+    updates,
+    schedule === "constant" ? constant(lr) : cosine(lr, Math.max(1, steps - updates), lr / 10),
+  );

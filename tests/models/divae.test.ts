@@ -86,6 +86,26 @@ describe("sizes", () => {
     );
   }); // prettier-ignore
 
+  // the encoder by its formula above, and the decoders that are counted above
+  it.each([
+    ["rgb-16k", 286_743_888, 16_384],
+    ["depth-8k", 286_203_184, 8_192],
+    ["normal-8k", 286_743_888, 8_192],
+    ["canny-8k", 286_203_184, 8_192],
+    ["rgb-1k-uvit", 217_144_611, 1_024],
+  ] as const)("%s, all of it", (name, count, codes) => {
+    const names = Object.keys(divaeConfigs).filter((key) => key.startsWith(`${name}-`));
+    expect(names.length).toBeGreaterThan(0);
+    for (const key of names as (keyof typeof divaeConfigs)[]) {
+      const config: DivaeConfig = divaeConfigs[key];
+      const patches = 256 * (config.imageChannels ?? 3) * D + D;
+      const tokens = patches + 12 * block + postMlp + D * 32 + 32;
+      expect(tokens + counted(config, "decoder.")).toBe(count);
+      expect(parameterCount(divae(config).parameters)).toBe(count);
+      expect(parameterCount(divae(config).states)).toBe(codes * (32 + 1));
+    }
+  });
+
   it("transformer blocks of the U-ViT", () => {
     for (const [name, width] of [["b-f16", 768], ["h-f16", 1280]] as const) {
       const config = { ...divaeConfigs["rgb-1k-uvit-448"], decoder: uvitDecoders[name] };
