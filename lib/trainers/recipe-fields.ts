@@ -5,6 +5,7 @@ import {
   limits,
   listOf,
   object,
+  oneOf,
   optional,
   real,
   text,
@@ -20,8 +21,10 @@ export interface RecipeFields {
   data: string;
   batchSize: number;
   steps: number;
-  /** Peak learning rate: linear warm-up, then half a cosine to a tenth. */
+  /** Peak learning rate, after a linear warm-up. */
   lr: number;
+  /** What follows the warm-up: half a cosine to a tenth (default), or the peak to the end, as most denoisers were trained. */
+  schedule?: "cosine" | "constant";
   /** Steps of warm-up; default 200. */
   warmup?: number;
   seed?: number;
@@ -42,6 +45,7 @@ export const recipeFieldRules: Readonly<Record<keyof RecipeFields | "kind", Rule
   batchSize: whole(1, limits.batch),
   steps: whole(1, 1e9),
   lr: real(Number.MIN_VALUE, 1000),
+  schedule: optional(oneOf("cosine", "constant")),
   warmup: optional(whole(0, 1e9)),
   seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
   optimiser: optional(object),

@@ -195,6 +195,13 @@ describe("a denoiser", () => {
   });
 });
 
+it("a constant rate stays at its peak after the warm-up", async () => {
+  const entries = { resolution: side, ...denoisers.ddpm, lr: 1, warmup: 4 };
+  const rate = recipeLr(await recipeOf("denoiser", { ...entries, schedule: "constant" }));
+  expect([0, 1, 3, 4, 59].map(rate)).toEqual([0.25, 0.5, 1, 1, 1]);
+  expect(recipeLr(await recipeOf("denoiser", entries))(59)).toBeCloseTo(0.1, 2);
+});
+
 it("the packaged recipes are read", async () => {
   const recipes = resolve(import.meta.dirname, "../../recipes");
   const kinds: Record<string, Recipe["kind"]> = { vae: "vae", ddpm: "denoiser", sit: "denoiser", diffusevae: "denoiser" }; // prettier-ignore
