@@ -78,7 +78,7 @@ describe("kdiff_samplers", () => {
 });
 
 describe("sit_integrate_analytic", () => {
-  const job = { type: "ode", path: "Linear", prediction: "velocity", data_std: 0.5 };
+  const job = { type: "ode", path: "Linear", prediction: "velocity", data_std: 0.9 };
   const methods = ["rk4", "adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8", "explicit_adams", "implicit_adams"]; // prettier-ignore
   const io = { x_init: draw("x"), mu: draw("mu", 0.5) };
 
@@ -86,13 +86,13 @@ describe("sit_integrate_analytic", () => {
     const jobs = methods.map((method) => ({
       ...job,
       method,
-      num_steps: 31,
-      atol: 1e-6,
-      rtol: 1e-5,
+      num_steps: 13,
+      atol: 1e-3,
+      rtol: 1e-3,
     }));
     const results = await run("sit_integrate_analytic", { jobs }, io);
-    const ends = methods.map((_, i) => results[`${i}.x.30`]!);
-    misses(ends).forEach((miss, i) => expect(miss, methods[i]).toBeLessThan(5e-3));
+    const ends = methods.map((_, i) => results[`${i}.x.12`]!);
+    misses(ends).forEach((miss, i) => expect(miss, methods[i]).toBeLessThan(0.03));
   });
 
   it("says why it leaves SciPy alone", async () => {
