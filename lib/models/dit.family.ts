@@ -80,6 +80,7 @@ function configureDiffusers(shapes: ShapeView, facts: FactValues): DitConfig {
     mlpRatio: mlpRatioOf(shapes.extent("transformer_blocks.0.ff.net.0.proj.weight", 0), width!),
     ...classesOf(shapes.extent(label, 0), facts["nullClass"]),
     sigma: learned ? "learned" : "none",
+    ...(facts["trainedBy"] === "diffusers" && { trainedBy: "diffusers" as const }),
   };
 }
 
@@ -273,6 +274,11 @@ export const ditFamilies: readonly Family[] = [
       size: {
         what: "height and width of the latent, e.g. [32,32]",
         rule: listOf(whole(1, limits.side), 2, 2),
+      },
+      trainedBy: {
+        what: "whose constants it was trained with: the releases are the original's, in diffusers' layout",
+        rule: oneOf("original", "diffusers"),
+        fixed: "original",
       },
     },
     readConfig: readDiffusers,

@@ -47,6 +47,11 @@ export interface DitConfig {
    * computed and thrown away ("discarded", SiT), or not there ("none"). Default "learned".
    */
   sigma?: "learned" | "discarded" | "none";
+  /**
+   * Constants of the code that it was trained with. Those of huggingface/diffusers differ from the original's: the slowest
+   * frequency of a time is 1 / 10000, and eps of the norm before the MLP 1e-5. Default "original".
+   */
+  trainedBy?: "original" | "diffusers";
 }
 
 export type DitInput = ClassInput;
@@ -72,6 +77,7 @@ export const ditRules: Readonly<Record<keyof DitConfig, Rule>> = {
   classes: whole(1, limits.codes),
   nullClass: optional(flag),
   sigma: optional(oneOf("learned", "discarded", "none")),
+  trainedBy: optional(oneOf("original", "diffusers")),
 };
 
 /** Sinusoids of a time, cosines first. */
@@ -112,12 +118,14 @@ function checkInput({ size, channels = 4 }: DitConfig, { x, times, labels }: Dit
   }
 }
 
-function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: DitConfig): AdaLnZeroBlock<void> {
+function block(scope: ParamScope, config: DitConfig): AdaLnZeroBlock<void> {
+  const { width, heads, mlpRatio = 4 } = config;
   const attend = fusedAttention(scope.child("attn"), { width, heads });
   return adaLnZeroBlock(scope, {
     modulation: modulation(scope.child("adaLN_modulation"), { width, vectors: blockVectors }),
     attention: (x) => attend(x),
     mlp: mlp(scope.child("mlp"), geluTanh, { in: width, hidden: Math.floor(width * mlpRatio) }),
+    ...(config.trainedBy === "diffusers" && { mlpEps: 1e-5 }),
   });
 }
 
@@ -125,7 +133,7 @@ function block(scope: ParamScope, { width, heads, mlpRatio = 4 }: DitConfig): Ad
 export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Dit {
   checkConfig(config);
   const { size, patch, channels = 4, width, layers, classes, nullClass = true } = config;
-  const { sigma = "learned" } = config;
+  const { sigma = "learned", trainedBy = "original" } = config;
   const grid: [number, number] = [size[0] / patch, size[1] / patch];
   const outChannels = sigma === "none" ? channels : 2 * channels;
 
@@ -133,6 +141,7 @@ export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Di
   const embedTime = timeEmbedding(scope.child("t_embedder").child("mlp"), {
     width: timeFeatures,
     out: width,
+    divisor: timeFeatures / 2 - (trainedBy === "diffusers" ? 1 : 0),
     inits: normalLinear(0.02),
   });
   const embedLabel = labelEmbedding(scope.child("y_embedder"), { classes, width, nullClass });

@@ -43,13 +43,14 @@ export type MakeNorm = (scope: ParamScope) => Layer;
 function modulated(
   scope: ParamScope,
   makeNorm: MakeNorm | undefined,
+  eps = normEps,
 ): (x: Tensor, shift: Tensor, scale: Tensor) => Tensor {
   const norm = makeNorm?.(scope);
   if (norm)
     return (x, shift, scale) => norm(x).mul(everyToken(scale).add(1)).add(everyToken(shift));
   return (x, shift, scale) => {
-    x.trace.record(scope.path, layerNorm(x, { eps: normEps }));
-    return layerNorm(x, { shift, scale, eps: normEps, affine: "modulate" });
+    x.trace.record(scope.path, layerNorm(x, { eps }));
+    return layerNorm(x, { shift, scale, eps, affine: "modulate" });
   };
 }
 
@@ -60,6 +61,8 @@ export interface AdaLnZeroParts<Call> {
   mlp: Layer;
   /** Default layer norm without parameters, eps 1e-6. */
   norm?: MakeNorm;
+  /** Eps of the default norm before the MLP; default 1e-6. */
+  mlpEps?: number;
 }
 
 /** (x (B, N, width), condition (B, width), what the attention needs) -> same shape as x. */
@@ -70,9 +73,8 @@ export function adaLnZeroBlock<Call>(
   scope: ParamScope,
   parts: AdaLnZeroParts<Call>,
 ): AdaLnZeroBlock<Call> {
-  const [before, between] = ["norm1", "norm2"].map((name) =>
-    modulated(scope.child(name), parts.norm),
-  ) as [ReturnType<typeof modulated>, ReturnType<typeof modulated>];
+  const before = modulated(scope.child("norm1"), parts.norm);
+  const between = modulated(scope.child("norm2"), parts.norm, parts.mlpEps);
   return (x, condition, call) => {
     const vectors = split(parts.modulation(condition, call), blockVectors, 1);
     const [shift1, scale1, gate1, shift2, scale2, gate2] = vectors as [
