@@ -65,7 +65,7 @@ describe("help and errors", () => {
   it.each([
     [["sample", "x", "--steps", "many"], 2, /expected a whole number/],
     [["data", "emoji", "--size", "3"], 2, /expected a whole number from 16 to 64, got 3/],
-    [["bench", "--filter", "nothing"], 2, /bench: expected a filter that is part of matmul/],
+    [["bench", "--filter", "nothing"], 2, /bench: expected a filter that is part of cifar_unet/],
     [["sample", "x", "--model", "nowhere"], 3, /loadPipeline: expected a folder/],
     [["inspect", "nowhere"], 3, /does not exist/],
     [["repro", "nowhere.png"], 3, /nowhere\.png/],

@@ -1,0 +1,137 @@
+// One row of the comparison: ours and each peer in turn, in processes of their own, and what comes of it.
+import { existsSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  cache,
+  ortWorker,
+  ourWorker,
+  probeTorch,
+  torchEnvironments,
+  torchWorker,
+} from "./peers.mjs";
+import { Worker } from "./worker.mjs";
+
+const pauseMs = 40; // threads of a library that has just run spin for a while
+const slowRoundMs = 4000;
+
+export const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const fastest = (times) => Object.entries(times).sort(([, a], [, b]) => a - b)[0]?.[0];
+
+const modelPath = ({ name, batch }) => join(cache, `${name}_${batch}.onnx`);
+
+/** How each peer of a row is started, by what it is called. */
+function contestants(row, { peers, threads, isa }) {
+  const found = new Map();
+  if (!peers.torch) return found;
+  const onnx = row.onnx && peers.ort && isa !== "avx2" ? modelPath(row) : undefined;
+  for (const [setting, env] of Object.entries(torchEnvironments(threads, isa))) {
+    const variant = fastest(probeTorch(peers.torch.python, env, row, onnx));
+    if (variant === undefined) continue;
+    const start = torchWorker(peers.torch.python, env, row, variant);
+    found.set(`torch ${setting}`, { start, variant });
+  }
+  if (onnx) found.set("onnxruntime", { start: ortWorker(onnx, threads), variant: "cpu" });
+  return found;
+}
+
+async function startAll(starts) {
+  const workers = new Map();
+  try {
+    for (const [label, { start, variant }] of starts) {
+      const worker = await Worker.start(label, start);
+      workers.set(label, { worker, variant, rounds: [] });
+    }
+    return workers;
+  } catch (error) {
+    await stopAll(workers);
+    throw error;
+  }
+}
+
+const stopAll = (workers) => Promise.all([...workers.values()].map(({ worker }) => worker.stop()));
+
+/** Every worker once, the order turned by one each round. */
+async function oneRound(entries, round, seconds) {
+  for (let i = 0; i < entries.length; ++i) {
+    const entry = entries[(i + round) % entries.length];
+    await sleep(pauseMs);
+    entry.rounds.push(await entry.worker.burst(seconds));
+  }
+}
+
+const summary = (rounds) => ({
+  ms: median(rounds.map(({ wall }) => median(wall))),
+  minMs: Math.min(...rounds.flatMap(({ wall }) => wall)),
+  maxMs: Math.max(...rounds.map(({ wall }) => median(wall))),
+  cpuMs: median(rounds.map(({ cpu }) => median(cpu))),
+  peakMb: Math.max(...rounds.map(({ peak_mb }) => peak_mb)),
+});
+
+/** Medians of ours and of each peer, from at least `pairs` alternated bursts (5 when a round takes long). */
+export async function compareRow(row, context) {
+  const { pairs, seconds, threads, isa } = context;
+  const starts = new Map([
+    ["ours", { start: ourWorker(row, threads, isa), variant: isa ?? "" }],
+    ...(row.against
+      ? [["smalti fp32", { start: ourWorker(row.against, threads, isa), variant: "" }]]
+      : contestants(row, context)),
+  ]);
+  const workers = await startAll(starts);
+  try {
+    const entries = [...workers.values()];
+    let rounds = pairs;
+    for (let round = 0; round < rounds; ++round) {
+      const start = performance.now();
+      await oneRound(entries, round, seconds);
+      if (performance.now() - start > slowRoundMs) rounds = Math.min(pairs, 5);
+    }
+    const { ours, ...others } = Object.fromEntries(
+      [...workers].map(([label, { worker, variant, rounds: done }]) => [
+        label,
+        { ...summary(done), label, variant, version: worker.version, pairs: done.length },
+      ]),
+    );
+    return { ours, peers: Object.values(others) };
+  } finally {
+    await stopAll(workers);
+  }
+}
+
+function weightsFile({ network, batch }) {
+  const file = join(cache, `${network}_${batch}.safetensors`);
+  if (existsSync(file)) return file;
+  const { command, args } = ourWorker({ name: network, batch }, 1, undefined, ["--write", file]);
+  const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`ours: ${stderr.trim()}`);
+  return file;
+}
+
+/** Peak memory, or the time from the start of a process to its first result, each from processes of their own. */
+export async function compareProcesses(row, { peers, threads, isa, pairs, seconds }) {
+  const workload = { name: row.network, batch: row.batch, torch: ["eager"] };
+  const { installed } = torchEnvironments(threads, isa);
+  const onnx = modelPath(workload);
+  const starts = new Map([
+    ["ours", ourWorker(workload, threads, isa, ["--from", weightsFile(row)])],
+  ]);
+  if (peers.torch && row.measure === "peak")
+    starts.set("torch installed", torchWorker(peers.torch.python, installed, workload, "eager"));
+  if (peers.ort) {
+    if (!existsSync(onnx)) probeTorch(peers.torch.python, installed, workload, onnx);
+    starts.set("onnxruntime", ortWorker(onnx, threads));
+  }
+  const found = new Map([...starts.keys()].map((label) => [label, { startMs: [], peakMb: [] }]));
+  for (let round = 0; round < (row.measure === "start" ? pairs : 1); ++round) {
+    for (const [label, start] of starts) {
+      const worker = await Worker.start(label, start);
+      found.get(label).version = worker.version;
+      found.get(label).startMs.push(worker.startMs);
+      if (row.measure === "peak")
+        found.get(label).peakMb.push((await worker.burst(seconds)).peak_mb);
+      await worker.stop();
+    }
+  }
+  return found;
+}

@@ -1,0 +1,50 @@
+// Our side of the comparison: node ours.mjs NAME BATCH answers requests for runs on stdin. With --from FILE the weights
+// are those of a safetensors file, as a program loads them; --write FILE writes such a file and ends.
+import { compile, DeviceBuffer, openSafetensors, saveWeights, version } from "../../dist/index.js";
+import { prepare } from "../../dist/cli/bench-session.js";
+import { benchWorkloads } from "../../dist/cli/bench-workloads.js";
+import { serve } from "./serve.mjs";
+
+const [name, batch, mode, file] = process.argv.slice(2);
+const workload = benchWorkloads.find((w) => w.name === name && w.batch === Number(batch));
+if (!workload)
+  throw new Error(`ours.mjs: expected a known workload, got ${name} of batch ${batch}`);
+
+const weightsOf = (graph) =>
+  graph.inputs
+    .filter(({ role }) => role === "weight")
+    .map(({ name, value }) => ({ name, ...graph.values[value] }));
+
+async function fromFile() {
+  const graph = workload.graph();
+  const checkpoint = await openSafetensors(file);
+  const buffers = {};
+  for (const { name, shape } of weightsOf(graph)) {
+    const { offset } = checkpoint.tensors.get(name);
+    buffers[name] = DeviceBuffer.fromFile({ path: file, offset, dtype: "f32" }, shape);
+  }
+  await checkpoint.close();
+  for (const { name, role, value } of graph.inputs)
+    if (role === "state")
+      buffers[name] = DeviceBuffer.alloc(graph.values[value].dtype, graph.values[value].shape);
+  const program = await compile(graph);
+  const session = await program.bind(buffers);
+  Object.values(buffers).forEach((buffer) => buffer.dispose());
+  return async () => {
+    const start = performance.now();
+    await session.run();
+    return performance.now() - start;
+  };
+}
+
+if (mode === "--write") {
+  const specs = weightsOf(workload.graph());
+  const weights = specs.map(({ name, shape }) => {
+    const size = shape.reduce((a, b) => a * b, 1);
+    return [name, Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 2001) / 1e5 - 0.01)];
+  });
+  await saveWeights(file, specs, new Map(weights), "f32");
+} else {
+  const run = mode === "--from" ? await fromFile() : (await prepare(workload, 0)).run;
+  await serve({ version: `smalti ${version}`, run });
+}

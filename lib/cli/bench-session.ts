@@ -1,0 +1,67 @@
+// A workload made ready to run: compiled, with random weights, and timed one run at a time.
+import type { Graph } from "../ir/graph.js";
+import { sizeOf } from "../ir/shape.js";
+import { arrayFor, Buffer, type TensorData } from "../runtime/buffer.js";
+import { compile } from "../runtime/program.js";
+import type { BenchWorkload } from "./bench-workloads.js";
+
+export interface ReadyWorkload extends Disposable {
+  graph: Graph;
+  /** Milliseconds of one run. */
+  run: () => Promise<number>;
+}
+
+/** Random values between -scale and scale. */
+function fill(data: TensorData, scale: number, seed: number): TensorData {
+  let state = (seed + 1) >>> 0;
+  for (let i = 0; i < data.length; ++i) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    data[i] = (state / 2 ** 31 - 1) * scale;
+  }
+  return data;
+}
+
+/** Deviation that keeps activations of the same size from layer to layer. */
+const scaleOf = (role: string, shape: readonly number[]): number =>
+  role === "input" || shape.length < 2 ? 1 : Math.sqrt((3 * shape.at(-1)!) / sizeOf(shape));
+
+/** Compiles a workload and gives it values; averages of a training step start at zero. */
+export async function prepare(workload: BenchWorkload, seed: number): Promise<ReadyWorkload> {
+  const graph = workload.graph();
+  const program = await compile(graph);
+  const declared = program.graph.inputs.map((input) => ({
+    ...input,
+    ...program.graph.values[input.value]!,
+  }));
+  const longest = Math.max(...declared.map(({ shape }) => sizeOf(shape)));
+  const scratch = new ArrayBuffer(4 * longest);
+  const valuesOf = ({ name, role, dtype, shape }: (typeof declared)[number]): TensorData => {
+    const size = sizeOf(shape);
+    const given = workload.values?.[name];
+    if (given) return given(size);
+    const data = arrayFor(dtype, scratch).subarray(0, size);
+    if (/^[mv]\./.test(name) || dtype !== "f32") return data.fill(0);
+    return fill(data, scaleOf(role, shape), seed);
+  };
+  const buffers: Record<string, Buffer> = {};
+  const inputs: Record<string, TensorData> = {};
+  for (const input of declared) {
+    if (input.role === "input") inputs[input.name] = valuesOf(input).slice();
+    else buffers[input.name] = Buffer.fromArray(valuesOf(input), input.dtype, input.shape);
+  }
+  const session = await program.bind(buffers);
+  Object.values(buffers).forEach((buffer) => buffer.dispose()); // the session keeps what it reads
+  const timedCall = async (): Promise<number> => {
+    const start = performance.now();
+    await session.run(inputs);
+    return performance.now() - start;
+  };
+  return {
+    graph,
+    run: workload.kind === "kernel" ? () => session.timedRun(inputs) : timedCall,
+    [Symbol.dispose]() {
+      session.dispose();
+      program.dispose();
+    },
+  };
+}

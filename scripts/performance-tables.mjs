@@ -1,0 +1,19 @@
+// Writes the tables of README.md and docs/performance.md between their marks, from the lines of a comparison:
+// npm run bench:peers -- --json > peers.jsonl && node scripts/performance-tables.mjs peers.jsonl
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { between, boundTable, readmeTable } from "../benchmarks/peers/report.mjs";
+
+const [file] = process.argv.slice(2);
+if (!file) {
+  console.error("usage: node scripts/performance-tables.mjs PEERS.jsonl");
+  process.exit(2);
+}
+const lines = readFileSync(file, "utf8").trim().split("\n").map(JSON.parse);
+const root = join(import.meta.dirname, "..");
+const rewrite = (path, name, text) => {
+  const document = readFileSync(join(root, path), "utf8");
+  writeFileSync(join(root, path), between(document, name, text));
+};
+rewrite("README.md", "speed", readmeTable(lines));
+rewrite("docs/performance.md", "bounds", boundTable(lines));
