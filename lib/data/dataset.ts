@@ -30,15 +30,6 @@ export interface ImageDataset {
   weight(index: number): number;
 }
 
-/** The part of a dataset that `keep` accepts, without copying pixels. */
-export function filterDataset(
-  dataset: ImageDataset,
-  keep: (index: number) => boolean,
-): ImageDataset {
-  const kept = Array.from({ length: dataset.length }, (_, i) => i).filter(keep);
-  return selectFrom(dataset, kept);
-}
-
 /** The given samples of a dataset in the given order, without copying pixels. */
 export function selectFrom(dataset: ImageDataset, indices: readonly number[]): ImageDataset {
   const at = (index: number): number => {

@@ -159,7 +159,7 @@ const percent = (share: number): string =>
   Number.isFinite(share) ? `${(100 * share).toFixed(1)} % of tolerance` : "beyond";
 
 /** One line of text for a case. */
-export function formatCase({ name, status, reason, worst, differences, ms }: CaseReport): string {
+function formatCase({ name, status, reason, worst, differences, ms }: CaseReport): string {
   if (status === "unsupported") return `unsupported  ${name}: ${reason}`;
   if (reason !== undefined) return `FAIL  ${name}: ${reason}`;
   const head = `${status === "passed" ? "ok  " : "FAIL"}  ${name}: ${differences.length} tensors, ${Math.round(ms)} ms`;
@@ -175,7 +175,7 @@ export function formatCase({ name, status, reason, worst, differences, ms }: Cas
 }
 
 /** Last lines of a report. */
-export const formatTotals = ({
+const formatTotals = ({
   passed,
   failed,
   unsupported,

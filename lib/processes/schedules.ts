@@ -234,36 +234,3 @@ export function logBuffers(schedule: MaskReplaceSchedule): Record<LogBufferName,
     log_1_min_cumprod_ct: cumprodCt.map(log1mExp),
   };
 }
-
-/**
- * Schedule stored in a checkpoint: the cumulative log buffers decide, since they replace the
- * computed ones on load.
- */
-export function scheduleFromLogBuffers(
-  buffers: { log_cumprod_at: ArrayLike<number>; log_cumprod_ct: ArrayLike<number> },
-  codes: number,
-): MaskReplaceSchedule {
-  const exp = (values: ArrayLike<number>): number[] => Array.from(values, Math.exp).slice(0, -1);
-  const abar = exp(buffers.log_cumprod_at);
-  // float32 logs may leave abar + cbar a little above one
-  const cbar = exp(buffers.log_cumprod_ct).map((mask, i) => Math.min(mask, 1 - abar[i]!));
-  return maskReplaceSchedule({ codes, cumulative: { abar, cbar } });
-}
-
-/**
- * Largest difference of the stored log buffers to those of a schedule; infinite entries must match.
- */
-export function logBufferDifference(
-  schedule: MaskReplaceSchedule,
-  stored: Partial<Record<LogBufferName, ArrayLike<number>>>,
-): number {
-  const computed = logBuffers(schedule);
-  let largest = 0;
-  for (const [name, values] of Object.entries(stored)) {
-    computed[name as LogBufferName].forEach((expected, i) => {
-      const actual = values[i]!;
-      if (actual !== expected) largest = Math.max(largest, Math.abs(actual - expected));
-    });
-  }
-  return largest;
-}

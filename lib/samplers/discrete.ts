@@ -129,7 +129,7 @@ export function corruptTokens(
 }
 
 /** Start of the chain: all masks, as every published sampler does, or a draw from q(x_T). */
-export function startTokens(
+function startTokens(
   schedule: MaskReplaceSchedule,
   tokens: number,
   draw: { batch: number; seed: number; firstSample?: number; init?: "mask" | "prior" },
@@ -311,7 +311,7 @@ export const keyTable = (
   );
 
 /** Puts known tokens in place. */
-export const withKnown = (tokens: Int32Array, known: Int32Array): Int32Array =>
+const withKnown = (tokens: Int32Array, known: Int32Array): Int32Array =>
   tokens.map((token, i) => (known[i]! >= 0 ? known[i]! : token));
 
 /** First tokens and the known table of a batch. */

@@ -120,7 +120,7 @@ export function sharpen(logX0: Tensor, scores: Tensor, priorWeight: number): Ten
  * Which positions to reveal: `counts` (B) draws without replacement with the given weights, by
  * Gumbel top-k (Kool et al. 2019, arXiv:1903.06059). Positions of weight zero are never taken.
  */
-export function choosePositions(weights: Tensor, counts: Tensor, uniform: Tensor): Tensor {
+function choosePositions(weights: Tensor, counts: Tensor, uniform: Tensor): Tensor {
   const [B, N] = weights.shape as [number, number];
   const t = weights.trace;
   const gumbel = uniform.clamp(1e-12, 1).log().neg().clamp(1e-12, 1e3).log().neg();

@@ -74,7 +74,7 @@ export const categorical = (
 ): Tensor => argMax(logits.add(gumbel(key, { shape: logits.shape, purpose })));
 
 /** Part `start` to `start + size` of one axis. */
-export function sliceAxis(x: Tensor, axis: number, start: number, size: number): Tensor {
+function sliceAxis(x: Tensor, axis: number, start: number, size: number): Tensor {
   const at = normalizeAxis("slice", axis, x.rank);
   return x.slice(
     x.shape.map((_, i) => (i === at ? start : 0)),

@@ -77,7 +77,7 @@ const nearestSources = (source: number, target: number): number[] =>
   Array.from({ length: target }, (_, i) => Math.min(source - 1, Math.floor((i * source) / target)));
 
 /** Row-major (target, source); each row sums to 1. */
-export function resizeMatrix(
+function resizeMatrix(
   source: number,
   target: number,
   kernel: Kernel,

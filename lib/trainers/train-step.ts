@@ -121,7 +121,7 @@ export const fusedStepGraph = (options: TrainStepOptions): Graph =>
   );
 
 /** Loss and gradient of one batch, added to the state `sum.*` with weight 1 / batches. */
-export const accumulateGraph = (options: TrainStepOptions, batches: number): Graph =>
+const accumulateGraph = (options: TrainStepOptions, batches: number): Graph =>
   trace(
     (t) => {
       const { grads } = evaluateLoss(t, options);
@@ -134,7 +134,7 @@ export const accumulateGraph = (options: TrainStepOptions, batches: number): Gra
   );
 
 /** The update from the accumulated gradients, which are set to zero again. */
-export const applyGraph = (options: TrainStepOptions): Graph =>
+const applyGraph = (options: TrainStepOptions): Graph =>
   trace(
     (t) => {
       const sums = options.parameters.map((spec) =>

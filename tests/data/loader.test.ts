@@ -4,12 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { counterHash, epochOrder } from "../../lib/data/counter-hash.js";
-import {
-  filterDataset,
-  memoryDataset,
-  selectFrom,
-  type ImageDataset,
-} from "../../lib/data/dataset.js";
+import { memoryDataset, selectFrom, type ImageDataset } from "../../lib/data/dataset.js";
 import {
   loadBatches,
   visitsInEpoch,
@@ -96,7 +91,14 @@ describe("loadBatches", () => {
   });
 
   it("resumes exactly, at any batch, with every tail", async () => {
-    const dataset = filterDataset(numbered(23), (i) => i !== 5);
+    const dataset = selectFrom(numbered(23), [
+      0,
+      1,
+      2,
+      3,
+      4,
+      ...Array.from({ length: 17 }, (_, i) => i + 6),
+    ]);
     const cases = fc.record({
       batchSize: fc.integer({ min: 1, max: 30 }),
       seed: fc.nat(1000),
