@@ -29,7 +29,7 @@ const ineffective = { seed: "nothing is drawn", threads: "the core has nothing t
 export const withCheckpointOptions = (command: Command): Command =>
   withCommonOptions(command, ineffective)
     .addOption(
-      new Option("--set <name=value>", "a fact that shapes do not show (repeatable)")
+      new Option("--set <name=value>", "a fact that shapes do not show")
         .argParser(collectNamed)
         .default({}, "none"),
     )
@@ -39,7 +39,7 @@ export const withCheckpointOptions = (command: Command): Command =>
     .option("--section <key>", "dictionary of the weights inside a file, e.g. model")
     .option("--part <name>", "one part of a pipeline folder, e.g. unet")
     .option("--variant <name>", "variant of the weights in a folder, e.g. fp16")
-    .option("--ema", "averaged weights, or an error (default: where there are some)")
+    .option("--ema", "only averaged weights (default: if there)")
     .option("--no-ema", "raw weights");
 
 /** The models of a checkpoint, one of several or alone, with the facts of the command line. */

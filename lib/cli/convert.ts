@@ -1,10 +1,17 @@
-// `smalti convert`: a published checkpoint as a folder of ours.
-import { basename } from "node:path";
+// `smalti convert`: a published checkpoint as a folder of ours, a pipeline where it has a denoiser.
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
 import { Command, Option } from "commander";
-import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import { readConfigFile } from "../checkpoint/config-files.js";
+import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
+import { openCheckpoint } from "../checkpoint/open-checkpoint.js";
 import { DiffusionError } from "../errors.js";
 import { makeFolder } from "../files/atomic-write.js";
-import { convertModels, type Identified } from "../pipelines/import-checkpoint.js";
+import { shown } from "../models/check-config.js";
+import type { Family } from "../models/family.js";
+import { convertModels, type Identified, type KnownFact } from "../pipelines/import-checkpoint.js";
+import { convertDiffusion, hasDenoiser } from "../pipelines/import-diffusion.js";
+import type { ComponentFile } from "../pipelines/pipeline.js";
 import {
   identifyAs,
   openAll,
@@ -16,17 +23,63 @@ import { interruptSignal, progress, result, say } from "./terminal.js";
 interface ConvertOptions extends CheckpointOptions {
   dtype: "f32" | "f16" | "bf16";
   ignoreUnused?: true;
+  firstStage?: string;
+  textEncoder?: string;
+  vae?: string;
+  networksOnly?: true;
+}
+
+/** Other files of a pipeline, and the roles that are taken from each. */
+const others = {
+  firstStage: ["codec"],
+  vae: ["codec"],
+  textEncoder: ["text-encoder", "class-embedder"],
+} as const satisfies Partial<Record<keyof ConvertOptions, readonly Family["role"][]>>;
+
+/** An opened file, and the roles that are wanted of it; undefined: all. */
+interface Source {
+  checkpoint: Checkpoint;
+  roles?: readonly Family["role"][];
+}
+
+async function openSources(path: string, options: ConvertOptions): Promise<Source[]> {
+  const sources: Source[] = (await openAll(path, options)).map((checkpoint) => ({ checkpoint }));
+  try {
+    for (const [option, roles] of Object.entries(others)) {
+      const file = options[option as keyof typeof others];
+      if (file !== undefined) sources.push({ checkpoint: await openCheckpoint(file), roles });
+    }
+    return sources;
+  } catch (error) {
+    for (const { checkpoint } of sources) await checkpoint.close();
+    throw error;
+  }
+}
+
+/** Models of the main files give way to those of files that were named for their role. */
+function withoutReplaced(models: readonly Identified[], sources: readonly Source[]): Identified[] {
+  const named = new Map(sources.map(({ checkpoint, roles }) => [checkpoint, roles]));
+  const isGiven = ({ family }: Identified): boolean =>
+    sources.some(({ roles }) => roles?.includes(family.role));
+  return models.filter((model) => named.get(model.checkpoint) !== undefined || !isGiven(model));
+}
+
+/** The scheduler of a pipeline folder of diffusers. */
+async function schedulerOf(path: string): Promise<FoundConfig[]> {
+  const file = join(path, "scheduler", "scheduler_config.json");
+  return existsSync(file) ? [await readConfigFile(file)] : [];
 }
 
 /** Every model of every opened file. Throws "checkpoint" when there is none, or two for the same tensors. */
-function modelsOf(opened: readonly Checkpoint[], options: ConvertOptions): Identified[] {
-  const models = opened.flatMap((checkpoint) => {
-    const found = identifyAs(checkpoint, options, opened.length > 1);
+function modelsOf(sources: readonly Source[], options: ConvertOptions): Identified[] {
+  const models = sources.flatMap(({ checkpoint, roles }) => {
+    const all = identifyAs(checkpoint, options, sources.length > 1);
+    const found = all.filter(({ family }) => !roles || roles.includes(family.role));
     if (found.length === 0) say(`${checkpoint.path}: no known family of models; left out`);
     for (const note of checkpoint.notes) say(`${checkpoint.path}: ${note}`);
     return found;
   });
-  const paths = opened.map(({ path }) => path).join(", ");
+  const paths = sources.map(({ checkpoint }) => checkpoint.path).join(", ");
   if (models.length === 0)
     throw new DiffusionError(
       "checkpoint",
@@ -43,47 +96,84 @@ function modelsOf(opened: readonly Checkpoint[], options: ConvertOptions): Ident
         `${model.checkpoint.path}: expected one family for the same tensors, got ${twin.family.name} and ${model.family.name}; choose with --family`,
       );
   }
-  return models;
+  return withoutReplaced(models, sources);
 }
+
+interface Converted {
+  kind: string;
+  components: Record<string, ComponentFile>;
+  facts: readonly KnownFact[];
+}
+
+/** A pipeline where there is a denoiser, else plain networks. */
+async function write(
+  [path, out]: readonly [path: string, out: string],
+  models: readonly Identified[],
+  options: ConvertOptions,
+  callbacks: { signal: AbortSignal; onProgress: (done: number, total: number) => void },
+): Promise<Converted> {
+  const { dtype, ignoreUnused = false, networksOnly, set: facts } = options;
+  const chosen = { dtype, ignoreUnused, ...callbacks };
+  if (networksOnly || !hasDenoiser(models)) {
+    const components = await convertModels(out, basename(out), models, chosen);
+    return { kind: "networks", components, facts: [] };
+  }
+  const configs = await schedulerOf(path);
+  const done = await convertDiffusion(out, basename(out), models, { ...chosen, facts, configs });
+  return { kind: "diffusion", ...done };
+}
+
+const factLine = ({ name, value, from }: KnownFact): string =>
+  `  ${name} = ${shown(value)}: ${from}`;
+
+/** What was written, for people. */
+function report(out: string, models: readonly Identified[], { kind, components, facts }: Converted) {
+  const parts = models.flatMap((model) => {
+    const part = Object.entries(components).find(([, { model: name }]) => name === model.family.model); // prettier-ignore
+    if (!part) return [];
+    const title = [`${part[0]}: ${model.family.title}`, ...(model.published.length > 0 ? [model.published.join(" or ")] : [])]; // prettier-ignore
+    return [title.join(", "), ...model.facts.map(factLine)];
+  });
+  const process = facts.map(factLine);
+  return [
+    out,
+    ...parts,
+    ...(process.length > 0 ? ["pipeline:", ...process] : []),
+    ...(kind === "diffusion" ? [`smalti sample --model ${out}`] : []),
+  ].join("\n");
+} // prettier-ignore
 
 export const convert = withCheckpointOptions(new Command("convert"))
   .summary("a published checkpoint as a folder of ours")
-  .description("Write a published checkpoint as a folder of ours: pipeline.json and safetensors.")
+  .description("Write a published checkpoint as a folder of ours, a pipeline if it can be one.")
   .argument("<in>", "checkpoint file or folder")
   .argument("<out>", "folder to write")
+  .option("--first-stage <file>", "autoencoder of the latents of a denoiser")
+  .option("--text-encoder <file>", "encoder of its texts or classes")
+  .option("--vae <file>", "first of the two stages of DiffuseVAE")
+  .option("--networks-only", "no pipeline: the process need not be known")
   .addOption(
-    new Option("--dtype <type>", "element type of the weights")
-      .choices(["f32", "f16", "bf16"])
-      .default("f16"),
+    new Option("--dtype <type>", "type of weights").choices(["f32", "f16", "bf16"]).default("f16"),
   )
   .option("--ignore-unused", "leave tensors out that the model does not have")
   .action(async (path: string, out: string, options: ConvertOptions) => {
     const signal = interruptSignal("stopping; nothing is written until a file is whole");
-    const opened = await openAll(path, options);
+    const sources = await openSources(path, options);
     const bars: { stop(): void }[] = [];
     try {
-      const models = modelsOf(opened, options);
+      const models = modelsOf(sources, options);
       await makeFolder(out, "convert");
       let bar: ReturnType<typeof progress> | undefined;
-      const components = await convertModels(out, basename(out), models, {
-        dtype: options.dtype,
-        ignoreUnused: options.ignoreUnused ?? false,
+      const done = await write([path, out], models, options, {
         signal,
-        onProgress(done, total) {
+        onProgress(count, total) {
           if (!bar) bars.push((bar = progress("convert", total)));
-          bar.update(done + 1);
+          bar.update(count + 1);
         },
       });
-      const lines = models.flatMap(({ family, facts, published }, i) => [
-        [
-          `${Object.keys(components)[i]!}: ${family.title}`,
-          ...(published.length > 0 ? [published.join(" or ")] : []),
-        ].join(", "),
-        ...facts.map(({ name, value, from }) => `  ${name} = ${JSON.stringify(value)}: ${from}`),
-      ]);
-      result({ folder: out, components }, [`${out}`, ...lines].join("\n"), options.json);
+      result({ folder: out, components: done.components }, report(out, models, done), options.json);
     } finally {
       for (const bar of bars) bar.stop();
-      for (const checkpoint of opened) await checkpoint.close();
+      for (const { checkpoint } of sources) await checkpoint.close();
     }
   });

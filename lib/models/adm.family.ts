@@ -9,6 +9,7 @@ import { admUnet } from "./adm-unet.js";
 import type { AdmUnetConfig } from "./adm-unet.js";
 import { admEncoderUnetKeys, admUnetKeys } from "./adm.keys.js";
 import { limits, oneOf, whole } from "./check-config.js";
+import { admPipeline } from "./pipeline-facts.js";
 import type { Fact, FactValues, Family, ShapeView } from "./family.js";
 
 const facts = {
@@ -160,6 +161,7 @@ export const admFamilies: readonly Family[] = [
     configure: configureUnet,
     keys: () => admUnetKeys,
     build: (config) => admUnet(config as AdmUnetConfig),
+    pipeline: admPipeline,
     published: {
       ...recognisable(admUnetConfigs),
       ...Object.fromEntries(

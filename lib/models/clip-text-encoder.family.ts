@@ -6,6 +6,7 @@ import { clipTextConfigs, clipTextEncoder } from "./clip-text-encoder.js";
 import type { ClipTextEncoderConfig } from "./clip-text-encoder.js";
 import { openAiClipTextKeys, transformersClipTextKeys } from "./clip-text-encoder.keys.js";
 import { known } from "./diffusers-config.js";
+import { openClipPipeline } from "./pipeline-facts.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 
 const activation: Fact = {
@@ -106,6 +107,7 @@ export const clipTextEncoderFamilies: readonly Family[] = [
     configure: configureOpenAi,
     keys: () => openAiClipTextKeys,
     build,
+    pipeline: openClipPipeline,
     published,
   },
   {

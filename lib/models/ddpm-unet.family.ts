@@ -9,6 +9,7 @@ import { ddpmUnet } from "./ddpm-unet.js";
 import type { DdpmUnetConfig } from "./ddpm-unet.js";
 import { classesOf, recognisable } from "./adm.family.js";
 import { known, onlyValues } from "./diffusers-config.js";
+import { ddpmPipeline } from "./pipeline-facts.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 
 export const ddpmFacts = {
@@ -160,6 +161,7 @@ export const ddpmFamilies: readonly Family[] = [
     }),
     keys: () => ddpmUnetKeys,
     build: (config) => ddpmUnet(config as DdpmUnetConfig),
+    pipeline: ddpmPipeline,
     published: recognisable(ddpmUnetConfigs),
   },
   {
@@ -180,6 +182,7 @@ export const ddpmFamilies: readonly Family[] = [
     configure: configureDiffusers,
     keys: (_, shapes) => diffusersKeys(shapes),
     build: (config) => ddpmUnet(config as DdpmUnetConfig),
+    pipeline: ddpmPipeline,
     published: { ...recognisable(ddpmUnetConfigs), ...diffusersDdpmConfigs },
   },
 ];

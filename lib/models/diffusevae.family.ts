@@ -12,6 +12,7 @@ import type { DiffuseVaeUnetConfig } from "./diffusevae-unet.js";
 import { diffuseVae } from "./diffusevae-vae.js";
 import type { DiffuseVaeConfig } from "./diffusevae-vae.js";
 import { diffuseVaeKeys } from "./diffusevae.keys.js";
+import { diffuseVaePipeline } from "./pipeline-facts.js";
 import type { ConfigFile, FactValues, Family, ShapeView } from "./family.js";
 import { shapeInLayout, mapKey } from "../nn/key-map.js";
 
@@ -131,6 +132,7 @@ export const diffuseVaeFamilies: readonly Family[] = [
     configure: configureMain,
     keys: () => admUnetKeys,
     build,
+    pipeline: diffuseVaePipeline,
     published: Object.fromEntries(unets.filter((row) => !isReproduction(row))),
   },
   {
@@ -145,6 +147,7 @@ export const diffuseVaeFamilies: readonly Family[] = [
     configure: configureReproduction,
     keys: () => ddpmUnetKeys,
     build,
+    pipeline: diffuseVaePipeline,
     published: Object.fromEntries(unets.filter(isReproduction)),
   },
   {

@@ -6,6 +6,7 @@ import { divae } from "./divae.js";
 import type { DivaeConfig, DivaeDecoderConfig } from "./divae.js";
 import { divaeConfigs } from "./divae-configs.js";
 import { divaeKeys } from "./divae.keys.js";
+import { divaePipeline } from "./pipeline-facts.js";
 import { ShapeView } from "./family.js";
 import type { Fact, FactValues, Family } from "./family.js";
 
@@ -100,6 +101,7 @@ const shared = {
   role: "codec",
   keys: () => divaeKeys,
   build: (config: object) => divae(config as DivaeConfig),
+  pipeline: divaePipeline,
 } as const;
 
 const encoderMarks = [/^encoder\.blocks\.0\.attn\.qkv\.weight$/, /^quantize\._codebook\.embed$/];

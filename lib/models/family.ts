@@ -5,6 +5,7 @@ import { DiffusionError, formatShape } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import type { KeyMap } from "../nn/key-map.js";
 import type { Rule } from "./check-config.js";
+import type { DiffusionProcess, Spacing } from "./diffusion-process.js";
 
 /** A fact that names and shapes do not show, such as a number of heads. */
 export interface Fact {
@@ -24,6 +25,36 @@ export type FactValues = Readonly<Record<string, unknown>>;
 /** A parsed configuration file of the original (diffusers config.json, a project's yaml). */
 export type ConfigFile = Readonly<Record<string, unknown>>;
 
+/** How the original code samples by default; the names are those of DiffusionSampling. */
+export interface PublishedSampling {
+  sampler: string;
+  steps: number;
+  spacing: Spacing;
+  guidanceScale: number;
+  guidanceChannels?: number;
+  clamp?: boolean;
+  rederive?: boolean;
+}
+
+/** What follows from the facts of a denoiser. */
+export interface PublishedSettings {
+  process: DiffusionProcess;
+  defaults: PublishedSampling;
+  /** Height and width of the state, where the network does not say. */
+  size?: readonly [number, number];
+  latentScale?: number;
+}
+
+/** Facts of a network that only a pipeline needs; those that nothing fixes are asked for. */
+export interface PipelineFacts {
+  facts: Readonly<Record<string, Fact>>;
+  /** Facts that a configuration decides. */
+  decided?(config: object): FactValues;
+  readConfig?(file: ConfigFile): Record<string, unknown> | undefined;
+  /** Of a denoiser. */
+  settings?(config: object, facts: FactValues): PublishedSettings;
+}
+
 export interface Family {
   /** Kebab case, e.g. "taming-vqgan". */
   name: string;
@@ -32,7 +63,7 @@ export interface Family {
   /** Model name of pipeline.json, e.g. "vqgan". */
   model: string;
   /** Component name in our folder. */
-  role: "codec" | "model" | "text-encoder" | "discriminator" | "perceptual";
+  role: "codec" | "model" | "text-encoder" | "class-embedder" | "discriminator" | "perceptual";
   /**
    * Whether the names may begin at once, outside all places, or only where a name matches; default true. A family that is
    * asked for by name is looked for there too.
@@ -60,6 +91,8 @@ export interface Family {
   keys(config: object, shapes: ShapeView): KeyMap;
   /** What the model needs. Must not allocate. */
   build(config: object): { parameters: readonly ParamSpec[]; states?: readonly ParamSpec[] };
+  /** What a pipeline of it has to know beyond the network. */
+  pipeline?: PipelineFacts;
   /** Configurations with a name, to recognise: a subset of the keys of our configuration each. */
   published?: Readonly<Record<string, object>>;
 }

@@ -3,7 +3,7 @@
 import { DiffusionError } from "../errors.js";
 import { mapKey } from "../nn/key-map.js";
 import type { KeyMap } from "../nn/key-map.js";
-import { isObject, limits, oneOf, shown, whole } from "./check-config.js";
+import { flag, isObject, limits, oneOf, shown, whole } from "./check-config.js";
 import { headFacts, unetPaths, classesOf } from "./adm.family.js";
 import { known, onlyValues } from "./diffusers-config.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
@@ -14,6 +14,9 @@ import {
   latentDiffusionUnetKeys,
 } from "./latent-diffusion-unet.keys.js";
 import { latentDiffusionUnet } from "./latent-diffusion-unet.js";
+import { classEmbedder } from "./class-embedder.js";
+import type { ClassEmbedderConfig } from "./class-embedder.js";
+import { latentDiffusionPipeline } from "./pipeline-facts.js";
 import type { LatentDiffusionUnetConfig } from "./latent-diffusion-unet.js";
 
 const facts = {
@@ -207,6 +210,7 @@ const common = {
       ? latentDiffusionUnetKeys
       : latentDiffusionCodeUnetKeys,
   build: (config: object) => latentDiffusionUnet(config as LatentDiffusionUnetConfig),
+  pipeline: latentDiffusionPipeline,
   published,
 } as const;
 
@@ -231,6 +235,28 @@ export const latentDiffusionFamilies: readonly Family[] = [
     whole: false,
     marks,
     absent: [/\.transformer_blocks\./],
+  },
+  {
+    name: "ldm-class-embedder",
+    title: "vectors of classes (CompVis/latent-diffusion ClassEmbedder)",
+    model: "class-embedder",
+    role: "class-embedder",
+    whole: false,
+    places: [/^cond_stage_model\./],
+    marks: [/^embedding\.weight$/],
+    facts: {
+      nullClass: {
+        what: "whether the last row stands for no class (1001 rows for the classes of ImageNet)",
+        rule: flag,
+      },
+    },
+    configure(shapes, given): ClassEmbedderConfig {
+      const [rows, width] = shapes.shape("embedding.weight", 2) as [number, number];
+      const nullClass = given["nullClass"] as boolean;
+      return { classes: rows - Number(nullClass), nullClass, width };
+    },
+    keys: () => ({ drop: [], rules: [{ from: /^(embedding\.weight)$/, to: "$1" }] }),
+    build: (config) => classEmbedder(config as ClassEmbedderConfig),
   },
   {
     ...common,

@@ -13,7 +13,7 @@ import { writeSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError, nearestName } from "../errors.js";
 import { shown } from "../models/check-config.js";
 import { families, recognise, type Recognised } from "../models/families.js";
-import type { Family, FactValues, ShapeView } from "../models/family.js";
+import type { Fact, Family, FactValues, ShapeView } from "../models/family.js";
 import type { ParamSpec } from "../ir/param.js";
 import { version } from "../version.js";
 import { writePipelineFile, type ComponentFile } from "./pipeline.js";
@@ -92,8 +92,8 @@ function checkPublished(where: string, owners: readonly Family[], as: string): v
 
 function checkFactNames(where: string, owners: readonly Family[], given: FactValues): void {
   if (owners.length === 0) return;
-  const known = owners.flatMap(({ name, facts }) =>
-    Object.keys(facts).flatMap((fact) => [fact, `${name}.${fact}`]),
+  const known = owners.flatMap(({ name, facts, pipeline }) =>
+    Object.keys({ ...facts, ...pipeline?.facts }).flatMap((fact) => [fact, `${name}.${fact}`]),
   );
   for (const name of Object.keys(given)) {
     if (known.includes(name)) continue;
@@ -132,24 +132,45 @@ function publishedFacts({ facts, published = {} }: Family, name: string): Record
   );
 }
 
-/** Given, else from a configuration file, else of the published configuration, else the original's default. */
+/**
+ * The first that says each of some facts: given by the user, else the earliest of `said`, else the original's default.
+ * Throws "option" for wrong values.
+ */
+export function checkedFacts(
+  where: string,
+  owner: string,
+  facts: Readonly<Record<string, Fact>>,
+  said: readonly KnownFact[],
+  given: FactValues,
+): KnownFact[] {
+  const known = Object.entries(facts).flatMap(([name, fact]): KnownFact[] => {
+    const own = given[`${owner}.${name}`] ?? given[name];
+    if (own !== undefined) return [{ name, value: own, from: "given" }];
+    const found = said.find((value) => value.name === name);
+    if (found) return [found];
+    if (!("fixed" in fact)) return [];
+    return [{ name, value: fact.fixed, from: "default of the original code" }];
+  });
+  for (const { name, value, from } of known) {
+    const expected = value === undefined ? undefined : facts[name]!.rule(value);
+    if (expected) throw fault(where, `${name} to be ${expected}`, `${shown(value)} (${from})`);
+  }
+  return known;
+}
+
+/** Facts of a model: given, else from a configuration file, of the published configuration, the original's default. */
 function factsOf(
+  where: string,
   family: Family,
   said: readonly KnownFact[],
   given: FactValues,
   as: string | undefined,
 ): KnownFact[] {
   const isOwn = as !== undefined && as in (family.published ?? {});
-  const named = isOwn ? publishedFacts(family, as) : {};
-  return Object.entries(family.facts).flatMap(([name, fact]): KnownFact[] => {
-    const own = given[`${family.name}.${name}`] ?? given[name];
-    const fromFile = said.find((value) => value.name === name);
-    if (own !== undefined) return [{ name, value: own, from: "given" }];
-    if (fromFile) return [fromFile];
-    if (name in named) return [{ name, value: named[name], from: `published as ${as}` }];
-    if (!("fixed" in fact)) return [];
-    return [{ name, value: fact.fixed, from: "default of the original code" }];
-  });
+  const named = Object.entries(isOwn ? publishedFacts(family, as) : {}).map(
+    ([name, value]): KnownFact => ({ name, value, from: `published as ${as}` }),
+  );
+  return checkedFacts(where, family.name, family.facts, [...said, ...named], given);
 }
 
 function identifyOne(
@@ -161,11 +182,7 @@ function identifyOne(
   const { family, place } = found;
   const where = `${checkpoint.path}: ${family.name}`;
   const said = fileValues(family, checkpoint.configs);
-  const facts = factsOf(family, said, given, as);
-  for (const { name, value, from } of facts) {
-    const expected = value === undefined ? undefined : family.facts[name]!.rule(value);
-    if (expected) throw fault(where, `${name} to be ${expected}`, `${shown(value)} (${from})`);
-  }
+  const facts = factsOf(where, family, said, given, as);
   const missing = Object.fromEntries(
     Object.entries(family.facts)
       .filter(([name]) => !facts.some((fact) => fact.name === name))
@@ -270,15 +287,18 @@ function checkContradictions(
 
 const asWord = (value: string): string => value.replaceAll(/[^\w.-]+/g, "-");
 
-/** Throws "option" with every fact that has to be given and how. */
-function requireFacts({ family, missing, checkpoint }: Identified): void {
-  const names = Object.entries(missing);
-  if (names.length === 0) return;
-  const list = names.map(([name, what]) => `\n  --set ${name}=…  ${what}`).join("");
-  throw fault(
-    `${checkpoint.path}: ${family.name}`,
-    "facts that the tensors do not show",
-    `none for${list}\n  or a configuration file of the original (--config)`,
+/** The error that lists facts that have to be given, with how to give them. */
+export function missingFacts(
+  where: string,
+  expected: string,
+  missing: Readonly<Record<string, string>>,
+  otherwise = "",
+): DiffusionError {
+  const list = Object.entries(missing).map(([name, what]) => `\n  --set ${name}=…  ${what}`);
+  return fault(
+    where,
+    expected,
+    `none for${list.join("")}\n  or a configuration file of the original (--config)${otherwise}`,
   );
 }
 
@@ -287,14 +307,16 @@ export function fitIdentified(
   identified: Identified,
   { ignoreUnused = false }: { ignoreUnused?: boolean } = {},
 ): Fit {
-  requireFacts(identified);
-  const { family, found, config, checkpoint } = identified;
+  const { family, found, config, checkpoint, missing } = identified;
+  const where = `${checkpoint.path}: ${family.name}`;
+  if (Object.keys(missing).length > 0)
+    throw missingFacts(where, "facts that the tensors do not show", missing);
   const { parameters, states = [] } = family.build(config);
   const fit = fitWeights([...parameters, ...states], family.keys(config, found.shapes), {
     shapes: found.shapes.shapes,
     origins: found.origins,
   });
-  checkFit(`${checkpoint.path}: ${family.name}`, fit, ignoreUnused);
+  checkFit(where, fit, ignoreUnused);
   return fit;
 }
 
@@ -318,34 +340,42 @@ function componentNames(models: readonly Identified[]): string[] {
 
 /** Kind of the written folder: one that a pipeline can load, or plain models. */
 function kindOf(models: readonly Identified[]): string {
-  const isTokenizer =
-    models.filter(({ family }) => family.model === "vqgan" && family.role === "codec").length === 1;
+  const codecs = models.filter(({ family }) => family.role === "codec");
   const others = models.some(({ family: { role } }) => role === "model" || role === "text-encoder");
-  return isTokenizer && !others ? "tokenizer" : "models";
+  const [codec] = codecs;
+  if (!codec || codecs.length > 1 || others) return "models";
+  if (codec.family.model === "autoencoder-kl") return "autoencoder";
+  return codec.family.model === "vqgan" ? "tokenizer" : "models";
 }
 
-/**
- * Writes models as our folder: pipeline.json and one file of weights each, one tensor in memory at a
- * time. Nothing is written unless everything fits.
- */
-export async function convertModels(
-  folder: string,
-  name: string,
+/** What pipeline.json says of where its components come from. */
+export const convertedModels = (
   models: readonly Identified[],
-  options: ConvertOptions = {},
-): Promise<Record<string, ComponentFile>> {
+  names: readonly string[],
+): Record<string, unknown>[] =>
+  models.map(({ family, place, facts, checkpoint }, i) => ({
+    component: names[i]!,
+    family: family.name,
+    place,
+    facts: Object.fromEntries(facts.map((fact) => [fact.name, fact.value])),
+    notes: checkpoint.notes,
+  }));
+
+/**
+ * What writes the weights of models to files of a folder, one tensor in memory at a time. Throws before that when anything
+ * does not fit.
+ */
+export function writeModels(
+  folder: string,
+  models: readonly Identified[],
+  files: readonly string[],
+  options: ConvertOptions,
+): () => Promise<void> {
   const { dtype = "f16", onProgress, signal } = options;
   const fits = models.map((model) => fitIdentified(model, options));
-  const names = componentNames(models);
-  const components = Object.fromEntries(
-    models.map(({ family, config }, i): [string, ComponentFile] => [
-      names[i]!,
-      { model: family.model, config, weights: `${names[i]!}.safetensors` },
-    ]),
-  );
   const total = fits.reduce((sum, { specs }) => sum + specs.length, 0);
   let done = 0;
-  const write = async (): Promise<void> => {
+  return async () => {
     for (const [i, { checkpoint }] of models.entries()) {
       const reader = new MappedReader(checkpoint, fits[i]!);
       const tensor = (spec: ParamSpec) => ({
@@ -358,22 +388,34 @@ export async function convertModels(
         },
       });
       await writeSafetensors(
-        join(folder, components[names[i]!]!.weights),
+        join(folder, files[i]!),
         fits[i]!.specs.map(tensor),
         { "smalti.code": version },
         signal ? { signal } : {},
       );
     }
   };
-  const training = {
-    converted: models.map(({ family, place, facts, checkpoint }, i) => ({
-      component: names[i]!,
-      family: family.name,
-      place,
-      facts: Object.fromEntries(facts.map((fact) => [fact.name, fact.value])),
-      notes: checkpoint.notes,
-    })),
-  };
+}
+
+/**
+ * Writes models as our folder: pipeline.json and one file of weights each. Nothing is written unless everything fits.
+ */
+export async function convertModels(
+  folder: string,
+  name: string,
+  models: readonly Identified[],
+  options: ConvertOptions = {},
+): Promise<Record<string, ComponentFile>> {
+  const names = componentNames(models);
+  const files = names.map((each) => `${each}.safetensors`);
+  const write = writeModels(folder, models, files, options);
+  const components = Object.fromEntries(
+    models.map(({ family, config }, i): [string, ComponentFile] => [
+      names[i]!,
+      { model: family.model, config, weights: files[i]! },
+    ]),
+  );
+  const training = { converted: convertedModels(models, names) };
   const file = { kind: kindOf(models), name, components, settings: {}, training };
   await writePipelineFile(folder, file, write);
   return components;
