@@ -177,19 +177,22 @@ export async function checkpointParts(folder: string): Promise<string[]> {
   return parts;
 }
 
-/** Whether the models of a folder are its parts: it has a model_index.json, or weights only in the folders below it. */
+/**
+ * Whether the models of a folder are its parts: there are some, and it has a model_index.json or no weights of its own.
+ * Some published folders have an index and one model beside it.
+ */
 export async function isPipelineFolder(path: string): Promise<boolean> {
-  if (!(await isFolder(path))) return false;
-  if ((await readdir(path)).includes("model_index.json")) return true;
-  return (await weightNames(path)).length === 0 && (await checkpointParts(path)).length > 0;
+  if (!(await isFolder(path)) || (await checkpointParts(path)).length === 0) return false;
+  const hasIndex = (await readdir(path)).includes("model_index.json");
+  return hasIndex || (await weightNames(path)).length === 0;
 }
 
 const settingNames = ["scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"];
 
-/** Settings of the parts without weights, such as a scheduler. A file that cannot be read is an error. */
+/** Settings beside weights or in parts without any, such as a scheduler's. A file that cannot be read is an error. */
 export async function partSettings(folder: string): Promise<FoundConfig[]> {
   const settings: FoundConfig[] = [];
-  for (const name of await foldersIn(folder)) {
+  for (const name of [".", ...(await foldersIn(folder))]) {
     const files = await readdir(join(folder, name));
     for (const file of settingNames.filter((wanted) => files.includes(wanted)))
       settings.push(await readConfigFile(join(folder, name, file)));
@@ -251,7 +254,10 @@ async function weightsFile(
   }
   const candidates = (await weightNames(folder)).flatMap(candidateOf);
   if (candidates.length === 0) throw await noPart(folder, undefined);
-  const fitting = candidates.filter((candidate) => candidate.variant === variant);
+  // A folder of one variant has no other to be mistaken for.
+  const variants = new Set(candidates.map((candidate) => candidate.variant));
+  const wanted = variant ?? (variants.size === 1 ? [...variants][0] : undefined);
+  const fitting = candidates.filter((candidate) => candidate.variant === wanted);
   // safetensors before pickles, a known name before others, an index before a single file.
   const rank = ({ base, isSafe, isIndex }: Candidate): number =>
     (isSafe ? 0 : 4) + (bases.includes(base) ? 0 : 2) + (isIndex ? 0 : 1);

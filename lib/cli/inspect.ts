@@ -3,7 +3,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
-import { isPipelineFolder, partSettings } from "../checkpoint/open-checkpoint.js";
+import { partSettings } from "../checkpoint/open-checkpoint.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { DiffusionError } from "../errors.js";
 import { shown } from "../models/check-config.js";
@@ -149,7 +149,7 @@ export const inspect = withCheckpointOptions(new Command("inspect"))
         describe(file),
       ]);
       const plain = reports.map((report) => ({ ...report, models: report.models.map(plainModel) }));
-      const isWhole = options.part === undefined && (await isPipelineFolder(path));
+      const isWhole = options.part === undefined && stat.isDirectory();
       const settings = isWhole ? await partSettings(path) : [];
       const others = settings.map(({ where, value }) => ({ file: where, format: "settings", settings: value })); // prettier-ignore
       const all = [...plain, ...others];

@@ -1,7 +1,7 @@
 // U-Nets of huggingface/diffusers: published config.json files are recognised at their size from names and shapes, and small
 // ones compute what plain loops over the originals' tensors say, in float64. This is also the check of the DDPM U-Net, which
 // no original numbers cover.
-import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -188,6 +188,23 @@ describe("a pipeline folder", () => {
     await writeFile(join(part, "config.json"), JSON.stringify(config));
   };
   const config = conditionUnet([1, 0], { block_out_channels: [8, 16], norm_num_groups: 4, sample_size: 8 }); // prettier-ignore
+
+  it("is one model where its weights lie beside the index, of the one variant that there is", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "smalti-pipeline-"));
+    await write(folder, config);
+    const weights = "diffusion_pytorch_model.safetensors";
+    await rename(join(folder, weights), join(folder, weights.replace(".safe", ".fp16.safe")));
+    await writeFile(join(folder, "model_index.json"), JSON.stringify({ unet: ["diffusers", "UNet2DModel"] })); // prettier-ignore
+    await writeFile(join(folder, "scheduler_config.json"), JSON.stringify({ _class_name: "DDPMScheduler" })); // prettier-ignore
+    const linked = join(await mkdtemp(join(tmpdir(), "smalti-linked-")), "snapshot");
+    await symlink(folder, linked);
+    const { stdout } = await runCli(["inspect", linked, "--json", "--brief"], folder);
+    const found = JSON.parse(stdout) as { file: string; models?: { family: string }[] }[];
+    expect(found.map(({ file, models }) => [relative(linked, file), models?.[0]?.family])).toEqual([
+      ["diffusion_pytorch_model.fp16.safetensors", "diffusers-ldm-unet"],
+      ["scheduler_config.json", undefined],
+    ]);
+  });
 
   it.each([true, false])("is shown part by part, with model_index.json: %s", async (hasIndex) => {
     const folder = await mkdtemp(join(tmpdir(), "smalti-pipeline-"));
