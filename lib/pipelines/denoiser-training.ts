@@ -187,8 +187,9 @@ export interface BuiltDenoiser {
 function derivedOf(
   { vae, firstStage, denoiser }: DiffusionNetworks,
   parts: FrozenParts,
+  { latentScale: scale = 1 }: DiffusionSettings,
 ): FrozenStage | undefined {
-  if (firstStage) return latentStage(firstStage, parts.firstStage!.weights);
+  if (firstStage) return latentStage(firstStage, parts.firstStage!.weights, { scale });
   if (!vae) return undefined;
   const withLatent = denoiser.latentWidth !== undefined;
   return reconstructionStage(vae as DiffuseVae, parts.vae!.weights, { withLatent });
@@ -287,7 +288,7 @@ export async function buildDenoiserTrainer(
   const networks = diffusionNetworks(parts, settings);
   checkDiffusionSettings(settings, networks);
   const conditions = conditionsOf(network, recipe, classes, embedder);
-  const derived = derivedOf(networks, frozen);
+  const derived = derivedOf(networks, frozen, settings);
   const { pairDropShare } = recipe;
   const task = denoiserTask({
     ...recipeTraining(recipe),

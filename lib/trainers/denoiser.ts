@@ -136,6 +136,7 @@ export function denoiserTask(options: DenoiserTaskOptions): TrainingTask {
       model: network.config,
       process: options.process,
       loss: options.loss ?? {},
+      ...(derived?.configuration && { derived: derived.configuration }),
       ...(pairDropShare > 0 && { pairDropShare }),
     },
     parameters: [...network.parameters, ...(conditions?.parameters ?? [])],

@@ -1,6 +1,7 @@
 // A frozen network in front of a training: batches become latents, reconstructions or codes while the step before runs, on
 // the engine's thread, so that nothing waits in JavaScript. Sources: Rombach et al. 2022, arXiv:2112.10752, section 3;
 // Pandey et al. 2022, arXiv:2201.00308, section 3.
+import { createHash } from "node:crypto";
 import type { Batch } from "../data/loader.js";
 import { DiffusionError, formatShape } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
@@ -8,7 +9,7 @@ import type { ParamSpec } from "../ir/param.js";
 import type { Shape } from "../ir/shape.js";
 import type { DiffuseVae } from "../models/diffusevae-vae.js";
 import { drawLatent } from "../models/diffusevae-vae.js";
-import type { FirstStage } from "../models/first-stage.js";
+import type { FirstStage, FirstStageOptions } from "../models/first-stage.js";
 import { Buffer } from "../runtime/buffer.js";
 import { compile, type Program, type Session } from "../runtime/program.js";
 import { randomNormal } from "../trace/functions.js";
@@ -19,6 +20,8 @@ import type { Values } from "./train-step.js";
 
 /** Inputs of a step that are made of a batch. */
 export interface DerivedInputs {
+  /** Plain data that decides them; a run with other ones is not resumed. */
+  readonly configuration?: object;
   /** Their shapes, by name, for pictures (B, H, W, C). */
   inputs(pictures: Shape): Record<string, InputSpec>;
   read(
@@ -41,6 +44,8 @@ interface StageInputs {
 export interface StageNetwork {
   parameters: readonly ParamSpec[];
   states?: readonly ParamSpec[];
+  /** Plain data beside the weights that decides the outputs. */
+  settings?: object;
   /** Inputs of the step, by name. */
   outputs(read: StageInputs): Record<string, Tensor>;
 }
@@ -69,8 +74,19 @@ function stageGraph({ outputs }: StageNetwork, pictures: Shape): Graph {
   });
 }
 
+/** Tells weights apart: the first half of a SHA-256 over all values. */
+function fingerprint(specs: readonly ParamSpec[], weights: Values): string {
+  const hash = createHash("sha256");
+  for (const { name } of specs) {
+    const { buffer, byteOffset, byteLength } = weights.get(name)!;
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength));
+  }
+  return hash.digest("hex").slice(0, 32);
+}
+
 /** Compiled when the first batch comes. */
 export class FrozenStage implements DerivedInputs {
+  readonly configuration: object;
   readonly #buffers: ReadonlyMap<string, Buffer>;
   #graph: Graph | undefined;
   #compiled: Promise<{ program: Program; session: Session }> | undefined;
@@ -80,6 +96,7 @@ export class FrozenStage implements DerivedInputs {
     weights: Values,
   ) {
     const specs = [...network.parameters, ...(network.states ?? [])];
+    this.configuration = { ...network.settings, weights: fingerprint(specs, weights) };
     this.#buffers = new Map(
       specs.map(({ name, shape }) => [
         name,
@@ -129,12 +146,17 @@ export class FrozenStage implements DerivedInputs {
   }
 }
 
-/** Latents in place of pictures; those of a KL autoencoder are drawn anew for every visit. */
-export const latentStage = (stage: FirstStage, weights: Values): FrozenStage =>
+/** Latents in place of pictures; those of a KL autoencoder are drawn anew for every visit. `scale` is that of the stage. */
+export const latentStage = (
+  stage: FirstStage,
+  weights: Values,
+  { scale = 1 }: FirstStageOptions = {},
+): FrozenStage =>
   new FrozenStage(
     {
       parameters: stage.parameters,
       states: stage.states,
+      settings: { scale },
       outputs({ images, noise }) {
         const pictures = images();
         const [B, H, W] = pictures.shape as readonly [number, number, number];

@@ -140,9 +140,9 @@ describe("the first stage", () => {
 const small = { channels: 8, multipliers: [1, 2], residualBlocks: 1, groups: 4 };
 const chain = { timesteps: 40, schedule: "cosine" } as const;
 
-function refiner(formulation: 1 | 2, withLatent = false): Promise<TaskTrainer> {
+function refiner(formulation: 1 | 2, withLatent = false, seed = 1): Promise<TaskTrainer> {
   const vae = diffuseVae(model);
-  const stage = reconstructionStage(vae, initialValues(vae.parameters, 1), { withLatent });
+  const stage = reconstructionStage(vae, initialValues(vae.parameters, seed), { withLatent });
   const config = { ...small, resolution: 4, attentionFactors: [2], ...(withLatent && { latentWidth: 32 }) }; // prettier-ignore
   return denoiserTrainer({
     network: denoiser("diffusevae-unet", config),
@@ -169,6 +169,8 @@ describe("the refiner", () => {
     const whole = await curveOf(await refiner(2), 9, "refiner");
     await curveOf(await refiner(2), 4, "refined");
     expect(await curveOf(await refiner(2), 9, "refined", { resume: true })).toEqual(whole.slice(4));
+    const other = curveOf(await refiner(2, false, 8), 10, "refined", { resume: true });
+    await expect(other).rejects.toThrow("configuration.derived.weights"); // another first stage
   });
 
   it("reads reconstructions drawn from the posterior, anew for each visit", async () => {
