@@ -1,4 +1,4 @@
-// `smalti train tokenizer|vq-diffusion|vae|denoiser`: a recipe, a data set and an output folder; resumable.
+// `smalti train tokenizer|autoencoder|divae|vq-diffusion|vae|denoiser|classifier`: a recipe, a data set and an output folder; resumable.
 import { existsSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -14,6 +14,13 @@ import {
   loadVae,
   saveVaeRun,
 } from "../pipelines/denoiser-training.js";
+import {
+  buildAutoencoderTrainer,
+  buildClassifierTrainer,
+  buildDivaeTrainer,
+  type BuiltTraining,
+  type TrainingStart,
+} from "../pipelines/model-training.js";
 import { packagedModels } from "../pipelines/pipeline.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
 import {
@@ -346,10 +353,58 @@ const denoiser = trainCommand<"denoiser", DenoiserFlags>({
   },
 });
 
+const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
+  ...(from !== undefined && { from }),
+  isResumed: resume === true,
+});
+
+const savedTo =
+  ({ out }: TrainOptions) =>
+  ({ trainer, save }: BuiltTraining): Built => ({
+    trainer,
+    save: (outcome) => save(out, { ...outcome }),
+  });
+
+const autoencoder = trainCommand({
+  kind: "autoencoder",
+  description: "Train a KL autoencoder, the first stage of a denoiser of latents.",
+  recipe: "recipes/fashion-mnist-autoencoder.json",
+  out: "runs/autoencoder",
+  async build(recipe, options) {
+    const data = await openTrainingData(recipe.data, recipe.model.resolution);
+    return savedTo(options)(await buildAutoencoderTrainer(recipe, data, startOf(options)));
+  },
+});
+
+const divae = trainCommand({
+  kind: "divae",
+  description: "Train a tokenizer with a diffusion decoder.",
+  recipe: "recipes/fashion-mnist-divae.json",
+  out: "runs/divae",
+  async build(recipe, options) {
+    const data = await openTrainingData(recipe.data, recipe.model.encoder.resolution);
+    return savedTo(options)(await buildDivaeTrainer(recipe, data, startOf(options)));
+  },
+});
+
+const classifier = trainCommand({
+  kind: "classifier",
+  description: "Train a classifier of noisy pictures, to guide a denoiser.",
+  recipe: "recipes/fashion-mnist-classifier.json",
+  out: "runs/classifier",
+  async build(recipe, options) {
+    const data = await openTrainingData(recipe.data, recipe.model.resolution);
+    return savedTo(options)(await buildClassifierTrainer(recipe, data, startOf(options)));
+  },
+});
+
 export const train = new Command("train")
-  .summary("a tokenizer, a VAE, or a model of pictures, by a recipe")
+  .summary("a tokenizer, an autoencoder, or a model of pictures, by a recipe")
   .description("Train a model by a recipe.")
   .addCommand(tokenizer)
+  .addCommand(autoencoder)
+  .addCommand(divae)
   .addCommand(vqDiffusion)
   .addCommand(vae)
-  .addCommand(denoiser);
+  .addCommand(denoiser)
+  .addCommand(classifier);
