@@ -92,10 +92,10 @@ export async function buildVaeTrainer(
 ): Promise<TaskTrainer> {
   const { model, klWeight } = recipe;
   const { classes } = model;
-  if (classes !== undefined && classes !== data.train.classes.length)
+  if (classes !== undefined && classes !== classesOf(data).names.length)
     throw new DiffusionError(
       "data",
-      `${data.train.name}: expected ${classes} classes as the model has, got ${data.train.classes.length}`,
+      `${data.train.name}: expected ${classes} classes as the model has, got ${classesOf(data).names.length}`,
     );
   const initial = from === undefined ? undefined : (await loadVae(from)).weights;
   const task = vaeTask({ model, ...(klWeight !== undefined && { klWeight }) });
@@ -119,14 +119,13 @@ export async function saveVaeRun(
   ); // prettier-ignore
 }
 
-/** The classes of the pictures, when the recipe tells them. Throws "data" for a set without any. */
-function classesOf(recipe: DenoiserRecipe, data: TrainingData): AttributeValues | undefined {
-  if (recipe.condition !== "class") return undefined;
-  const found = data.attributes["category"];
-  if (found) return found;
+/** The class of every picture. Throws "data" for a set where some have none. */
+function classesOf({ train, attributes }: TrainingData): AttributeValues {
+  const found = attributes["category"];
+  if (found?.values.every((value) => value >= 0)) return found;
   throw new DiffusionError(
     "data",
-    `${data.train.name}: expected classes, got none; put the pictures of each class into a sub-folder, or set "condition": "none" in the recipe`,
+    `${train.name}: expected classes, got ${found ? "pictures without one" : "none"}; put the pictures of each class into a sub-folder, or train without classes`,
   );
 }
 
@@ -270,7 +269,7 @@ export async function buildDenoiserTrainer(
   data: TrainingData,
   { from, ...frozen }: BuildDenoiserOptions = {},
 ): Promise<BuiltDenoiser> {
-  const classes = classesOf(recipe, data);
+  const classes = recipe.condition === "class" ? classesOf(data) : undefined;
   const network = recipeDenoiser("train", recipe, classes?.names.length ?? 1);
   checkParts(recipe, network, data, frozen);
   const embedder = embedderOf(network, recipe, classes);

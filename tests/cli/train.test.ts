@@ -98,6 +98,32 @@ describe("seed", () => {
   });
 });
 
+it("a VAE, its refiner, and pictures of both", { timeout: 60_000 }, async () => {
+  const write = (name: string, recipe: object): Promise<void> =>
+    writeFile(join(folder, name), JSON.stringify({ name, data: join(folder, "pictures"), batchSize: 2, steps: 2, lr: 1e-3, ...recipe }));
+  const widths = { encoderChannels: "16:64,4:16,1:8", decoderChannels: "16:8,4:16,1:8" };
+  const strings = { encoder: "16d4,16t4,4d4,4t1,1x1", decoder: "1x1,1u4,1t4,4u4,4t16,16x1" };
+  await write("vae.json", { kind: "vae", model: { resolution: 16, ...strings, ...widths } });
+  await write("refiner.json", {
+    kind: "denoiser", resolution: 16, network: "diffusevae-unet",
+    model: { resolution: 16, channels: 8, multipliers: [1, 2], residualBlocks: 1, attentionFactors: [2], groups: 4 },
+    process: { kind: "gaussian", chain: { timesteps: 20 }, formulation: 2 },
+    sampling: { sampler: "ddim", steps: 2, spacing: "trailing", guidanceScale: 1 },
+  });
+  const run = async (...args: string[]): Promise<string> => {
+    const { code, stderr } = await runCli(args, folder);
+    expect(code, stderr).toBe(0);
+    return stderr;
+  };
+  await run("train", "vae", "--recipe", "vae.json", "--out", "vae");
+  await run("train", "denoiser", "--recipe", "refiner.json", "--vae", "vae", "--out", "refined");
+  await run("train", "denoiser", "--recipe", "refiner.json", "--vae", "vae", "--out", "refined", "--resume", "--steps", "3");
+  await run("sample", "--model", "refined", "--out", "refined.png");
+  expect(existsSync(join(folder, "refined.png"))).toBe(true);
+  const log = await readFile(join(folder, "refined", "log.jsonl"), "utf8");
+  expect(log).toMatch(/"step":3.*"error":/);
+}); // prettier-ignore
+
 it("a wrong flag exits with the code for usage", async () => {
   const { code, stderr } = await runCli([...train, "--steps", "x"], folder);
   expect(stderr).toMatch(/expected a whole number/);
