@@ -194,12 +194,31 @@ export {
 // Training.
 export { trainLoop, type Trainable, type TrainLoopOptions } from "./trainers/loop.js";
 export type { TrainEvent } from "./trainers/events.js";
-export { TrainStep, type TrainStepOptions, type LossTerms } from "./trainers/train-step.js";
+export {
+  TrainStep,
+  type LossTerms,
+  type OptimiserOptions,
+  type StepOutputs,
+  type TrainStepOptions,
+} from "./trainers/train-step.js";
+export { readRecipe, recipeLr, type Recipe } from "./trainers/recipe.js";
+export { adamw, sgd, type AdamState, type AdamWOptions } from "./optim/adamw.js";
+export { clipByGlobalNorm, globalNorm } from "./optim/clip.js";
+export { ema, warmEmaDecay } from "./optim/ema.js";
+export * as learningRates from "./optim/schedule.js";
+export type { LearningRate } from "./optim/schedule.js";
+export { psnr } from "./metrics/psnr.js";
 export { AutoencoderTrainer } from "./trainers/autoencoder.js";
+export { AutoencoderKlTrainer } from "./trainers/autoencoder-kl.js";
+export { classifierTask, type ClassifierTaskOptions } from "./trainers/classifier.js";
+export { divaeTask, type DivaeTaskOptions } from "./trainers/divae.js";
 export { DiscreteTrainer } from "./trainers/discrete.js";
 export {
   TaskTrainer,
   type TaskTrainerOptions,
+  type BatchPlace,
+  type BatchValues,
+  type FinishedStep,
   type TrainingTask,
 } from "./trainers/task-trainer.js";
 export {
@@ -214,7 +233,9 @@ export { buildEmojiDataset } from "./data/emoji.js";
 export { openEmojiDataset } from "./data/emoji-pack.js";
 export { openFashionMnist } from "./data/fashion-mnist.js";
 export { openImageFolder } from "./data/image-folder.js";
-export { loadBatches } from "./data/loader.js";
+export { loadBatches, type Batch, type Cursor, type LoaderOptions } from "./data/loader.js";
+export { memoryDataset, selectFrom, type ImageDataset } from "./data/dataset.js";
+export { openTrainingData, type TrainingData } from "./data/training-data.js";
 export { openSafetensors, writeSafetensors } from "./checkpoint/safetensors.js";
 export { openCheckpoint, type OpenOptions } from "./checkpoint/open-checkpoint.js";
 export type { Checkpoint } from "./checkpoint/checkpoint.js";
@@ -225,6 +246,11 @@ export {
   type Identified,
 } from "./pipelines/import-checkpoint.js";
 export { loadWeights, saveWeights } from "./checkpoint/weights.js";
+export {
+  loadTrainingState,
+  saveTrainingState,
+  type TrainingProgress,
+} from "./checkpoint/training-state.js";
 
 // Graphs and the core, for own models.
 export { trace, type Trace } from "./trace/trace.js";

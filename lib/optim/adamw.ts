@@ -1,10 +1,11 @@
 // Update rules on tensors, appended to a training graph: AdamW, Adam and SGD with momentum.
 import type { Tensor } from "../trace/tensor.js";
 
+/** A parameter and what belongs to it, all of its shape. */
 export interface AdamState {
   param: Tensor;
   grad: Tensor;
-  /** Averages of the gradient and of its square. */
+  /** Averages of the gradient and of its square; 0 before the first update. */
   m: Tensor;
   v: Tensor;
 }
@@ -24,7 +25,7 @@ export interface AdamWOptions {
 }
 
 /**
- * Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2: theta <- theta (1 - lr wd) - lr mhat /
+ * The next parameter and averages. Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2: theta <- theta (1 - lr wd) - lr mhat /
  * (sqrt(vhat) + eps). Differs: the decay is scaled by the learning rate, as in PyTorch.
  */
 export function adamw(
@@ -49,6 +50,7 @@ export function adamw(
 }
 
 /**
+ * The next parameter and velocity, which is 0 before the first update; `lr` is a scalar, `momentum` 0 by default.
  * Polyak 1964: buf <- momentum buf + g; theta <- theta - lr buf. With `nesterov` (Sutskever et al. 2013, section 2.1, as
  * PyTorch writes it) theta <- theta - lr (g + momentum buf).
  */

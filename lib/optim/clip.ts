@@ -10,7 +10,7 @@ export function globalNorm(grads: readonly Tensor[]): Tensor {
   return squares.reduce((sum, square) => sum.add(square)).sqrt();
 }
 
-/** Gradients scaled so that their global norm is at most `largest`. */
+/** Gradients scaled so that their global norm is at most `largest`; `norm` is theirs, when it is known already. */
 export function clipByGlobalNorm(
   grads: readonly Tensor[],
   largest: number,

@@ -1,7 +1,9 @@
 // Learning rates as functions of the update, counted from 0.
 
+/** Learning rate of an update, counted from 0. */
 export type LearningRate = (update: number) => number;
 
+/** The same for every update. */
 export const constant =
   (lr: number): LearningRate =>
   () =>
@@ -18,7 +20,7 @@ export const warmup = (updates: number, then: LearningRate, from = 0): LearningR
 };
 
 /**
- * Half a cosine from `peak` to `floor` over `updates`. Loshchilov and Hutter 2017,
+ * Half a cosine from `peak` to `floor` (default 0) over `updates`, and `floor` after them. Loshchilov and Hutter 2017,
  * arXiv:1608.03983, eq. 5.
  */
 export const cosine =
