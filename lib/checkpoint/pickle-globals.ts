@@ -417,7 +417,7 @@ const codeModules = new RegExp(
     "multiprocessing threading _thread thread signal tempfile pip setuptools distutils inspect gc",
     "bdb pdb cProfile profile timeit trace doctest pydoc platform linecache fileinput glob io _io",
     "operator _operator sqlite3 venv ensurepip zipimport atexit faulthandler resource mmap",
-    "torch\\.hub torch\\.serialization torch\\.load torch\\.jit\\.load torch\\.utils\\.cpp_extension",
+    "torch\\.hub torch\\.serialization(?!\\._get_layout$) torch\\.load torch\\.jit\\.load torch\\.utils\\.cpp_extension",
     "torch\\.utils\\.model_zoo torch\\.storage\\._load_from_bytes torch\\._dynamo torch\\._inductor",
     "torch\\.package torch\\.distributed\\.rpc numpy\\.load numpy\\.testing numpy\\.f2py numpy\\.distutils",
     "functools\\.reduce types\\.FunctionType types\\.CodeType types\\.LambdaType",

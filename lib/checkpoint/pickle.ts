@@ -304,8 +304,10 @@ function memoIndex(vm: Unpickler): number {
   return index;
 }
 
+/** A storage; or, of whole modules before torch 1.6, ("module", class, source file, source), which is the class. */
 function persistent(vm: Unpickler, id: PickleValue): void {
-  vm.push(storageOf(id, vm.storages, `${vm.where}: pickle`));
+  if (Array.isArray(id) && id[0] === "module" && id[1] instanceof PickleGlobal) vm.push(id[1]);
+  else vm.push(storageOf(id, vm.storages, `${vm.where}: pickle`));
 }
 
 const tuple =

@@ -286,6 +286,8 @@ class Holder(nn.Module):
         super().__init__()
         for name, value in sd.items(): self.register_buffer(name, value.detach())
     def forward(self, x: torch.Tensor): return x
+torch.save(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), f"{folder}/module.legacy.pt", _use_new_zipfile_serialization=False)
+torch.save({"w": base, "sparse": torch.eye(3).to_sparse()}, f"{folder}/sparse.pt")
 torch.jit.script(Holder()).save(f"{folder}/script.pt")
 torch.save(base, f"{folder}/tensor.pt")
 manifest = {}
@@ -322,6 +324,10 @@ describe.skipIf(!python)("files that torch wrote", () => {
     }
     using alone = await openCheckpoint(join(place, "tensor.pt"));
     expect(alone.info("value").shape).toEqual([6, 8]);
+    using module = await openCheckpoint(join(place, "module.legacy.pt"));
+    expect(module.names).toEqual(["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]); // prettier-ignore
+    using sparse = await openCheckpoint(join(place, "sparse.pt"));
+    expect(sparse.names).toEqual(["w"]);
     using lightning = await openCheckpoint(join(place, "lightning.zip.pt"));
     expect(lightning.configs[0]!.value).toMatchObject({ lr: 1e-3 });
   });
