@@ -21,10 +21,10 @@ namespace {
 
 class CompileJob final : public Job {
  public:
-  CompileJob(Napi::Env env, Graph graph, std::string isa)
-      : Job(env, "compile"), graph_(std::move(graph)), isa_(std::move(isa)) {}
+  CompileJob(Napi::Env env, Graph graph, CompileOptions options)
+      : Job(env, "compile"), graph_(std::move(graph)), options_(std::move(options)) {}
   void execute() override {
-    program_ = std::make_shared<const Program>(compile(std::move(graph_), isa_, abort()));
+    program_ = std::make_shared<const Program>(compile(std::move(graph_), options_, abort()));
   }
   Napi::Value result(Napi::Env env) override {
     return ProgramWrap::create(env, std::move(program_));
@@ -32,7 +32,7 @@ class CompileJob final : public Job {
 
  private:
   Graph graph_;
-  std::string isa_;
+  CompileOptions options_;
   std::shared_ptr<const Program> program_;
 };
 
@@ -216,9 +216,11 @@ void SessionWrap::dispose(const Napi::CallbackInfo&) { session_.reset(); }
 Napi::Value start_compile(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Span<uint8_t> bytes = bytes_argument(info, 0, "compile");
-    const std::string isa = info[1].IsUndefined() ? "" : text_argument(info, 1, "compile");
+    CompileOptions options;
+    if (!info[1].IsUndefined()) options.isa = text_argument(info, 1, "compile");
+    if (info[3].IsBoolean()) options.winograd = info[3].As<Napi::Boolean>().Value();
     Graph graph = decode({bytes.data(), bytes.size()});
-    auto job = std::make_unique<CompileJob>(info.Env(), std::move(graph), isa);
+    auto job = std::make_unique<CompileJob>(info.Env(), std::move(graph), std::move(options));
     job->stop_by(info[2]);
     return AddonData::of(info.Env()).start(std::move(job));
   });

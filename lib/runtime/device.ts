@@ -25,6 +25,9 @@ export interface BackendReport {
 /** The instruction set asked for by SMALTI_ISA, or "" for the best. */
 export const chosenIsa = (): string => process.env["SMALTI_ISA"] ?? "";
 
+/** Whether SMALTI_WINOGRAD leaves Winograd's algorithm on: anything but "0". */
+export const allowsWinograd = (): boolean => process.env["SMALTI_WINOGRAD"] !== "0";
+
 function cpuReport(d: NativeDescription): Required<BackendReport>["cpu"] {
   const isa = chosenIsa() || d.isa;
   const { cpu: name, isas, threads, physicalBytes, availableBytes } = d;

@@ -93,7 +93,12 @@ export interface NativeAddon {
   configure(options: { threads?: number }): void;
   /** For tests: allocations of more than this many bytes in all fail; 0 = no limit. */
   setAllocationLimit(bytes: number): void;
-  compile(bytes: Uint8Array, isa: string, abort?: NativeAbort): Promise<NativeProgram>;
+  compile(
+    bytes: Uint8Array,
+    isa: string,
+    abort?: NativeAbort,
+    winograd?: boolean,
+  ): Promise<NativeProgram>;
   /** GFLOP/s of multiply-adds in registers, one thread. */
   measurePeak(isa: string, milliseconds: number): Promise<number>;
   /** Native text of an encoded graph. */

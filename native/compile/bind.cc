@@ -31,7 +31,7 @@ Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
   b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
-  return b.finish(a, *b.step.table, &KernelTable::pack);
+  return b.finish(a, *b.step.table, a.tile == 0 ? &KernelTable::pack : &KernelTable::winograd_pack);
 }
 
 std::vector<Instruction> bind_step(Binder& b) {
@@ -127,6 +127,10 @@ std::string space_text(const Place& place) {
 
 std::string describe(const Binder& b) {
   std::string text;
+  const std::string tile = std::to_string(b.step.tile);
+  const std::string algorithm = b.step.kind == Step::Kind::node && b.step.tile != 0
+                                    ? "F(" + tile + "x" + tile + ",3x3) "
+                                    : "";
   for (const int value : b.step.outputs) {
     text += (text.empty() ? "" : ", ") + space_text(b.place(value)) + ":" +
             format_spec(b.module.spec(value));
@@ -134,7 +138,7 @@ std::string describe(const Binder& b) {
   text += " =";
   for (const int value : b.step.inputs)
     text += " " + space_text(b.place(value)) + ":" + format_spec(b.module.spec(value));
-  return text;
+  return algorithm + text;
 }
 
 }  // namespace
@@ -167,7 +171,11 @@ std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, co
   Binder binder(module, memory, step);
   std::vector<Instruction> instructions = bind_step(binder);
   Instruction& first = instructions.front();
-  first.flops = count_flops(binder);
+  first.flops = first.work = count_flops(binder);
+  if (step.kind == Step::Kind::node && step.tile != 0) {
+    first.work = winograd_work(winograd_args(conv2d_shape(module.graph, module.node(step.node)),
+                                             step.tile, step.table->panel_columns));
+  }
   first.bytes = count_bytes(module, step);
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {

@@ -24,47 +24,23 @@ Instruction bind_matmul(Binder& b) {
   return b.finish(a, *b.step.table, &KernelTable::matmul);
 }
 
-void set_window(const Binder& b, Conv2dArgs& a) {
-  const std::vector<int64_t> stride = b.node->integers("stride");
-  const std::vector<int64_t> padding = b.node->integers("padding");
-  a.stride_h = stride[0];
-  a.stride_w = stride[1];
-  a.pad_top = padding[0];
-  a.pad_left = padding[2];
-  a.upsample = b.node->integer_or("upsample", 1);
-  a.dilation = 1;
-}
-
-// As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of
-// a strided gradient.
-void turn_into_input_gradient(Conv2dArgs& a) {
-  std::swap(a.C, a.O);
-  a.dilation = a.stride_h;
-  a.stride_h = a.stride_w = 1;
-  a.pad_top = a.KH - 1 - a.pad_top;
-  a.pad_left = a.KW - 1 - a.pad_left;
-}
-
 Conv2dArgs conv2d_args(const Binder& b) {
-  Conv2dArgs a = {};
-  const Shape& x = b.in_shape(0);
-  const Shape& w = b.in_shape(1);
-  const Shape& y = b.out_shape();
-  a.B = x[0];
-  a.H = x[1];
-  a.W = x[2];
-  a.groups = b.node->integer_or("groups", 1);
-  a.C = w[2];
-  a.O = w[3] / a.groups;
-  a.KH = w[0];
-  a.KW = w[1];
-  a.OH = y[1];
-  a.OW = y[2];
-  set_window(b, a);
-  if (b.node->op == "conv2dGradInput") turn_into_input_gradient(a);
+  Conv2dArgs a = conv2d_shape(b.graph, *b.node);
   a.w_group_stride = packed_group_elements(a.KH * a.KW * a.C, a.O, b.step.table->panel_columns);
-  a.dtype = b.dtype();
   return a;
+}
+
+Instruction bind_winograd(Binder& b) {
+  const KernelTable& table = *b.step.table;
+  WinogradArgs a = winograd_args(conv2d_shape(b.graph, *b.node), b.step.tile, table.panel_columns);
+  b.fix_inputs(a.conv.x, a.conv.w);
+  b.fix_outputs(a.conv.y);
+  if (a.is_staged) {
+    b.fix(a.inputs, b.place(b.step.temps.end()[-2]));
+    b.fix(a.products, b.place(b.step.temps.end()[-1]));
+  }
+  if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
+  return b.finish(a, table, &KernelTable::winograd);
 }
 
 Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
@@ -76,6 +52,7 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
 }
 
 Instruction bind_conv2d(Binder& b) {
+  if (b.step.tile != 0) return bind_winograd(b);
   Conv2dArgs a = conv2d_args(b);
   return finish_conv2d(b, a, b.input(0));
 }

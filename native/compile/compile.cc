@@ -77,10 +77,11 @@ void print_list(const std::vector<Instruction>& list, std::string& text) {
 
 }  // namespace
 
-Program compile(Graph graph, const std::string& isa, const AbortFlag& abort) {
+Program compile(Graph graph, const CompileOptions& options, const AbortFlag& abort) {
   verify(graph);
   Module module;
-  module.isa = choose_table(isa);
+  module.isa = choose_table(options.isa);
+  module.allows_winograd = options.winograd;
   module.ref = &ref_kernels();
   abort.check("compile");
   module.graph = canonicalise(graph);
@@ -144,7 +145,7 @@ double estimate_ms(const Program& program, int threads) {
   }
   double seconds = 0;
   for (const Instruction& instruction : program.run) {
-    const double arithmetic = instruction.flops / (gigaflops * 1e9);
+    const double arithmetic = instruction.work / (gigaflops * 1e9);
     const double memory = instruction.bytes / (kGigabytes * 1e9);
     seconds += std::max(arithmetic, memory) / threads;
   }

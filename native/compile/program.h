@@ -49,7 +49,8 @@ struct Instruction {
   int64_t code_at = -1;        // byte offset of the pointer to `code`
   std::vector<int64_t> items;  // by phase
   int64_t scratch_bytes = 0;   // for each worker
-  double flops = 0;
+  double flops = 0;            // of the operation as it is defined
+  double work = 0;             // of the kernel, which may need fewer
   double bytes = 0;
   std::string text;  // for people
 };
@@ -94,9 +95,13 @@ struct Program {
   double bytes = 0;
 };
 
-// Graph -> Program for an instruction set ("" = best, "ref" = reference). Throws Error(aborted)
-// soon after the flag is raised.
-Program compile(Graph graph, const std::string& isa, const AbortFlag& abort = {});
+struct CompileOptions {
+  std::string isa;       // "" = best, "ref" = reference
+  bool winograd = true;  // 3x3 convolutions may run by Winograd's algorithm
+};
+
+// Graph -> Program. Throws Error(aborted) soon after the flag is raised.
+Program compile(Graph graph, const CompileOptions& options, const AbortFlag& abort = {});
 
 // Ops that compile accepts.
 std::vector<std::string> compilable_ops();

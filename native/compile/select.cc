@@ -1,8 +1,8 @@
 // Chooses the backend of products and adds what kernels need besides their operands: packed
 // weights, scratch tensors.
-#include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "native/compile/stages.h"
 
@@ -23,6 +23,16 @@ PackArgs matmul_pack(const Graph& graph, const Node& node) {
   pack.n_stride = shape.transpose_b ? shape.K : 1;
   pack.dtype = graph.out(node).dtype;
   return pack;
+}
+
+// As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of
+// a strided gradient.
+void turn_into_input_gradient(Conv2dArgs& a) {
+  std::swap(a.C, a.O);
+  a.dilation = a.stride_h;
+  a.stride_h = a.stride_w = 1;
+  a.pad_top = a.KH - 1 - a.pad_top;
+  a.pad_left = a.KW - 1 - a.pad_left;
 }
 
 // Weight (KH, KW, C, groups * O): columns are output channels, or input channels with flipped taps
@@ -47,6 +57,13 @@ PackArgs conv_pack(const Graph& graph, const Node& node) {
   return pack;
 }
 
+// Matrices of a packed operand, and rows of each.
+int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
+  const int64_t matrices = pack.tile == 0 ? pack.groups : (pack.tile + 2) * (pack.tile + 2);
+  const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
+  return matrices * packed_group_elements(rows, pack.N, panel_columns);
+}
+
 class Selector {
  public:
   explicit Selector(Module& module) : module_(module) {}
@@ -68,10 +85,7 @@ class Selector {
       pack_operand(step, matmul_pack(module_.graph, node),
                    &pick(module_, &KernelTable::matmul, is_f32));
     } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
-      pack_operand(step, conv_pack(module_.graph, node),
-                   &pick(module_, &KernelTable::conv2d, is_f32));
-      if (is_spread_gradient(node))
-        add_temp(step, module_.graph.out(node).dtype, spread_shape(module_.graph, node).elements());
+      prepare_conv2d(step, node, is_f32);
     } else if (node.op == "nearestCodes") {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
@@ -85,6 +99,25 @@ class Selector {
       add_temp(step, module_.graph.out(node).dtype,
                B * ((rows + kLayerNormBlock - 1) / kLayerNormBlock) * 2 * x.last());
     }
+  }
+
+  void prepare_conv2d(Step& step, const Node& node, bool is_f32) {
+    PackArgs pack = conv_pack(module_.graph, node);
+    const Conv2dArgs conv = conv2d_shape(module_.graph, node);
+    const KernelTable* table = &pick(module_, &KernelTable::conv2d, is_f32);
+    if (module_.allows_winograd && table->winograd.run != nullptr && !is_spread_gradient(node)) {
+      const bool packs_in_run = !module_.is_setup[static_cast<size_t>(step.inputs[1])];
+      step.tile = pack.tile = winograd_tile(conv, packs_in_run);
+    }
+    pack_operand(step, pack, table);
+    if (is_spread_gradient(node))
+      add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
+    if (step.tile == 0) return;
+    const WinogradTemps temps =
+        winograd_temps(winograd_args(conv, step.tile, table->panel_columns));
+    if (temps.inputs == 0) return;
+    add_temp(step, Dtype::f32, temps.inputs);
+    add_temp(step, Dtype::f32, temps.products);
   }
 
   int flat_value(Dtype dtype, int64_t elements) {
@@ -109,9 +142,7 @@ class Selector {
       step.inputs[1] = found->second;
       return;
     }
-    const int64_t elements =
-        pack.groups * packed_group_elements(pack.K, pack.N, step.table->panel_columns);
-    const int packed = flat_value(pack.dtype, elements);
+    const int packed = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
     const bool is_setup = module_.is_setup[static_cast<size_t>(source)];
     module_.is_setup[static_cast<size_t>(packed)] = is_setup;
     Step packing;
@@ -152,6 +183,34 @@ MatmulShape matmul_shape(const Graph& graph, const Node& node) {
     s.batch = 1;
   }
   return s;
+}
+
+Conv2dArgs conv2d_shape(const Graph& graph, const Node& node) {
+  Conv2dArgs a = {};
+  const Shape& x = graph.in(node, 0).shape;
+  const Shape& w = graph.in(node, 1).shape;
+  const Shape& y = graph.out(node).shape;
+  const std::vector<int64_t> stride = node.integers("stride");
+  const std::vector<int64_t> padding = node.integers("padding");
+  a.B = x[0];
+  a.H = x[1];
+  a.W = x[2];
+  a.groups = node.integer_or("groups", 1);
+  a.C = w[2];
+  a.O = w[3] / a.groups;
+  a.KH = w[0];
+  a.KW = w[1];
+  a.OH = y[1];
+  a.OW = y[2];
+  a.stride_h = stride[0];
+  a.stride_w = stride[1];
+  a.pad_top = padding[0];
+  a.pad_left = padding[2];
+  a.upsample = node.integer_or("upsample", 1);
+  a.dilation = 1;
+  a.dtype = graph.out(node).dtype;
+  if (node.op == "conv2dGradInput") turn_into_input_gradient(a);
+  return a;
 }
 
 bool is_spread_gradient(const Node& node) {

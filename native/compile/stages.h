@@ -38,6 +38,7 @@ struct Step {
   std::optional<PointwiseProgram> pointwise;
   const KernelTable* table = nullptr;  // of packings and of products that read packed operands
   PackArgs pack = {};
+  int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
@@ -51,6 +52,7 @@ struct Module {
   std::vector<Alias> aliases;  // by value
   std::vector<bool> is_setup;  // by value: depends on weights and constants only
   std::vector<Step> steps;
+  bool allows_winograd = true;
   const KernelTable* isa = nullptr;  // null: reference only
   const KernelTable* ref = nullptr;
 
@@ -142,6 +144,20 @@ struct MatmulShape {
   bool a_shared, b_shared, transpose_a, transpose_b;
 };
 MatmulShape matmul_shape(const Graph& graph, const Node& node);
+
+// The convolution that conv2d or conv2dGradInput is: no pointers, no packed sizes.
+Conv2dArgs conv2d_shape(const Graph& graph, const Node& node);
+
+// --- winograd.cc: the tile that is cheapest, 0 for none; arguments without pointers; floats of the
+// tensors between its stages; operations of the kernel
+int64_t winograd_tile(const Conv2dArgs& conv, bool packs_in_run);
+WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_columns);
+struct WinogradTemps {
+  int64_t inputs = 0;
+  int64_t products = 0;
+};
+WinogradTemps winograd_temps(const WinogradArgs& args);
+double winograd_work(const WinogradArgs& args);
 
 // The kernel spreads gradients by one stride for both axes. With two different ones the gradient is
 // spread into a temporary tensor (the step's last) first.

@@ -265,6 +265,7 @@ struct PackArgs {
   int64_t k_stride;
   int64_t n_stride;
   bool flip_taps;
+  int64_t tile;  // 0, or for WinogradArgs: (tile + 2)^2 such matrices of transformed 3x3 weights
   Dtype dtype;
 };
 
@@ -311,6 +312,24 @@ struct Conv2dArgs {
   Dtype dtype;
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
 };
+
+// A 3x3 convolution of stride 1, dilation 1 and one group by minimal filtering on tiles of
+// `tile` x `tile` results, tile 2 or 4; elements = (tile + 2)^2. conv.w is packed by PackArgs with
+// the same `tile`. Either in stages over all tiles, with their results in tensors; or a work item
+// takes `block` tiles and `columns` output channels through all stages in scratch.
+struct WinogradArgs {
+  Conv2dArgs conv;
+  void* inputs;    // stages: (elements, tiles, winograd_row(C))
+  void* products;  // stages: (elements, tiles, winograd_row(O))
+  int64_t tile;
+  bool is_staged;
+  int64_t block;
+  int64_t columns;  // a multiple of the panel, or all
+};
+
+// Floats of a row of channels there: an odd number of cache lines, so that rows spread over the
+// sets of a cache.
+constexpr int64_t winograd_row(int64_t channels) { return ((channels + 15) / 16 | 1) * 16; }
 
 // dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times
 // dy. Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C,

@@ -40,6 +40,8 @@ struct KernelTable {
   Kernel<PackArgs> pack;
   Kernel<MatmulArgs> matmul;
   Kernel<Conv2dArgs> conv2d;
+  Kernel<PackArgs> winograd_pack;  // the reference has none of these two: conv2d is their reference
+  Kernel<WinogradArgs> winograd;
   Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;
   Kernel<GroupNormArgs> group_norm;
   Kernel<GroupNormGradArgs> group_norm_grad;

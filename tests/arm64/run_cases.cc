@@ -189,7 +189,7 @@ void count_instructions(const Program& program, const std::string& isa, Tally& t
 // The first fault of the case as text, or "".
 std::string run_case(const Case& c, const std::string& isa, Tally& tally) {
   const auto program = std::make_shared<const Program>(
-      compile(decode(Span<const uint8_t>(c.graph.data(), c.graph.size())), isa));
+      compile(decode(Span<const uint8_t>(c.graph.data(), c.graph.size())), {isa}));
   count_instructions(*program, isa, tally);
   if (program->inputs.size() != c.inputs.size() || program->outputs.size() != c.outputs.size())
     return "other inputs or outputs than exported";

@@ -10,7 +10,7 @@ namespace {
 // Whether the bytes make a program; an Error is the other allowed result.
 bool compiles(const std::vector<uint8_t>& bytes) {
   try {
-    compile(decode({bytes.data(), bytes.size()}), "");
+    compile(decode({bytes.data(), bytes.size()}), {});
     return true;
   } catch (const Error&) {
     return false;

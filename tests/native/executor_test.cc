@@ -40,7 +40,7 @@ float* floats(const AlignedBuffer& buffer) { return reinterpret_cast<float*>(buf
 
 struct Fixture {
   Fixture(int64_t rows, int64_t width, int depth, const char* isa) {
-    program = std::make_shared<const Program>(compile(sample_graph(rows, width, depth), isa));
+    program = std::make_shared<const Program>(compile(sample_graph(rows, width, depth), {isa}));
     weight = std::make_shared<Buffer>(static_cast<size_t>(width * width) * sizeof(float), "w");
     state = std::make_shared<Buffer>(static_cast<size_t>(width) * sizeof(float), "p");
     for (int64_t i = 0; i < width * width; ++i)

@@ -1,0 +1,85 @@
+// Which 3x3 convolutions run by Winograd's algorithm, and how they are cut into work items: by a
+// cost model of shapes only (docs/design/0016).
+#include <algorithm>
+
+#include "native/compile/stages.h"
+
+namespace smalti {
+namespace {
+
+constexpr int64_t kStagedTiles = 128;  // up to so many, all tiles go through each stage together
+constexpr int64_t kBlockTiles = 48;    // products of so many tiles and a panel stay in L2
+constexpr int64_t kLeastTiles = 12;
+constexpr int64_t kItemsWanted = 16;
+constexpr int64_t kLeastChannels =
+    48;  // of tile 4: its error is more than three times the direct one below
+constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
+
+// What one costs, in multiply-adds of the micro-kernel.
+constexpr double kTransform = 14;  // a number through the transform of inputs or of results
+constexpr double kStream = 8;      // a weight read from memory
+constexpr double kPacking = 16;    // a weight packed in the run
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t tiles_of(const Conv2dArgs& c, int64_t tile) {
+  return c.B * ceil_div(c.OH, tile) * ceil_div(c.OW, tile);
+}
+
+// Products of (rows, C) by (C, O), once for each of `matrices` packed weights.
+double product_cost(const Conv2dArgs& c, int64_t matrices, int64_t rows, bool packs_in_run) {
+  const double uses = std::max(static_cast<double>(rows), kStream) + (packs_in_run ? kPacking : 0);
+  return static_cast<double>(matrices * c.C) * static_cast<double>(c.O) * uses;
+}
+
+double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
+  const int64_t elements = (tile + 2) * (tile + 2);
+  const int64_t rows = tiles_of(c, tile);
+  return product_cost(c, elements, rows, packs_in_run) +
+         kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
+}
+
+}  // namespace
+
+int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
+  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+                    c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
+  if (!fits) return 0;
+  int64_t best = 0;
+  double least = product_cost(c, 9, c.B * c.OH * c.OW, packs_in_run);
+  for (const int64_t tile : {4, 2}) {
+    const double cost = winograd_cost(c, tile, packs_in_run);
+    if (cost >= least || (tile == 4 && c.C < kLeastChannels)) continue;
+    least = cost;
+    best = tile;
+  }
+  return best;
+}
+
+WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {
+  WinogradArgs a = {};
+  a.conv = c;
+  a.tile = tile;
+  a.columns = c.O;
+  const int64_t tiles = tiles_of(c, tile);
+  a.is_staged = tiles <= kStagedTiles;
+  if (a.is_staged) return a;
+  int64_t blocks = ceil_div(tiles, kBlockTiles);
+  int64_t parts = 1;
+  while (blocks * parts < kItemsWanted && c.O >= 2 * parts * kItemColumns) parts *= 2;
+  if (parts > 1) a.columns = ceil_div(ceil_div(c.O, parts), panel_columns) * panel_columns;
+  if (blocks * parts < kItemsWanted)
+    blocks = std::min(ceil_div(kItemsWanted, parts), ceil_div(tiles, kLeastTiles));
+  a.block = ceil_div(tiles, blocks);
+  return a;
+}
+
+WinogradTemps winograd_temps(const WinogradArgs& a) {
+  if (!a.is_staged) return {};
+  const int64_t rows = (a.tile + 2) * (a.tile + 2) * tiles_of(a.conv, a.tile);
+  return {rows * winograd_row(a.conv.C), rows * winograd_row(a.conv.O)};
+}
+
+double winograd_work(const WinogradArgs& a) { return 2 * winograd_cost(a.conv, a.tile, false); }
+
+}  // namespace smalti

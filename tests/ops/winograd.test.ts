@@ -1,0 +1,141 @@
+// Winograd's algorithm against the definition: the error it may have, odd shapes, and the ways to turn it off.
+import { describe, expect, it } from "vitest";
+import type { Graph } from "../../lib/ir/graph.js";
+import { Buffer } from "../../lib/runtime/buffer.js";
+import { compile, type CompileOptions } from "../../lib/runtime/program.js";
+import { conv2d } from "../../lib/trace/functions.js";
+import { trace } from "../../lib/trace/trace.js";
+import { backends } from "./harness.js";
+import { gaussian, uniformStream } from "./operand.js";
+
+interface Shape {
+  readonly x: readonly [number, number, number, number];
+  readonly O: number;
+  readonly padding?: [number, number, number, number];
+  readonly upsample?: number;
+  readonly isGradient?: boolean;
+}
+
+const noise = (seed: number, size: number): Float32Array => {
+  const draw = uniformStream(seed);
+  return Float32Array.from({ length: size }, (_, i) => gaussian(draw, i, size));
+};
+
+const elements = (shape: readonly number[]): number => shape.reduce((n, m) => n * m, 1);
+
+function weightShape({ x, O, isGradient }: Shape): number[] {
+  return isGradient ? [3, 3, O, x[3]] : [3, 3, x[3], O];
+}
+
+/** Bias, SiLU and a residual hang on the convolution. */
+function graphOf(shape: Shape, dtype: "f32" | "f64", plain: boolean): Graph {
+  const { padding = [1, 1, 1, 1], upsample = 1 } = shape;
+  const [top, bottom, left, right] = padding;
+  return trace(
+    (t) => {
+      const x = t.input("x", { shape: [...shape.x], dtype });
+      const zeros = { kind: "zeros" } as const;
+      const w = t.parameter({ name: "w", shape: weightShape(shape), init: zeros });
+      const y = shape.isGradient
+        ? t.append("conv2dGradInput", [x, w], {
+            inputSize: [shape.x[1] - 2 + top + bottom, shape.x[2] - 2 + left + right],
+            stride: [1, 1],
+            padding: padding.map((p) => 2 - p),
+            groups: 1,
+          })[0]!
+        : conv2d(x, w, { padding, upsample });
+      const b = t.parameter({ name: "b", shape: [shape.O], init: zeros });
+      t.output("y", plain ? y : y.add(b).silu().add(y.mul(0.5)));
+    },
+    { dtype },
+  );
+}
+
+interface Result {
+  readonly y: ArrayLike<number>;
+  readonly text: string;
+}
+
+async function run(graph: Graph, shape: Shape, options: CompileOptions): Promise<Result> {
+  using program = await compile(graph, options);
+  const dtype = graph.values[graph.inputs[0]!.value]!.dtype as "f32" | "f64";
+  const as = (data: Float32Array) => (dtype === "f64" ? Float64Array.from(data) : data);
+  const wShape = weightShape(shape);
+  const weights: Record<string, Buffer> = {
+    w: Buffer.fromArray(as(noise(2, elements(wShape))), dtype, wShape),
+    b: Buffer.fromArray(as(noise(3, shape.O)), dtype, [shape.O]),
+  };
+  const bound = Object.fromEntries(
+    graph.inputs.filter(({ role }) => role !== "input").map(({ name }) => [name, weights[name]!]),
+  );
+  using session = await program.bind(bound);
+  const { y } = await session.run({ x: as(noise(1, elements(shape.x))) });
+  return { y: y as unknown as ArrayLike<number>, text: program.print() };
+}
+
+const rms = (a: ArrayLike<number>, exact: ArrayLike<number>): number =>
+  Math.sqrt(
+    Array.from(a).reduce((sum, value, i) => sum + (value - exact[i]!) ** 2, 0) / exact.length,
+  );
+
+const shapes: readonly Shape[] = [
+  { x: [1, 16, 16, 48], O: 48 },
+  { x: [1, 13, 18, 64], O: 64 },
+  { x: [3, 9, 7, 50], O: 33 },
+  { x: [1, 32, 33, 70], O: 97 },
+  { x: [2, 20, 20, 64], O: 40, padding: [0, 0, 0, 0] },
+  { x: [1, 18, 19, 49], O: 64, padding: [2, 0, 1, 2] },
+  { x: [1, 9, 8, 64], O: 70, upsample: 2 },
+  { x: [1, 24, 24, 64], O: 64, isGradient: true },
+  { x: [1, 48, 48, 96], O: 33 },
+  { x: [1, 8, 8, 64], O: 64 },
+  { x: [1, 5, 6, 130], O: 64 },
+  { x: [1, 16, 16, 256], O: 64 },
+];
+
+const isas = backends.filter((isa) => isa !== "ref");
+
+describe.each(isas)("%s", (isa) => {
+  it.each(shapes.map((shape) => [JSON.stringify(shape), shape] as const))(
+    "errs at most four times as much as the direct kernel: %s",
+    async (_, shape) => {
+      const exact = await run(graphOf(shape, "f64", true), shape, { isa: "ref" });
+      const direct = await run(graphOf(shape, "f32", true), shape, { isa, winograd: false });
+      const ours = await run(graphOf(shape, "f32", true), shape, { isa });
+      expect(direct.text).not.toContain("F(");
+      expect(ours.text).toMatch(/F\((2x2|4x4),3x3\)/);
+      expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+    },
+  );
+
+  it.each(shapes.map((shape) => [JSON.stringify(shape), shape] as const))(
+    "runs its epilogue: %s",
+    async (_, shape) => {
+      const exact = await run(graphOf(shape, "f64", false), shape, { isa: "ref" });
+      const ours = await run(graphOf(shape, "f32", false), shape, { isa });
+      const scale = rms(
+        exact.y,
+        Array.from(exact.y, () => 0),
+      );
+      expect(rms(ours.y, exact.y)).toBeLessThan(4e-6 * scale);
+    },
+  );
+});
+
+describe("turned off", () => {
+  const shape = shapes[0]!;
+  it("by the option and by SMALTI_WINOGRAD=0", async () => {
+    const graph = graphOf(shape, "f32", true);
+    const plain = await run(graph, shape, { winograd: false });
+    expect(plain.text).not.toContain("F(");
+    process.env["SMALTI_WINOGRAD"] = "0";
+    try {
+      const same = await run(graph, shape, {});
+      expect(same.text).toBe(plain.text);
+      expect(Array.from(same.y)).toEqual(Array.from(plain.y));
+      expect((await run(graph, shape, { winograd: true })).text).toContain("F(4x4,3x3)");
+    } finally {
+      delete process.env["SMALTI_WINOGRAD"];
+    }
+  });
+});
