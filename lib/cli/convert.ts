@@ -1,12 +1,10 @@
 // `smalti convert`: a published checkpoint as a folder of ours, a pipeline where it has a denoiser.
-import { existsSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { Command, Option } from "commander";
-import { readConfigFile } from "../checkpoint/config-files.js";
-import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
-import { openCheckpoint } from "../checkpoint/open-checkpoint.js";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import { openCheckpoint, partSettings } from "../checkpoint/open-checkpoint.js";
 import { DiffusionError } from "../errors.js";
-import { makeFolder } from "../files/atomic-write.js";
+import { isFolder, makeFolder } from "../files/atomic-write.js";
 import { shown } from "../models/check-config.js";
 import type { Family } from "../models/family.js";
 import { convertModels, type Identified, type KnownFact } from "../pipelines/import-checkpoint.js";
@@ -64,12 +62,6 @@ function withoutReplaced(models: readonly Identified[], sources: readonly Source
   return models.filter((model) => named.get(model.checkpoint) !== undefined || !isGiven(model));
 }
 
-/** The scheduler of a pipeline folder of diffusers. */
-async function schedulerOf(path: string): Promise<FoundConfig[]> {
-  const file = join(path, "scheduler", "scheduler_config.json");
-  return existsSync(file) ? [await readConfigFile(file)] : [];
-}
-
 /** Every model of every opened file. Throws "checkpoint" when there is none, or two for the same tensors. */
 function modelsOf(sources: readonly Source[], options: ConvertOptions): Identified[] {
   const models = sources.flatMap(({ checkpoint, roles }) => {
@@ -118,7 +110,7 @@ async function write(
     const components = await convertModels(out, basename(out), models, chosen);
     return { kind: "networks", components, facts: [] };
   }
-  const configs = await schedulerOf(path);
+  const configs = (await isFolder(path)) ? await partSettings(path) : [];
   const done = await convertDiffusion(out, basename(out), models, { ...chosen, facts, configs });
   return { kind: "diffusion", ...done };
 }

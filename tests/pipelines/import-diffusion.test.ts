@@ -5,26 +5,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../lib/checkpoint/open-checkpoint.js";
-import { writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import type { Checkpoint } from "../../lib/checkpoint/checkpoint.js";
-import { families } from "../../lib/models/families.js";
-import { ShapeView } from "../../lib/models/family.js";
-import { fromLayout } from "../../lib/nn/key-map.js";
-import {
-  diffusionNetworks,
-  specsOf,
-  type DiffusionPart,
-} from "../../lib/pipelines/diffusion-folder.js";
+import { diffusionNetworks } from "../../lib/pipelines/diffusion-folder.js";
 import type { DiffusionGenerateOptions } from "../../lib/pipelines/diffusion-options.js";
 import { identify } from "../../lib/pipelines/import-checkpoint.js";
 import { convertDiffusion } from "../../lib/pipelines/import-diffusion.js";
 import { loadPipeline } from "../../lib/pipelines/load-pipeline.js";
 import { chainOf } from "../../lib/processes/gaussian.js";
-import { foreignOf } from "../checkpoint/foreign-weights.js";
-import { tinyDiffusion, tinySystems, tinyWeights, type TinySystem } from "./tiny-diffusion.js";
+import { below, foreignFile, foreignPart, posEmbed, type ForeignValues } from "./foreign-parts.js";
+import { tinyDiffusion, tinySystems, type TinySystem } from "./tiny-diffusion.js";
 
 type System = keyof typeof tinySystems;
-type Tensors = Map<string, { shape: readonly number[]; data: Float32Array }>;
+type Tensors = Map<string, ForeignValues>;
 
 let folder: string;
 
@@ -34,46 +26,10 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true }));
 
-/** Names of open_clip for ours. */
-const clipNames: readonly [string, string][] = [
-  ["attn.qkv.", "attn.in_proj_"],
-  ["attn.proj.", "attn.out_proj."],
-  ["mlp.fc1.", "mlp.c_fc."],
-  ["mlp.fc2.", "mlp.c_proj."],
-];
-
-/** A part of a system in the names and layouts of a family, with the weights of tinyDiffusion. */
-function foreignPart(system: TinySystem, part: DiffusionPart, familyName: string): Tensors {
-  const network = diffusionNetworks(system.parts, system.settings)[part]!;
-  const place = Object.keys(system.parts).indexOf(part);
-  const weights = tinyWeights(network, 20 + place);
-  const family = families.find(({ name }) => name === familyName)!;
-  const keys = family.keys(system.parts[part]!.config, new ShapeView("test", new Map()));
-  const tensors: Tensors = new Map();
-  for (const spec of specsOf(network)) {
-    const renamed =
-      familyName === "clip-text"
-        ? clipNames.reduce((name, [ours, theirs]) => name.replace(ours, theirs), spec.name)
-        : spec.name;
-    const found = foreignOf(spec, keys, renamed);
-    if (!found) throw new Error(`no foreign form of ${spec.name}`);
-    const data = fromLayout(weights.get(spec.name)!, found.shape, found.layout);
-    tensors.set(renamed, { shape: found.shape, data });
-  }
-  return tensors;
-}
-
-const below = (place: string, tensors: Tensors): [string, { shape: readonly number[]; data: Float32Array }][] =>
-  [...tensors].map(([name, tensor]) => [place + name, tensor]); // prettier-ignore
-
 const vector = (...data: number[]) => ({ shape: [data.length], data: Float32Array.from(data) });
 
-async function checkpointOf(name: string, tensors: Iterable<[string, { shape: readonly number[]; data: Float32Array }]>): Promise<Checkpoint> {
-  const path = join(folder, `${name}.safetensors`);
-  const entries = [...tensors].map(([tensor, { shape, data }]) => ({ name: tensor, shape, data, dtype: "f32" as const }));
-  await writeSafetensors(path, entries);
-  return openCheckpoint(path);
-} // prettier-ignore
+const checkpointOf = async (name: string, tensors: Iterable<[string, ForeignValues]>): Promise<Checkpoint> =>
+  openCheckpoint(await foreignFile(join(folder, `${name}.safetensors`), tensors)); // prettier-ignore
 
 /** Pictures of a converted folder, and of the one written with the same weights. */
 async function bothPictures(
@@ -94,7 +50,6 @@ async function bothPictures(
   return both;
 }
 
-const posEmbed = { shape: [1, 16, 16], data: new Float32Array(256) };
 const kl = (system: TinySystem): Tensors => foreignPart(system, "firstStage", "compvis-autoencoder-kl"); // prettier-ignore
 const klFacts = { resolution: 16, "compvis-autoencoder-kl.groups": 4 };
 const given = (system: System) => {
