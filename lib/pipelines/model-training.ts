@@ -88,12 +88,12 @@ export async function buildAutoencoderTrainer(
     model: recipe.model,
     dataset: data.train,
     batchSize: recipe.batchSize,
-    ...(await startingWeights(start, ["firstStage", "codec"], specs)),
+    ...(await startingWeights(start, ["codec", "firstStage"], specs)),
     ...given(recipe, ...runFields, "adversarial"),
     ...given(recipe, "klWeight", "logVariance", "learnsLogVariance"),
     ...(recipe.perceptual && { perceptual: await perceptualTerm(recipe.perceptual) }),
   });
-  const part = { part: "firstStage", model: "autoencoder-kl", config: recipe.model, specs };
+  const part = { part: "codec", model: "autoencoder-kl", config: recipe.model, specs };
   return {
     trainer,
     save: (folder, training) =>

@@ -80,7 +80,7 @@ async function trainAndSave(built: BuiltTraining, name: string): Promise<number[
 }
 
 describe.each([
-  ["autoencoder", "models", { firstStage: "autoencoder-kl" }],
+  ["autoencoder", "models", { codec: "autoencoder-kl" }],
   ["divae", "diffusion", { denoiser: "divae" }],
   ["classifier", "models", { classifier: "adm-encoder-unet" }],
 ] as const)("%s", (kind, folderKind, parts) => {
@@ -112,7 +112,7 @@ it.each([
   ["classifier", "autoencoder"],
 ] as const)("%s does not go on from %s", async (kind, other) => {
   const from = join(folder, other);
-  await expect(build(kind, {}, { from })).rejects.toThrow(/expected a component .* got (denoiser|classifier|firstStage)/); // prettier-ignore
+  await expect(build(kind, {}, { from })).rejects.toThrow(/expected a component .* got (denoiser|classifier|codec)/); // prettier-ignore
 });
 
 it("a decoder alone wants the tokenizer that it stands behind, or a state", async () => {
