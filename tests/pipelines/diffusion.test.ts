@@ -32,6 +32,11 @@ afterAll(async () => {
 const pixels = async (name: System, options: DiffusionGenerateOptions): Promise<Buffer[]> =>
   (await pipes[name].generate(options)).images.map(({ data }) => Buffer.from(data));
 
+function image(side: number, seed = 1): ByteImage {
+  const data = Uint8Array.from({ length: 3 * side * side }, (_, i) => (i * 37 * seed) % 256);
+  return { width: side, height: side, data };
+}
+
 /** Something that each system can be asked for. */
 const asked: Record<System, DiffusionGenerateOptions> = {
   dit: { class: [1, 3, 0], guidanceScale: 4 },
@@ -41,6 +46,10 @@ const asked: Record<System, DiffusionGenerateOptions> = {
   text: { prompt: ["a red heart", "a cat", "a"], negativePrompt: "cat", sampler: "unipc" },
   classes: { class: [0, 1, 2], sampler: "dpm-solver-2m" },
   diffusevae: { count: 3, guidanceScale: 2 },
+  classVae: { class: [0, 1, 2] },
+  fit: { class: [0, 1, 2], guidanceScale: 3 },
+  upsampler: { image: [image(4, 1), image(4, 2), image(4, 3)] },
+  divae: { image: [image(16, 1), image(16, 2), image(16, 3)], guidanceScale: 2 },
 };
 
 const systems = Object.keys(tinySystems) as System[];
@@ -61,10 +70,10 @@ describe("generate", () => {
       expect(await pixels(name, { ...options, batchSize: 1 })).toEqual(together);
       configureBackend({ threads });
       expect(await pixels(name, { ...options, batchSize: 2 })).toEqual(together);
-      const single = ([options.class, options.prompt].find(Array.isArray) ?? [])[1] as never;
-      const alone = options.prompt ? { prompt: single } : options.class ? { class: single } : {};
       const { count, ...rest } = options;
       void count;
+      const lists = Object.entries(rest).filter(([, value]) => Array.isArray(value));
+      const alone = Object.fromEntries(lists.map(([key, value]) => [key, (value as unknown[])[1]]));
       expect(await pixels(name, { ...rest, ...alone, firstSample: 1 })).toEqual([together[1]]);
       expect(await pixels(name, { ...options, seed: 8 })).not.toEqual(together);
     },
@@ -87,7 +96,12 @@ describe("generate", () => {
     ["classes", { class: 1 }, { class: 2 }],
     ["classes", { class: 1 }, {}],
     ["diffusevae", {}, { guidanceScale: 3 }],
-  ])("%s: %o differs from %o", async (name, one, other) => {
+    ["diffusevae", {}, { image: image(8) }],
+    ["classVae", { class: 0 }, { class: 1 }],
+    ["upsampler", { image: image(4, 1) }, { image: image(4, 2) }],
+    ["divae", { image: image(16, 0) }, { image: image(16, 256 / 37 / 3) }],
+    ["divae", { image: image(16, 1) }, { image: image(16, 1), guidanceScale: 3 }],
+  ])("%s: what it is told changes the picture (%#)", async (name, one, other) => {
     expect(await pixels(name, one)).not.toEqual(await pixels(name, other));
   });
 
@@ -187,11 +201,15 @@ describe("generate", () => {
     ["dit", { size: 32 }, /expected size 16 x 16, got 32 x 32/],
     ["dit", { image: { width: 1, height: 1, data: new Uint8Array(3) } }, /expected no image/],
     ["adm", {}, /expected a class from 0 to 2/],
+    ["classVae", {}, /expected a class from 0 to 2/],
+    ["upsampler", {}, /expected an image, which this model starts from/],
+    ["upsampler", { image: [image(4), image(2)] }, /expected pictures of 4 x 4, got 2 x 2/],
+    ["divae", { image: image(8) }, /expected pictures of 16 x 16, got 8 x 8/],
     ["adm", { class: 1, guidanceScale: 2 }, /guidanceScale 1 of a model that knows no empty/],
     ["ddpm", { size: 7 }, /sides divisible by 2, got 7 x 7/],
     ["ddpm", { sampler: "ddpm", samplerOptions: { variance: "learned" } }, /a variance that the network has/], // prettier-ignore
     ["diffusevae", { image: { width: 4, height: 4, data: new Uint8Array(48) } }, /pictures of 8 x 8, got 4 x 4/], // prettier-ignore
-  ])("%s refuses %o", async (name, options, message) => {
+  ])("%s refuses what it cannot do (%#)", async (name, options, message) => {
     await expect(pipes[name].generate(options)).rejects.toThrow(message);
   });
 
@@ -203,12 +221,6 @@ describe("generate", () => {
 });
 
 describe("reconstruct", () => {
-  const image = (side: number): ByteImage => ({
-    width: side,
-    height: side,
-    data: Uint8Array.from({ length: 3 * side * side }, (_, i) => (i * 37) % 256),
-  });
-
   it("goes through the first stage, or the VAE and its refiner", async () => {
     const [latent] = await pipes.dit.reconstruct([image(16)]);
     expect(latent!.data).toHaveLength(16 * 16 * 3);
@@ -216,6 +228,8 @@ describe("reconstruct", () => {
     const [other] = await pipes.diffusevae.reconstruct([image(8)], { seed: 2 });
     expect(refined!.data).toHaveLength(8 * 8 * 3);
     expect(refined!.data).not.toEqual(other!.data);
+    const [decoded] = await pipes.divae.reconstruct([image(16)], { seed: 1 });
+    expect(decoded!.data).toHaveLength(16 * 16 * 3);
     await expect(pipes.ddpm.reconstruct([image(8)])).rejects.toThrow(/a first stage/);
     await expect(pipes.dit.reconstruct([image(16), image(8)])).rejects.toThrow(/of 16 x 16/);
   });
