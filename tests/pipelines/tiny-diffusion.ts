@@ -155,6 +155,54 @@ export const tinySystems = {
       defaults: { ...defaults, sampler: "ddpm", clamp: true },
     },
   },
+  classVae: {
+    parts: {
+      denoiser: { model: "diffusevae-unet", config: { ...unet, classes: 3, latentWidth: 6 } },
+      vae: { model: "diffusevae-vae", config: { ...tinyVae, encoder: "8x1,8d8,8t1,1x1", decoder: "1x1,1u8,1t8,8x1", decoderChannels: "1:14,8:8", classes: 3, classWidth: 8 } },
+    },
+    settings: {
+      process: { kind: "gaussian", chain, formulation: 1 },
+      size: [8, 8],
+      defaults: { ...defaults, sampler: "ddpm", clamp: true },
+    },
+  },
+  fit: {
+    parts: {
+      denoiser: { model: "fit", config: { patch: 2, width: 16, layers: 1, heads: 2, classes: 5 } },
+      firstStage: kl,
+    },
+    settings: {
+      process: { kind: "interpolant", path: "linear" },
+      size: [8, 8],
+      latentScale: 0.5,
+      defaults: { ...defaults, sampler: "flow-ode", spacing: "even" },
+    },
+  },
+  upsampler: {
+    parts: { denoiser: { model: "adm-unet", config: { ...unet, resolution: 8, superResolution: true } } },
+    settings: {
+      process: { kind: "gaussian", chain },
+      size: [8, 8],
+      defaults: { ...defaults, clamp: true, rederive: true },
+    },
+  },
+  divae: {
+    parts: {
+      denoiser: {
+        model: "divae",
+        config: {
+          encoder: { resolution: 16, patch: 8, width: 16, layers: 1, heads: 2 },
+          quantizer: { codes: 10, width: 4 },
+          decoder: { kind: "unet", patch: 2, ...unet },
+        },
+      },
+    },
+    settings: {
+      process: { kind: "gaussian", chain, prediction: "x0" },
+      size: [16, 16],
+      defaults: { ...defaults, clamp: true },
+    },
+  },
 } as const satisfies Record<string, TinySystem>; // prettier-ignore
 
 /** Weights in which nothing is exactly zero: zero-initialised last layers would hide everything before them. */
