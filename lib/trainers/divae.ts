@@ -174,16 +174,16 @@ export function divaeTask(options: DivaeTaskOptions): TrainingTask {
     },
     metrics: ["denoising", "codebook", "perplexity", "bound"],
     ...(trains === "all" && {
-      afterStep: ({ index, seed, isNew, outputs, buffers }) =>
-        restartDeadCodes(
-          { ...model.quantizer, isUnit: model.config.quantizer.metric !== "euclidean" },
-          buffers,
-          {
-            latents: outputs["compared"] as Float32Array,
-            errors: outputs["errors"] as Float32Array,
-          },
-          { seed, step: index, every: restartEvery, isNew },
-        ),
+      afterStep({ index, seed, isNew, outputs, buffers }) {
+        const batch = {
+          latents: outputs["compared"] as Float32Array,
+          errors: outputs["errors"] as Float32Array,
+        };
+        const isUnit = model.config.quantizer.metric !== "euclidean";
+        const options = { seed, step: index, every: restartEvery, isNew };
+        restartDeadCodes({ ...model.quantizer, isUnit }, buffers, batch, options);
+        return []; // as often as every step: the perplexity tells how it goes
+      },
     }),
     ...(process.memory && { memory: process.memory }),
   };

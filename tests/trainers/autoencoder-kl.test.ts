@@ -52,6 +52,21 @@ describe("a KL autoencoder", () => {
     expect(last.loss).toBeLessThan(0);
   });
 
+  it("adds the perceptual term to the error of a pixel", async () => {
+    const perceptual = { loss: (x: Tensor, y: Tensor) => x.sub(y).square().mean(), weight: 3 };
+    const first = async (options: Partial<AutoencoderKlTrainerOptions>) => {
+      const trainer = await AutoencoderKlTrainer.create({ ...kl, ...options });
+      const [step] = await runTrainer(trainer, 1, join(folder, "perceptual"));
+      trainer.dispose();
+      return step!;
+    };
+    const [plain, seen] = [await first({}), await first({ perceptual })];
+    const added = 3 * 4 * 10 ** (-plain.metrics["psnr"]! / 10); // psnr = 10 log10(4 / mse)
+    const { reconstruction } = plain.metrics;
+    expect(seen.metrics["reconstruction"]! - reconstruction!).toBeCloseTo(added, 5);
+    expect((seen.loss - plain.loss) / (16 * 16 * 3)).toBeCloseTo(added, 4); // a sum over the values of a picture
+  });
+
   it("keeps its log variance where it is not learned", async () => {
     const trainer = await AutoencoderKlTrainer.create({ ...kl, logVariance: -1, learnsLogVariance: false }); // prettier-ignore
     const steps = await runTrainer(trainer, 3, join(folder, "fixed"));
