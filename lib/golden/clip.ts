@@ -6,12 +6,10 @@ import { clipTextEncoder, unitTokens } from "../models/clip-text-encoder.js";
 import type { ClipTextEncoder, ClipTextEncoderConfig } from "../models/clip-text-encoder.js";
 import { openAiClipTextKeys, transformersClipTextKeys } from "../models/clip-text-encoder.keys.js";
 import type { KeyMap } from "../nn/key-map.js";
-import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 
 /** What differs between the two code bases. */
 interface Layout {
@@ -92,16 +90,11 @@ function buildResults(
   golden: GoldenCase,
   { tapOf }: Layout,
   model: ClipTextEncoder,
-  weights: LoadedWeights,
-  t: Trace,
-  x: Tensors,
+  { t, x, gradientsOf }: ModelRun,
 ): Tensors {
   const { hidden, pooled, embedding } = model.forward(x["tokens"]!);
-  const taps = namesAfter(golden, "tap.")
-    .filter((name) => t.recorded.has(tapOf(name)))
-    .map((name) => [`tap.${name}`, t.recorded.get(tapOf(name))!] as const);
   const results: Tensors = {
-    ...Object.fromEntries(taps),
+    ...tapResults(golden, t, tapOf),
     last_hidden_state: hidden,
     pooler_output: pooled,
     ...(embedding && { text_embedding: embedding }),
@@ -116,23 +109,17 @@ function buildResults(
   );
   if (means.length === 0) return results;
   const loss = means.reduce((a, b) => a.add(b));
-  const request = { golden, prefix: "grad.", inputs: x, weights, specs: model.parameters };
-  return { ...results, loss, ...gradientResults(loss, request) };
+  return { ...results, loss, ...gradientsOf(loss) };
 }
 
 const runner =
   (layout: Layout): GoldenRunner =>
-  async (golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> => {
+  (golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> => {
     checkFields(`parity: ${golden.name}`, golden.config, layout.rules);
     const model = clipTextEncoder(layout.configOf(golden.config));
-    const weights = loadWeights(golden, model.parameters, layout.keys);
-    const inputs = Object.fromEntries([...golden.io].filter(([, { role }]) => role === "input"));
-    const results = await evaluate((t, x) => buildResults(golden, layout, model, weights, t, x), {
-      inputs,
-      parameters: weights.parameters,
-    });
-    gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-    return results;
+    const inputs = givenValues(golden);
+    const options = { parameters: model.parameters, keys: layout.keys, inputs };
+    return runModel(golden, evaluate, options, (run) => buildResults(golden, layout, model, run));
   };
 
 export const clipRunners: Readonly<Record<string, GoldenRunner>> = {

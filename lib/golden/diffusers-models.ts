@@ -12,28 +12,14 @@ import type { VqTransformer, VqTransformerConfig } from "../models/vq-transforme
 import { checkFields } from "../models/check-config.js";
 import type { KeyMap } from "../nn/key-map.js";
 import { logSoftmax } from "../trace/functions.js";
-import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import { codecModule, transformerConfig, transformerModule, vqModelConfig } from "./diffusers-config.js"; // prettier-ignore
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 import { indexMargin } from "./taming.js";
-import { givenValues } from "./unet-results.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
-
-/** Taps by the names of the reference's modules: maps channels first, tokens as they are. */
-function taps(golden: GoldenCase, t: Trace, ourName: (name: string) => string): Tensors {
-  const names = namesAfter(golden, "tap.").filter((name) => t.recorded.has(ourName(name)));
-  return Object.fromEntries(
-    names.map((name) => {
-      const y = t.recorded.get(ourName(name))!;
-      return [`tap.${name}`, y.rank === 4 ? channelsFirst(y) : y];
-    }),
-  );
-}
 
 export const codecKeys = ({ multipliers, residualBlocks }: VqganConfig): KeyMap =>
   diffusersVqganKeys(multipliers.length, residualBlocks);
@@ -41,15 +27,15 @@ export const codecKeys = ({ multipliers, residualBlocks }: VqganConfig): KeyMap 
 function codecResults(
   golden: GoldenCase,
   model: Vqgan,
-  weights: LoadedWeights,
-  t: Trace,
-  inputs: Tensors,
+  { t, x: inputs, gradientsOf }: ModelRun,
 ): Tensors {
   const x = channelsLast(inputs["x"]!);
   const latents = model.encode(x);
   const { quantised, indices, loss: codebook } = model.quantizer.quantise(latents);
   const reconstruction = model.decode(quantised);
-  const tapped = taps(golden, t, (name) => codecModule(name, model.config.multipliers.length));
+  const tapped = tapResults(golden, t, (name) =>
+    codecModule(name, model.config.multipliers.length),
+  );
   const loss = reconstruction.sub(x).square().mean().add(codebook);
   const maps = {
     latents,
@@ -65,21 +51,16 @@ function codecResults(
     "tap.index_margin": indexMargin(latents, t.parameter(model.quantizer.codebook)),
     loss_codebook: codebook,
     loss_total: loss,
-    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+    ...gradientsOf(loss),
   };
 }
 
-async function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const config = vqModelConfig(golden.kind, golden.config);
   const model = vqgan(config);
-  const weights = loadWeights(golden, model.parameters, codecKeys(config));
   const inputs = { x: ioValues(golden, "x") };
-  const results = await evaluate((t, x) => codecResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys: codecKeys(config), inputs };
+  return runModel(golden, evaluate, options, (run) => codecResults(golden, model, run));
 }
 
 export const transformerKeys = ({ condition }: VqTransformerConfig): KeyMap =>
@@ -88,9 +69,7 @@ export const transformerKeys = ({ condition }: VqTransformerConfig): KeyMap =>
 function transformerResults(
   golden: GoldenCase,
   model: VqTransformer,
-  weights: LoadedWeights,
-  t: Trace,
-  inputs: Tensors,
+  { t, x: inputs, gradientsOf }: ModelRun,
 ): Tensors {
   const condition = inputs["encoder_hidden_states"];
   const logits = model.forward({
@@ -99,36 +78,28 @@ function transformerResults(
     ...(condition && { condition }),
   });
   const hasCondition = model.config.condition !== undefined;
-  const tapped = taps(golden, t, (name) => transformerModule(name, hasCondition));
+  const tapped = tapResults(golden, t, (name) => transformerModule(name, hasCondition));
   const logP = channelsFirst(logSoftmax(logits));
   const loss = logP.mul(inputs["upstream"]!).mean();
   return {
     ...tapped,
     log_p_x0: logP,
     loss,
-    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+    ...gradientsOf(loss),
   };
 }
 
-async function transformer(
-  golden: GoldenCase,
-  evaluate: Evaluate,
-): Promise<Record<string, Values>> {
+function transformer(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const { timestep, ...rest } = golden.config;
   const config = transformerConfig(golden.kind, rest);
   const last = (config.timesteps ?? limits.timesteps) - 1;
   checkFields(golden.kind, { timestep }, { timestep: whole(0, last) });
   const model = vqTransformer(config);
-  const weights = loadWeights(golden, model.parameters, transformerKeys(config));
   const B = ioValues(golden, "x").shape[0]!;
   const times = { shape: [B], data: new Int32Array(B).fill(timestep as number) };
   const inputs = { ...givenValues(golden), times };
-  const results = await evaluate((t, x) => transformerResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys: transformerKeys(config), inputs };
+  return runModel(golden, evaluate, options, (run) => transformerResults(golden, model, run));
 }
 
 export const diffusersModelRunners: Readonly<Record<string, GoldenRunner>> = {

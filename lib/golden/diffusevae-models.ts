@@ -9,15 +9,13 @@ import { diffuseVae, diffuseVaeLoss, drawLatent } from "../models/diffusevae-vae
 import type { DiffuseVae, DiffuseVaeConfig } from "../models/diffusevae-vae.js";
 import { diffuseVaeKeys } from "../models/diffusevae.keys.js";
 import type { Tensor } from "../trace/tensor.js";
-import type { Trace } from "../trace/trace.js";
 import { maybe, trunkConfig, unetRules } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { givenValues, tapResults, unetResults } from "./unet-results.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
+import { unetResults } from "./unet-results.js";
 
 const rules: Rules = {
   ...unetRules,
@@ -73,9 +71,7 @@ const vaeConfig = (c: Config): DiffuseVaeConfig => ({
 function vaeResults(
   golden: GoldenCase,
   model: DiffuseVae,
-  weights: LoadedWeights,
-  t: Trace,
-  x: Tensors,
+  { t, x, gradientsOf }: ModelRun,
 ): Tensors {
   const { alpha = 1 } = golden.config as { alpha?: number };
   const images = channelsLast(x["x"]!);
@@ -85,7 +81,6 @@ function vaeResults(
   const decoded = model.decode(z, ...labels);
   const taps = tapResults(golden, t);
   const loss = diffuseVaeLoss(images, decoded, posterior, alpha);
-  const request = { golden, prefix: "grad.", inputs: x, weights, specs: model.parameters };
   return {
     ...taps,
     mu: channelsFirst(posterior.mean),
@@ -96,21 +91,19 @@ function vaeResults(
     loss_recons: loss.reconstruction,
     loss_kl: loss.kl,
     loss_total: loss.total,
-    ...gradientResults(loss.total, request),
+    ...gradientsOf(loss.total),
   };
 }
 
-async function vae(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+function vae(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   checkFields(golden.kind, golden.config, vaeRules);
   const model = diffuseVae(vaeConfig(golden.config));
-  const weights = loadWeights(golden, model.parameters, diffuseVaeKeys);
-  const inputs = givenValues(golden);
-  const results = await evaluate((t, x) => vaeResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-  return results;
+  const options = {
+    parameters: model.parameters,
+    keys: diffuseVaeKeys,
+    inputs: givenValues(golden),
+  };
+  return runModel(golden, evaluate, options, (run) => vaeResults(golden, model, run));
 }
 
 export const diffuseVaeModelRunners: Readonly<Record<string, GoldenRunner>> = {

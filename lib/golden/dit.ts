@@ -9,13 +9,11 @@ import { facebookDitKeys } from "../models/dit.keys.js";
 import { sit } from "../models/sit.js";
 import { gridSinusoids } from "../nn/positions.js";
 import { concat, less } from "../trace/functions.js";
-import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 
 /** Arguments of the reference's constructor, as the cases write them. */
 export interface GoldenDit {
@@ -90,28 +88,15 @@ function guidedOutput(model: Dit, x: Tensors, scale: number): Tensors {
 /** Our tap of one of theirs: an embedding of time is what its network says. */
 const tapOf = (name: string): string => (name === "t_embedder" ? "t_embedder.mlp" : name);
 
-function buildResults(
-  golden: GoldenCase,
-  model: Dit,
-  weights: LoadedWeights,
-  t: Trace,
-  x: Tensors,
-): Tensors {
+function buildResults(golden: GoldenCase, model: Dit, { t, x, gradientsOf }: ModelRun): Tensors {
   const { cfg_scale: scale, class_dropout_prob: dropout } =
     golden.config as unknown as ForwardConfig;
   const input = { x: channelsLast(x["x"]!), times: x["t"]!, labels: x["y"]! };
   const output = channelsFirst(model.forward(input));
-  const taps = namesAfter(golden, "tap.")
-    .filter((name) => t.recorded.has(tapOf(name)))
-    .map((name) => {
-      const value = t.recorded.get(tapOf(name))!;
-      return [`tap.${name}`, value.rank === 4 ? channelsFirst(value) : value] as const;
-    });
-  const results: Tensors = { ...Object.fromEntries(taps), output };
+  const results: Tensors = { ...tapResults(golden, t, tapOf), output };
   if (x["upstream"]) {
     const loss = output.mul(x["upstream"]).mean();
-    const request = { golden, prefix: "grad.", inputs: x, weights, specs: model.parameters };
-    Object.assign(results, { loss }, gradientResults(loss, request));
+    Object.assign(results, { loss }, gradientsOf(loss));
   }
   if (typeof scale === "number") Object.assign(results, guidedOutput(model, x, scale));
   if (x["drop_uniform"]) {
@@ -148,14 +133,9 @@ const runner =
     const config = ditConfigOf(golden.config as unknown as ForwardConfig, sigma);
     const model = sigma === "learned" ? dit(config) : sit(config as Parameters<typeof sit>[0]);
     await checkPositions(golden, config, evaluate);
-    const weights = loadWeights(golden, model.parameters, facebookDitKeys);
-    const inputs = Object.fromEntries([...golden.io].filter(([, { role }]) => role === "input"));
-    const results = await evaluate((t, x) => buildResults(golden, model, weights, t, x), {
-      inputs,
-      parameters: weights.parameters,
-    });
-    gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-    return results;
+    const inputs = givenValues(golden);
+    const options = { parameters: model.parameters, keys: facebookDitKeys, inputs };
+    return runModel(golden, evaluate, options, (run) => buildResults(golden, model, run));
   };
 
 export const ditRunners: Readonly<Record<string, GoldenRunner>> = {

@@ -6,17 +6,15 @@ import { tamingVqganKeys } from "../models/vqgan.keys.js";
 import { vqgan } from "../models/vqgan.js";
 import type { Vqgan } from "../models/vqgan.js";
 import type { Tensor } from "../trace/tensor.js";
-import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
 import type { DdConfig } from "./first-stage-config.js";
-import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
+import { runModel } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 import { indexMargin } from "./taming.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
 
 interface KlConfig {
   ddconfig: DdConfig;
@@ -40,12 +38,7 @@ function buildKl(golden: GoldenCase): AutoencoderKl {
   return autoencoderKl({ ...codecConfig(ddconfig, groups, true), embedChannels });
 }
 
-function klResults(
-  golden: GoldenCase,
-  model: AutoencoderKl,
-  weights: LoadedWeights,
-  inputs: Tensors,
-): Tensors {
+function klResults(model: AutoencoderKl, { x: inputs, gradientsOf }: ModelRun): Tensors {
   const x = channelsLast(inputs["x"]!);
   const noise = channelsLast(inputs["noise"]!);
   const moments = model.moments(x);
@@ -67,23 +60,15 @@ function klResults(
     loss_kl_per_sample: kl,
     nll_per_sample: posterior.nll(noise),
     loss_total: loss,
-    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+    ...gradientsOf(loss),
   };
 }
 
-async function autoencoder(
-  golden: GoldenCase,
-  evaluate: Evaluate,
-): Promise<Record<string, Values>> {
+function autoencoder(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const model = buildKl(golden);
-  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
   const inputs = { x: ioValues(golden, "x"), noise: ioValues(golden, "noise") };
-  const results = await evaluate((_, x) => klResults(golden, model, weights, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys: tamingVqganKeys, inputs };
+  return runModel(golden, evaluate, options, (run) => klResults(model, run));
 }
 
 interface VqConfig extends KlConfig {
@@ -106,13 +91,7 @@ function buildVq(golden: GoldenCase): Vqgan {
   });
 }
 
-function vqResults(
-  golden: GoldenCase,
-  model: Vqgan,
-  weights: LoadedWeights,
-  t: Trace,
-  inputs: Tensors,
-): Tensors {
+function vqResults(model: Vqgan, { t, x: inputs, gradientsOf }: ModelRun): Tensors {
   const x = channelsLast(inputs["x"]!);
   const h = model.encode(x);
   const { quantised, indices } = model.quantizer.quantise(h);
@@ -125,23 +104,15 @@ function vqResults(
     indices: indices.reshape([indices.size]),
     "tap.index_margin": indexMargin(h, t.parameter(model.quantizer.codebook)),
     loss,
-    ...gradientResults(loss, { golden, prefix: "grad.", inputs, weights, specs: model.parameters }),
+    ...gradientsOf(loss),
   };
 }
 
-async function vqInterface(
-  golden: GoldenCase,
-  evaluate: Evaluate,
-): Promise<Record<string, Values>> {
+function vqInterface(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const model = buildVq(golden);
-  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
   const inputs = { x: ioValues(golden, "x") };
-  const results = await evaluate((t, x) => vqResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  gradientsInForeignLayout(results, { prefix: "grad.", weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys: tamingVqganKeys, inputs };
+  return runModel(golden, evaluate, options, (run) => vqResults(model, run));
 }
 
 export const ldmFirstStageRunners: Readonly<Record<string, GoldenRunner>> = {

@@ -8,14 +8,11 @@ import {
 } from "../models/latent-diffusion-unet.keys.js";
 import { latentDiffusionUnet } from "../models/latent-diffusion-unet.js";
 import type { LatentDiffusionUnet, LatentDiffusionUnetConfig } from "../models/latent-diffusion-unet.js"; // prettier-ignore
-import type { Trace } from "../trace/trace.js";
 import { maybe, trunkConfig, unetRules } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
-import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
+import type { Evaluate, GoldenRunner } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { givenValues } from "./unet-results.js";
-import { loadWeights } from "./weights.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
 
 const countOrNone: Rule = (value) => (value === -1 ? undefined : whole(1, limits.width)(value));
 
@@ -74,42 +71,23 @@ export function latentUnetConfig(kind: string, c: Config): LatentDiffusionUnetCo
   };
 }
 
-/** Taps are maps, but for the transformer's blocks, which see tokens. */
-const taps = (golden: GoldenCase, t: Trace): Tensors =>
-  Object.fromEntries(
-    namesAfter(golden, "tap.")
-      .filter((name) => t.recorded.has(name))
-      .map((name) => {
-        const y = t.recorded.get(name)!;
-        return [`tap.${name}`, y.rank === 4 ? channelsFirst(y) : y];
-      }),
-  );
-
-async function unet(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+function unet(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const config = latentUnetConfig(golden.kind, golden.config);
   const model: LatentDiffusionUnet = latentDiffusionUnet(config);
   const keys = config.codes === undefined ? latentDiffusionUnetKeys : latentDiffusionCodeUnetKeys;
-  const weights = loadWeights(golden, model.parameters, keys);
-  const inputs = givenValues(golden);
-  const prefix = "grad.";
-  const results = await evaluate(
-    (t, x) => {
-      const output = channelsFirst(
-        model.forward({
-          x: channelsLast(x["x"]!),
-          times: x["t"]!,
-          ...(x["y"] && { labels: x["y"] }),
-          ...(x["context"] && { context: x["context"] }),
-        }),
-      );
-      const loss = output.mul(x["upstream"]!).mean();
-      const request = { golden, prefix, inputs: x, weights, specs: model.parameters };
-      return { ...taps(golden, t), output, loss, ...gradientResults(loss, request) };
-    },
-    { inputs, parameters: weights.parameters },
-  );
-  gradientsInForeignLayout(results, { prefix, weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys, inputs: givenValues(golden) };
+  return runModel(golden, evaluate, options, ({ t, x, gradientsOf }) => {
+    const output = channelsFirst(
+      model.forward({
+        x: channelsLast(x["x"]!),
+        times: x["t"]!,
+        ...(x["y"] && { labels: x["y"] }),
+        ...(x["context"] && { context: x["context"] }),
+      }),
+    );
+    const loss = output.mul(x["upstream"]!).mean();
+    return { ...tapResults(golden, t), output, loss, ...gradientsOf(loss) };
+  });
 }
 
 export const ldmUnetRunners: Readonly<Record<string, GoldenRunner>> = {

@@ -11,10 +11,9 @@ import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
 import type { DdConfig } from "./first-stage-config.js";
-import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { runModel } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 
 interface GumbelConfig {
   ddconfig: DdConfig;
@@ -73,12 +72,7 @@ function margin(scores: Tensor): Tensor {
   return column(0).sub(column(1));
 }
 
-function results(
-  golden: GoldenCase,
-  model: Vqgan,
-  weights: LoadedWeights,
-  inputs: Tensors,
-): Tensors {
+function results(golden: GoldenCase, model: Vqgan, { x: inputs, gradientsOf }: ModelRun): Tensors {
   const { kl_scale_in_loss_total: klScale } = golden.config as unknown as GumbelConfig;
   const quantizer = model.gumbel!;
   const x = channelsLast(inputs["x"]!);
@@ -94,34 +88,27 @@ function results(
     const { quantised, indices, loss: kl } = quantizer.quantiseWith(latents, { noise, hard });
     const reconstruction = model.decode(quantised);
     const loss = reconstruction.sub(x).square().mean().add(kl.mul(klScale));
-    const request = { golden, prefix: `grad.${way}.`, inputs, weights, specs: model.parameters };
     Object.assign(out, {
       [`indices_${way}`]: indices,
       [`z_q_${way}`]: channelsFirst(quantised),
       [`loss_kl_${way}`]: kl,
       [`reconstruction_${way}`]: channelsFirst(reconstruction),
       [`loss_total_${way}`]: loss,
-      ...gradientResults(loss, request),
+      ...gradientsOf(loss, `grad.${way}.`),
     });
     if (hard) out["codebook_entry"] = channelsFirst(quantizer.lookup(indices));
   }
   return out;
 }
 
-async function gumbelVq(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+function gumbelVq(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const model = build(golden);
-  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
   const inputs = {
     x: ioValues(golden, "x"),
     exponential_draws: ioValues(golden, "exponential_draws"),
   };
-  const values = await evaluate((_, x) => results(golden, model, weights, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  for (const prefix of ["grad.hard.", "grad.soft."])
-    gradientsInForeignLayout(values, { prefix, weights, inputs });
-  return values;
+  const options = { parameters: model.parameters, keys: tamingVqganKeys, inputs };
+  return runModel(golden, evaluate, options, (run) => results(golden, model, run));
 }
 
 export const tamingGumbelRunners: Readonly<Record<string, GoldenRunner>> = {

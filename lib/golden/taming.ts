@@ -29,10 +29,9 @@ import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
 import type { DdConfig } from "./first-stage-config.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 
 interface VqModelConfig {
   ddconfig: DdConfig;
@@ -78,23 +77,10 @@ export function indexMargin(latents: Tensor, codebook: Tensor): Tensor {
   return column(1).sub(column(0));
 }
 
-/**
- * Taps of a trace by the names a case asks for; the reference's norms have no activation of their
- * own.
- */
-function taps(golden: GoldenCase, t: Trace): Tensors {
-  const names = namesAfter(golden, "tap.").filter((name) => t.recorded.has(name));
-  return Object.fromEntries(
-    names.map((name) => [`tap.${name}`, channelsFirst(t.recorded.get(name)!)]),
-  );
-}
-
 function vqModelResults(
   golden: GoldenCase,
   model: Vqgan,
-  weights: LoadedWeights,
-  t: Trace,
-  inputs: Tensors,
+  { t, x: inputs, gradientsOf }: ModelRun,
 ): Tensors {
   const { beta } = golden.config as unknown as VqModelConfig;
   const x = channelsLast(inputs["x"]!);
@@ -102,7 +88,7 @@ function vqModelResults(
   const encoderOut = t.recorded.get("encoder.conv_out")!;
   const { quantised, indices } = model.quantizer.quantise(latents);
   const reconstruction = model.decode(quantised);
-  const tapped = taps(golden, t);
+  const tapped = tapResults(golden, t);
   const codes = model.quantizer.lookup(indices);
   const distortion = reconstruction.sub(x).square().mean();
   const results: Tensors = {
@@ -118,26 +104,18 @@ function vqModelResults(
   for (const [name, legacy] of Object.entries({ legacy: true, nonlegacy: false })) {
     const codebook = codebookLoss(latents, codes, beta, legacy);
     const total = distortion.add(codebook);
-    const request = { golden, prefix: `grad.${name}.`, inputs, weights, specs: model.parameters };
     results[`loss_codebook_${name}`] = codebook;
     results[`loss_total_${name}`] = total;
-    Object.assign(results, gradientResults(total, request));
+    Object.assign(results, gradientsOf(total, `grad.${name}.`));
   }
   return results;
 }
 
-async function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+function vqModel(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   const model = vqgan(vqganConfig(golden));
-  const weights = loadWeights(golden, model.parameters, tamingVqganKeys);
   const inputs = { x: ioValues(golden, "x") };
-  const results = await evaluate((t, x) => vqModelResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  for (const prefix of ["grad.legacy.", "grad.nonlegacy."]) {
-    gradientsInForeignLayout(results, { prefix, weights, inputs });
-  }
-  return results;
+  const options = { parameters: model.parameters, keys: tamingVqganKeys, inputs };
+  return runModel(golden, evaluate, options, (run) => vqModelResults(golden, model, run));
 }
 
 interface RemapConfig {

@@ -1,24 +1,18 @@
-// What the golden kinds of pixel U-Nets share: inputs by their foreign names, taps, the output, its
-// linear loss and the gradients.
+// What the golden kinds of pixel U-Nets share: inputs by their foreign names, the output, and its linear
+// loss.
 import type { ParamSpec } from "../ir/param.js";
 import type { UnetInput } from "../models/unet-input.js";
 import type { KeyMap } from "../nn/key-map.js";
 import type { Tensor } from "../trace/tensor.js";
-import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
 import type { Evaluate, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { loadWeights } from "./weights.js";
+import { givenValues, runModel, tapResults } from "./model-run.js";
 
 export interface GoldenUnet {
   parameters: readonly ParamSpec[];
   forward(input: UnetInput): Tensor;
 }
-
-/** Inputs and constants of a case. */
-export const givenValues = (golden: GoldenCase): Record<string, Values> =>
-  Object.fromEntries([...golden.io].filter(([, { role }]) => role === "input" || role === "const"));
 
 /** Our input from the foreign one: x, t, and y, low_res and z where the case has them. */
 const unetInput = (x: Tensors): UnetInput => ({
@@ -29,37 +23,16 @@ const unetInput = (x: Tensors): UnetInput => ({
   ...(x["z"] && { latent: x["z"] }),
 });
 
-/** Taps that the case asks for and the trace has, channels first. */
-export const tapResults = (golden: GoldenCase, t: Trace): Tensors =>
-  Object.fromEntries(
-    namesAfter(golden, "tap.")
-      .filter((name) => t.recorded.has(name))
-      .map((name) => [`tap.${name}`, channelsFirst(t.recorded.get(name)!)]),
-  );
-
 /** Runs a case whose prediction is named `output`: loss = mean(prediction * upstream). */
-export async function unetResults(
+export function unetResults(
   golden: GoldenCase,
   evaluate: Evaluate,
   { model, keys, output }: { model: GoldenUnet; keys: KeyMap; output: string },
 ): Promise<Record<string, Values>> {
-  const weights = loadWeights(golden, model.parameters, keys);
-  const inputs = givenValues(golden);
-  const prefix = "grad.";
-  const results = await evaluate(
-    (t, x) => {
-      const prediction = channelsFirst(model.forward(unetInput(x)));
-      const loss = prediction.mul(x["upstream"]!).mean();
-      const request = { golden, prefix, inputs: x, weights, specs: model.parameters };
-      return {
-        ...tapResults(golden, t),
-        [output]: prediction,
-        loss,
-        ...gradientResults(loss, request),
-      };
-    },
-    { inputs, parameters: weights.parameters },
-  );
-  gradientsInForeignLayout(results, { prefix, weights, inputs });
-  return results;
+  const options = { parameters: model.parameters, keys, inputs: givenValues(golden) };
+  return runModel(golden, evaluate, options, ({ t, x, gradientsOf }) => {
+    const prediction = channelsFirst(model.forward(unetInput(x)));
+    const loss = prediction.mul(x["upstream"]!).mean();
+    return { ...tapResults(golden, t), [output]: prediction, loss, ...gradientsOf(loss) };
+  });
 }

@@ -18,10 +18,9 @@ import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { loadWeights } from "./weights.js";
-import type { LoadedWeights } from "./weights.js";
+import { runModel, tapResults } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 import { lossRules, transformerConfig } from "./vqd-config.js";
 import type { GoldenTransformer } from "./vqd-config.js";
 import { lossOptions } from "./vqd-math.js";
@@ -94,34 +93,28 @@ const nullLabels = (t: Trace, labels: Tensor, classes: number): Tensor =>
 function buildResults(
   golden: GoldenCase,
   model: VqTransformer,
-  weights: LoadedWeights,
-  t: Trace,
-  x: Tensors,
+  { t, x, gradientsOf }: ModelRun,
 ): Tensors {
   const { transformer } = golden.config as unknown as ModelConfig;
   const logits = model.forward(networkInput(x, x["x_t"]!));
-  const taps = namesAfter(golden, "tap.").map((name): [string, Tensor] => [
-    `tap.${name}`,
-    t.recorded.get(name)!,
-  ]);
+  const taps = tapResults(golden, t);
   const linear = channelsFirst(logits).mul(x["upstream"]!).mean();
   const { reference, fused } = trainingResults(model, x, transformer.K);
-  const request = { golden, inputs: x, weights, specs: model.parameters };
   const nullClass = golden.io.has("logits_null_class")
     ? { logits_null_class: channelsFirst(nullLogits(model, t, x, transformer.class_number!)) }
     : {};
-  const fusedGradients = gradientResults(fused.loss, { ...request, prefix: "grad.train." });
+  const fusedGradients = gradientsOf(fused.loss, "grad.train.");
   return {
-    ...Object.fromEntries(taps),
+    ...taps,
     logits: channelsFirst(logits),
     ...nullClass,
     loss_linear: linear,
-    ...gradientResults(linear, { ...request, prefix: "grad.linear." }),
+    ...gradientsOf(linear, "grad.linear."),
     loss_per_sample: reference.perSample,
     loss_train: reference.loss,
     "loss_per_sample@fused": fused.perSample,
     "loss_train@fused": fused.loss,
-    ...gradientResults(reference.loss, { ...request, prefix: "grad.train." }),
+    ...gradientsOf(reference.loss, "grad.train."),
     ...Object.fromEntries(
       Object.entries(fusedGradients).map(([name, value]) => [`${name}@fused`, value]),
     ),
@@ -139,15 +132,9 @@ async function transformer(
   const config = golden.config as unknown as ModelConfig;
   checkFields(`${golden.kind}: diffusion`, config.diffusion, lossRules);
   const model = vqTransformer(transformerConfig(config.transformer, config.diffusion_step));
-  const weights = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);
-  const inputs = givenInputs(golden);
-  const results = await evaluate((t, x) => buildResults(golden, model, weights, t, x), {
-    inputs,
-    parameters: weights.parameters,
-  });
-  for (const prefix of ["grad.linear.", "grad.train."])
-    gradientsInForeignLayout(results, { prefix, weights, inputs });
-  return results;
+  const keys = microsoftVqTransformerKeys;
+  const options = { parameters: model.parameters, keys, inputs: givenInputs(golden) };
+  return runModel(golden, evaluate, options, (run) => buildResults(golden, model, run));
 }
 
 export const vqdModelRunners: Readonly<Record<string, GoldenRunner>> = {
