@@ -195,6 +195,17 @@ function tensorOn(
 const shownList = (value: PickleValue | undefined): string =>
   isCounts(value) ? `[${value.slice(0, 20).join(", ")}]` : describeValue(value);
 
+/** With marks of a view whose values are others than the stored ones it cannot be read. */
+function rebuildV2(
+  [storage, ...rest]: readonly PickleValue[],
+  context: PickleContext,
+): PickleValue {
+  const marks = rest[5] instanceof Map ? [...rest[5]].filter(([, isSet]) => isSet === true) : [];
+  const type = storage instanceof StorageRef && marks.length > 0 ? storage.type : undefined;
+  const name = type && `${marks.map(([mark]) => String(mark)).join(" ")} view of ${type.name}`;
+  return tensorOn(storage, rest, context, type && { ...type, name: name!, dtype: "other" });
+}
+
 function rebuildV3(args: readonly PickleValue[], context: PickleContext): PickleValue {
   const dtype = args[6];
   if (!(dtype instanceof DtypeRef)) throw fault(context.where, "a dtype", describeValue(dtype));
@@ -349,7 +360,8 @@ const namedIn = (
 const constructors = new Map<string, Constructor>([
   ...namedIn(["torch._utils"], {
     _rebuild_tensor: ([storage, ...layout], context) => tensorOn(storage, layout, context),
-    _rebuild_tensor_v2: ([storage, ...layout], context) => tensorOn(storage, layout, context),
+    _rebuild_tensor_v2: rebuildV2,
+    _rebuild_qtensor: ([storage, ...layout], context) => tensorOn(storage, layout, context),
     _rebuild_tensor_v3: rebuildV3,
     _rebuild_parameter: first,
     _rebuild_parameter_with_state: first,

@@ -174,6 +174,9 @@ describe("details of the formats", () => {
     using other = await opened(torchZip(dict({ z: tensor(id, { shape: [2] }) }), [complex]));
     expect(other.names).toEqual([]);
     expect(other.notes).toEqual(["not readable: z (complex64)"]);
+    const negated: Pickled = { call: ["torch._utils._rebuild_tensor_v2", storageId(w), 0, { tuple: [4] }, { tuple: [1] }, false, null, dict({ neg: true, conj: false })] }; // prettier-ignore
+    using view = await opened(torchZip(dict({ a: negated, b: tensor(storageId(w), { shape: [4] }) }), [w])); // prettier-ignore
+    expect([view.names, view.notes]).toEqual([["b"], ["not readable: a (neg view of float32)"]]);
   });
 
   it("reads strided tensors larger than a piece, in pieces", async () => {
@@ -287,7 +290,7 @@ class Holder(nn.Module):
         for name, value in sd.items(): self.register_buffer(name, value.detach())
     def forward(self, x: torch.Tensor): return x
 torch.save(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), f"{folder}/module.legacy.pt", _use_new_zipfile_serialization=False)
-torch.save({"w": base, "sparse": torch.eye(3).to_sparse()}, f"{folder}/sparse.pt")
+torch.save({"w": base, "sparse": torch.eye(3).to_sparse(), "q": torch.quantize_per_tensor(base, 0.1, 0, torch.qint8)}, f"{folder}/sparse.pt")
 torch.jit.script(Holder()).save(f"{folder}/script.pt")
 torch.save(base, f"{folder}/tensor.pt")
 manifest = {}
@@ -328,6 +331,7 @@ describe.skipIf(!python)("files that torch wrote", () => {
     expect(module.names).toEqual(["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]); // prettier-ignore
     using sparse = await openCheckpoint(join(place, "sparse.pt"));
     expect(sparse.names).toEqual(["w"]);
+    expect(sparse.notes.join()).toMatch(/not readable: q \(QInt8\)/);
     using lightning = await openCheckpoint(join(place, "lightning.zip.pt"));
     expect(lightning.configs[0]!.value).toMatchObject({ lr: 1e-3 });
   });
