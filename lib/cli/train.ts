@@ -6,20 +6,17 @@ import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
 import { asWriteError, makeFolder } from "../files/atomic-write.js";
+import type { BuiltTraining, TrainingStart } from "../pipelines/built-training.js";
 import {
   buildDenoiserTrainer,
   buildVaeTrainer,
-  exportDenoiser,
   loadFirstStage,
   loadVae,
-  saveVaeRun,
 } from "../pipelines/denoiser-training.js";
 import {
   buildAutoencoderTrainer,
   buildClassifierTrainer,
   buildDivaeTrainer,
-  type BuiltTraining,
-  type TrainingStart,
 } from "../pipelines/model-training.js";
 import { packagedModels } from "../pipelines/pipeline.js";
 import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
@@ -310,16 +307,26 @@ const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: str
   },
 });
 
+const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
+  ...(from !== undefined && { from }),
+  isResumed: resume === true,
+});
+
+const savedTo =
+  ({ out }: TrainOptions) =>
+  ({ trainer, save }: BuiltTraining): Built => ({
+    trainer,
+    save: (outcome) => save(out, { ...outcome }),
+  });
+
 const vae = trainCommand({
   kind: "vae",
   description: "Train the first stage of DiffuseVAE.",
   recipe: "recipes/fashion-mnist-vae.json",
   out: "runs/vae",
-  async build(recipe, { from, out }) {
+  async build(recipe, options) {
     const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    const trainer = await buildVaeTrainer(recipe, data, from);
-    const save = (outcome: Outcome) => saveVaeRun(out, recipe, trainer.weights(), { ...outcome });
-    return { trainer, save };
+    return savedTo(options)(await buildVaeTrainer(recipe, data, startOf(options)));
   },
 });
 
@@ -338,32 +345,17 @@ const denoiser = trainCommand<"denoiser", DenoiserFlags>({
     command
       .option("--vae <folder>", "refine the reconstructions of this VAE")
       .option("--first-stage <folder>", "denoise latents of this tokenizer run or pipeline"),
-  async build(recipe, { from, out, vae, firstStage }) {
-    const built = await buildDenoiserTrainer(
-      recipe,
-      await openTrainingData(recipe.data, recipe.resolution),
-      {
-        ...(from !== undefined && { from }),
-        ...(vae !== undefined && { vae: await loadVae(vae) }),
-        ...(firstStage !== undefined && { firstStage: await loadFirstStage(firstStage) }),
-      },
-    );
-    const save = (outcome: Outcome) => exportDenoiser(out, recipe, built, { ...outcome });
-    return { trainer: built.trainer, save };
+  async build(recipe, options) {
+    const { vae, firstStage } = options;
+    const data = await openTrainingData(recipe.data, recipe.resolution);
+    const built = await buildDenoiserTrainer(recipe, data, {
+      ...startOf(options),
+      ...(vae !== undefined && { vae: await loadVae(vae) }),
+      ...(firstStage !== undefined && { firstStage: await loadFirstStage(firstStage) }),
+    });
+    return savedTo(options)(built);
   },
 });
-
-const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
-  ...(from !== undefined && { from }),
-  isResumed: resume === true,
-});
-
-const savedTo =
-  ({ out }: TrainOptions) =>
-  ({ trainer, save }: BuiltTraining): Built => ({
-    trainer,
-    save: (outcome) => save(out, { ...outcome }),
-  });
 
 const autoencoder = trainCommand({
   kind: "autoencoder",

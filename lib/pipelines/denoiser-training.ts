@@ -1,6 +1,4 @@
 // From the recipes of denoisers and of DiffuseVAE's first stage to trainers, and from what they learned to folders.
-import { join } from "node:path";
-import { loadWeights, saveWeights } from "../checkpoint/weights.js";
 import type { AttributeValues, TrainingData } from "../data/training-data.js";
 import { DiffusionError, formatShape } from "../errors.js";
 import { classEmbedder, type ClassEmbedder } from "../models/class-embedder.js";
@@ -15,59 +13,24 @@ import {
 } from "../trainers/denoiser-recipe.js";
 import { latentStage, reconstructionStage, type FrozenStage } from "../trainers/frozen-stage.js";
 import { latentScale } from "../trainers/latent-scale.js";
-import type { RecipeFields } from "../trainers/recipe-fields.js";
 import type { Values } from "../trainers/train-step.js";
-import { TaskTrainer, type TaskTrainerOptions } from "../trainers/task-trainer.js";
 import { vaeTask } from "../trainers/vae.js";
 import type { VaeRecipe } from "../trainers/vae-recipe.js";
 import {
-  diffusionFiles,
+  loadPart,
+  saveAlone,
+  startingWeights,
+  taskTrainer,
+  type BuiltTraining,
+  type TrainingStart,
+} from "./built-training.js";
+import {
   diffusionNetworks,
   firstStages,
   saveDiffusion,
-  specsOf,
-  type NetworkConfig,
   type WeightedPart,
 } from "./diffusion-folder.js";
 import { checkDiffusionSettings, type DiffusionNetworks, type DiffusionSettings } from "./diffusion-settings.js"; // prettier-ignore
-import { pipelineFolder, readPipelineFile, writePipelineFile } from "./pipeline.js";
-
-/** What a recipe says of the run itself. */
-function runOptions(
-  recipe: RecipeFields & Pick<TaskTrainerOptions, "augment">,
-  { train }: TrainingData,
-  initial: Values | undefined,
-): Omit<TaskTrainerOptions, "task"> {
-  const { batchSize, seed, optimiser, freeze, rematerialise, augment } = recipe;
-  return {
-    ...{ dataset: train, batchSize },
-    ...(seed !== undefined && { seed }),
-    ...(optimiser && { optimiser }),
-    ...(freeze && { freeze }),
-    ...(rematerialise && { rematerialise }),
-    ...(augment && { augment }),
-    ...(initial && { initial }),
-  };
-}
-
-/** A part of a run or a pipeline, under the first of the names that it has. Throws "checkpoint". */
-async function loadPart(
-  folderOrName: string,
-  names: readonly string[],
-  build: (file: NetworkConfig) => Parameters<typeof specsOf>[0],
-): Promise<WeightedPart> {
-  const folder = await pipelineFolder(folderOrName);
-  const { components, kind } = await readPipelineFile(folder);
-  const file = names.map((name) => components[name]).find((found) => found !== undefined);
-  if (!file)
-    throw new DiffusionError(
-      "checkpoint",
-      `${folder}: expected a component ${names.join(" or ")}, got a folder of kind ${kind} with ${Object.keys(components).join(", ") || "none"}`,
-    );
-  const { model, config } = file;
-  const weights = await loadWeights(join(folder, file.weights), specsOf(build(file)));
-  return { model, config, weights };
-}
 
 /** The VAE of a run of `smalti train vae`, or of a pipeline. */
 export const loadVae = (folder: string): Promise<WeightedPart> =>
@@ -84,12 +47,12 @@ export const loadFirstStage = (folder: string): Promise<WeightedPart> =>
     );
   });
 
-/** A VAE in training by a recipe; `from` is a folder to go on from. */
+/** A VAE in training by a recipe; its folder is where the training of a refiner begins. */
 export async function buildVaeTrainer(
   recipe: VaeRecipe,
   data: TrainingData,
-  from?: string,
-): Promise<TaskTrainer> {
+  start: TrainingStart = {},
+): Promise<BuiltTraining> {
   const { model, klWeight } = recipe;
   const { classes } = model;
   if (classes !== undefined && classes !== classesOf(data).names.length)
@@ -97,26 +60,16 @@ export async function buildVaeTrainer(
       "data",
       `${data.train.name}: expected ${classes} classes as the model has, got ${classesOf(data).names.length}`,
     );
-  const initial = from === undefined ? undefined : (await loadVae(from)).weights;
   const task = vaeTask({ model, ...(klWeight !== undefined && { klWeight }) });
-  return TaskTrainer.create({ task, ...runOptions(recipe, data, initial) });
-}
-
-/** Writes a trained VAE as a folder of its own, for the training of a refiner. */
-export async function saveVaeRun(
-  folder: string,
-  recipe: VaeRecipe,
-  weights: Values,
-  training: Record<string, unknown>,
-): Promise<void> {
-  const file = diffusionFiles.vae;
-  const vae = { model: "diffusevae-vae", config: { ...recipe.model }, weights: file };
-  const { parameters } = diffuseVae(recipe.model);
-  await writePipelineFile(
-    folder,
-    { kind: "vae", name: recipe.name, components: { vae }, settings: {}, training: { ...training, recipe } },
-    () => saveWeights(join(folder, file), parameters, weights, "f32"),
-  ); // prettier-ignore
+  const specs = task.parameters;
+  const initial = await startingWeights(start, ["vae"], specs);
+  const trainer = await taskTrainer(task, recipe, data, initial);
+  const part = { part: "vae", model: "diffusevae-vae", config: model, specs };
+  return {
+    trainer,
+    save: (folder, training) =>
+      saveAlone(folder, recipe, part, trainer.weights(), { ...training, recipe }),
+  };
 }
 
 /** The class of every picture. Throws "data" for a set where some have none. */
@@ -176,11 +129,8 @@ export type FrozenParts = {
   firstStage?: WeightedPart;
 };
 
-export interface BuiltDenoiser {
-  trainer: TaskTrainer;
+export interface BuiltDenoiser extends BuiltTraining {
   settings: DiffusionSettings;
-  /** What is written beside the weights of the denoiser, and where those of its class embedder are found. */
-  parts: FrozenParts & { denoiser: NetworkConfig; classEmbedder?: NetworkConfig };
 }
 
 function derivedOf(
@@ -247,44 +197,52 @@ function checkParts(
 
 /** Weights to go on from: those of a pipeline of the same networks. */
 async function initialOf(
-  from: string,
+  { from }: TrainingStart,
   denoiser: Denoiser,
   embedder: ClassEmbedder | undefined,
-): Promise<Values> {
+): Promise<{ initial?: Values }> {
+  if (from === undefined) return {};
   const { weights } = await loadPart(from, ["denoiser"], () => denoiser);
-  if (!embedder) return weights;
+  if (!embedder) return { initial: weights };
   const table = await loadPart(from, ["classEmbedder"], () => classEmbedder(embedder.config));
   const named = [...table.weights].map(([name, value]) => [`${embedderScope}.${name}`, value] as const); // prettier-ignore
-  return new Map([...weights, ...named]);
+  return { initial: new Map([...weights, ...named]) };
 }
 
-export interface BuildDenoiserOptions extends FrozenParts {
-  /** Pipeline whose weights to start from. */
-  from?: string;
+/** The parts of a pipeline with what was learned. */
+function learnedParts(
+  network: Denoiser,
+  embedder: ClassEmbedder | undefined,
+  weights: Values,
+): { denoiser: WeightedPart; classEmbedder?: WeightedPart } {
+  const denoiser = { model: network.name, config: network.config, weights };
+  if (!embedder) return { denoiser };
+  const names = embedder.parameters.map(({ name }) => name);
+  const table = names.map((name) => [name.slice(embedderScope.length + 1), weights.get(name) ?? new Float32Array()] as const); // prettier-ignore
+  return {
+    denoiser,
+    classEmbedder: { model: "class-embedder", config: embedder.config, weights: new Map(table) },
+  };
 }
 
-/** A denoiser in training by a recipe. Throws "option" or "data" for what does not fit together. */
+/** A denoiser in training by a recipe; its folder is a pipeline. Throws "option" or "data" for what does not fit together. */
 export async function buildDenoiserTrainer(
   recipe: DenoiserRecipe,
   data: TrainingData,
-  { from, ...frozen }: BuildDenoiserOptions = {},
+  { vae, firstStage, ...start }: TrainingStart & FrozenParts = {},
 ): Promise<BuiltDenoiser> {
+  const frozen: FrozenParts = { ...(vae && { vae }), ...(firstStage && { firstStage }) };
   const classes = recipe.condition === "class" ? classesOf(data) : undefined;
   const network = recipeDenoiser("train", recipe, classes?.names.length ?? 1);
   checkParts(recipe, network, data, frozen);
   const embedder = embedderOf(network, recipe, classes);
-  const { firstStage } = frozen;
   const latents = firstStage && {
     stride: firstStages[firstStage.model]!(firstStage.config as never, {}).stride,
     scale: await scaleOf(recipe, data, firstStage),
   };
   const settings = settingsOf(recipe, classes, latents);
-  const parts: BuiltDenoiser["parts"] = {
-    denoiser: { model: network.name, config: network.config },
-    ...frozen,
-    ...(embedder && { classEmbedder: { model: "class-embedder", config: embedder.config } }),
-  };
-  const networks = diffusionNetworks(parts, settings);
+  const parts = (weights: Values) => ({ ...learnedParts(network, embedder, weights), ...frozen });
+  const networks = diffusionNetworks(parts(new Map()), settings);
   checkDiffusionSettings(settings, networks);
   const conditions = conditionsOf(network, recipe, classes, embedder);
   const derived = derivedOf(networks, frozen, settings);
@@ -296,31 +254,13 @@ export async function buildDenoiserTrainer(
     ...(derived && { derived }),
     ...(pairDropShare !== undefined && { pairDropShare }),
   });
-  const initial = from === undefined ? undefined : await initialOf(from, network, embedder);
-  const trainer = await TaskTrainer.create({ task, ...runOptions(recipe, data, initial) });
-  return { trainer, settings, parts };
-}
-
-/** Writes the pipeline folder of a trained denoiser. */
-export async function exportDenoiser(
-  folder: string,
-  recipe: DenoiserRecipe,
-  { trainer, settings, parts }: BuiltDenoiser,
-  training: Record<string, unknown>,
-): Promise<void> {
-  const { denoiser, classEmbedder: table, ...frozen } = parts;
-  const weights = trainer.weights();
-  const prefix = `${embedderScope}.`;
-  const ofTable = [...weights].filter(([name]) => name.startsWith(prefix));
-  const stripped = ofTable.map(([name, value]) => [name.slice(prefix.length), value] as const);
-  await saveDiffusion(folder, {
-    name: recipe.name,
-    settings,
-    parts: {
-      denoiser: { ...denoiser, weights },
-      ...frozen,
-      ...(table && { classEmbedder: { ...table, weights: new Map(stripped) } }),
-    },
-    training: { ...training, recipe },
-  });
+  const trainer = await taskTrainer(task, recipe, data, await initialOf(start, network, embedder));
+  const save: BuiltTraining["save"] = (folder, training) =>
+    saveDiffusion(folder, {
+      name: recipe.name,
+      settings,
+      parts: parts(trainer.weights()),
+      training: { ...training, recipe },
+    });
+  return { trainer, save, settings };
 }

@@ -10,11 +10,9 @@ import { initialValues } from "../../lib/nn/init.js";
 import {
   buildDenoiserTrainer,
   buildVaeTrainer,
-  exportDenoiser,
   loadFirstStage,
   loadVae,
-  saveVaeRun,
-  type BuildDenoiserOptions,
+  type FrozenParts,
 } from "../../lib/pipelines/denoiser-training.js";
 import { loadPipeline } from "../../lib/pipelines/load-pipeline.js";
 import { saveTokenizerRun } from "../../lib/pipelines/tokenizer-run.js";
@@ -94,7 +92,7 @@ const vaeModel = {
 };
 
 /** The folders that a recipe starts from. */
-async function partsOf(name: keyof typeof denoisers): Promise<BuildDenoiserOptions> {
+async function partsOf(name: keyof typeof denoisers): Promise<FrozenParts> {
   if (name === "refiner") return { vae: await loadVae(join(folder, "vae")) };
   if (!name.startsWith("latent")) return {};
   return { firstStage: await loadFirstStage(join(folder, "codec")) };
@@ -109,15 +107,15 @@ beforeAll(async () => {
 describe("a VAE", () => {
   it("learns, goes on from its folder, and is found by a refiner", async () => {
     const recipe = await recipeOf("vae", { model: vaeModel, klWeight: 0.1 });
-    const trainer = await buildVaeTrainer(recipe, data);
+    const { trainer, save } = await buildVaeTrainer(recipe, data);
     const losses = await run(trainer, recipe);
     expect(mean(losses.slice(-10))).toBeLessThan(0.7 * mean(losses.slice(0, 3)));
     const out = join(folder, "vae");
-    await saveVaeRun(out, recipe, trainer.weights(), { step: 60 });
+    await save(out, { step: 60 });
     const { config, weights } = await loadVae(out);
     expect(config).toEqual(vaeModel);
     expect(weights).toEqual(trainer.weights());
-    const again = await buildVaeTrainer({ ...recipe, steps: 1 }, data, out);
+    const { trainer: again } = await buildVaeTrainer(recipe, data, { from: out });
     const [first] = await run(again, { ...recipe, steps: 1 }, { name: "again" });
     expect(first).toBeLessThan(0.7 * losses[0]!);
     [trainer, again].forEach((one) => one.dispose());
@@ -133,7 +131,7 @@ describe("a denoiser", () => {
     const losses = await run(built.trainer, recipe, { name });
     expect(mean(losses.slice(-10))).toBeLessThan(0.9 * mean(losses.slice(0, 4)));
     const out = join(folder, `out ${name}`);
-    await exportDenoiser(out, recipe, built, { step: 60 });
+    await built.save(out, { step: 60 });
     built.trainer.dispose();
     const halves = [await build(), await build()].map(({ trainer }) => trainer);
     await run(halves[0]!, recipe, { name: "half", steps: 2 });
@@ -162,8 +160,8 @@ describe("a denoiser", () => {
   it("measures the scale of latents", async () => {
     const recipe = await recipeOf("denoiser", { resolution: side, ...denoisers.latent });
     const { settings, trainer } = await buildDenoiserTrainer(recipe, data, await partsOf("latent"));
-    const batch = await trainer.prefetch(0);
-    const x0 = batch[0]!.made["x0"] as Float32Array;
+    const [batch] = (await trainer.prefetch(0)) as [{ made: { x0: Float32Array } }];
+    const { x0 } = batch.made;
     const centre = mean([...x0]);
     expect(Math.sqrt(mean([...x0].map((v) => (v - centre) ** 2)))).toBeCloseTo(1, 0);
     expect(settings.size).toEqual([4, 4]);

@@ -5,12 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryDataset } from "../../lib/data/dataset.js";
+import type { BuiltTraining, TrainingStart } from "../../lib/pipelines/built-training.js";
 import {
   buildAutoencoderTrainer,
   buildClassifierTrainer,
   buildDivaeTrainer,
-  type BuiltTraining,
-  type TrainingStart,
 } from "../../lib/pipelines/model-training.js";
 import { readPipelineFile } from "../../lib/pipelines/pipeline.js";
 import { buildTokenizerTrainer } from "../../lib/pipelines/training.js";
