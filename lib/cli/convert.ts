@@ -24,28 +24,33 @@ interface ConvertOptions extends CheckpointOptions {
   firstStage?: string;
   textEncoder?: string;
   vae?: string;
+  classifier?: string;
   networksOnly?: true;
 }
 
-/** Other files of a pipeline, and the roles that are taken from each. */
-const others = {
-  firstStage: ["codec"],
-  vae: ["codec"],
-  textEncoder: ["text-encoder", "class-embedder"],
-} as const satisfies Partial<Record<keyof ConvertOptions, readonly Family["role"][]>>;
+/** Whether a family is one of those that a file was named for. */
+type Wanted = (family: Family) => boolean;
 
-/** An opened file, and the roles that are wanted of it; undefined: all. */
+/** Other files of a pipeline, and what is taken from each. */
+const others = {
+  firstStage: ({ role }: Family) => role === "codec",
+  vae: ({ role }: Family) => role === "codec",
+  textEncoder: ({ role }: Family) => role === "text-encoder" || role === "class-embedder",
+  classifier: ({ model }: Family) => model === "adm-encoder-unet",
+} as const satisfies Partial<Record<keyof ConvertOptions, Wanted>>;
+
+/** An opened file, and what is wanted of it; undefined: everything. */
 interface Source {
   checkpoint: Checkpoint;
-  roles?: readonly Family["role"][];
+  wanted?: Wanted;
 }
 
 async function openSources(path: string, options: ConvertOptions): Promise<Source[]> {
   const sources: Source[] = (await openAll(path, options)).map((checkpoint) => ({ checkpoint }));
   try {
-    for (const [option, roles] of Object.entries(others)) {
+    for (const [option, wanted] of Object.entries(others)) {
       const file = options[option as keyof typeof others];
-      if (file !== undefined) sources.push({ checkpoint: await openCheckpoint(file), roles });
+      if (file !== undefined) sources.push({ checkpoint: await openCheckpoint(file), wanted });
     }
     return sources;
   } catch (error) {
@@ -54,19 +59,19 @@ async function openSources(path: string, options: ConvertOptions): Promise<Sourc
   }
 }
 
-/** Models of the main files give way to those of files that were named for their role. */
+/** Models of the main files give way to those of files that were named for them. */
 function withoutReplaced(models: readonly Identified[], sources: readonly Source[]): Identified[] {
-  const named = new Map(sources.map(({ checkpoint, roles }) => [checkpoint, roles]));
+  const named = new Map(sources.map(({ checkpoint, wanted }) => [checkpoint, wanted]));
   const isGiven = ({ family }: Identified): boolean =>
-    sources.some(({ roles }) => roles?.includes(family.role));
+    sources.some(({ wanted }) => wanted?.(family));
   return models.filter((model) => named.get(model.checkpoint) !== undefined || !isGiven(model));
 }
 
 /** Every model of every opened file. Throws "checkpoint" when there is none, or two for the same tensors. */
 function modelsOf(sources: readonly Source[], options: ConvertOptions): Identified[] {
-  const models = sources.flatMap(({ checkpoint, roles }) => {
+  const models = sources.flatMap(({ checkpoint, wanted }) => {
     const all = identifyAs(checkpoint, options, sources.length > 1);
-    const found = all.filter(({ family }) => !roles || roles.includes(family.role));
+    const found = all.filter(({ family }) => !wanted || wanted(family));
     if (found.length === 0) say(`${checkpoint.path}: no known family of models; left out`);
     for (const note of checkpoint.notes) say(`${checkpoint.path}: ${note}`);
     return found;
@@ -143,6 +148,7 @@ export const convert = withCheckpointOptions(new Command("convert"))
   .option("--first-stage <file>", "autoencoder of the latents of a denoiser")
   .option("--text-encoder <file>", "encoder of its texts or classes")
   .option("--vae <file>", "first of the two stages of DiffuseVAE")
+  .option("--classifier <file>", "classifier that guides the denoiser (ADM)")
   .option("--networks-only", "no pipeline: the process need not be known")
   .addOption(
     new Option("--dtype <type>", "type of weights").choices(["f32", "f16", "bf16"]).default("f16"),

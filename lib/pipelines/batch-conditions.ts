@@ -15,6 +15,7 @@ import type { BatchConditions } from "./denoising.js";
 import type { DiffusionPart } from "./diffusion-folder.js";
 import {
   classCount,
+  toldClasses,
   type DiffusionNetworks,
   type DiffusionSettings,
 } from "./diffusion-settings.js";
@@ -57,13 +58,18 @@ const unsaidLabel = ({ denoiser, classEmbedder }: DiffusionNetworks): number | u
   classEmbedder?.config.nullClass ? classEmbedder.config.classes : denoiser.nullClass;
 
 /** Throws "option" for pictures that need a class and have none. */
-export function checkClasses(networks: DiffusionNetworks, jobs: readonly Job[]): void {
+export function checkClasses(
+  networks: DiffusionNetworks,
+  jobs: readonly Job[],
+  isClassified: boolean,
+): void {
   const count = classCount(networks);
-  if (count === 0 || unsaidLabel(networks) !== undefined) return;
+  const isTold = toldClasses(networks) !== undefined && unsaidLabel(networks) === undefined;
+  if (!isTold && !isClassified) return;
   if (jobs.every(({ attributes }) => attributes[classAttribute]! < count)) return;
   throw new DiffusionError(
     "option",
-    `generate: expected a class from 0 to ${count - 1}: this model has none for any of them; got none`,
+    `generate: expected a class from 0 to ${count - 1}: this model, or its classifier, has to be told one; got none`,
   );
 }
 
@@ -231,6 +237,7 @@ export async function batchConditions(
     inputs: inputsOf(networks, shape),
     plain: Object.fromEntries(plain) as NamedInputs,
     ...(isGuided && { guided: both }),
+    ...(networks.classifier && { wanted: labelsOf(networks, jobs, false) }),
     ...(pair && { pair }),
   };
 }

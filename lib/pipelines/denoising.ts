@@ -1,20 +1,24 @@
 // A batch of states from noise by a denoiser: the compiled step for each set of settings, guidance in one batch with the
 // network, and the sampler's loop.
 import type { Graph } from "../ir/graph.js";
+import { admEncoderUnet, type AdmEncoderUnetConfig } from "../models/adm-encoder-unet.js";
 import type { Denoiser } from "../models/denoiser.js";
 import { learnedVariance, parameterisationOf, type DiffusionProcess } from "../models/diffusion-process.js"; // prettier-ignore
+import { ParamScope } from "../nn/module.js";
 import { startDeviation } from "../processes/gaussian-levels.js";
 import {
   hasBefore,
   isStochastic,
   sampleContinuous,
   type ContinuousPlan,
+  type GradientMode,
   type NamedInputs,
   type RunEvaluation,
 } from "../samplers/continuous.js";
 import {
   continuousStepGraph,
   type Clamp,
+  type Classifier,
   type ContinuousDenoiser,
   type ContinuousInput,
 } from "../samplers/continuous-step.js";
@@ -24,6 +28,7 @@ import {
   guidanceInputs,
   guidanceInterval,
   isGuided,
+  labelLogProbability,
   withAndWithoutPair,
   type GuidanceScale,
 } from "../samplers/guidance.js";
@@ -43,12 +48,16 @@ export interface BatchConditions {
   guided?: NamedInputs;
   /** Paired images (B, ...shape) in [-1, 1]. */
   pair?: Float32Array;
+  /** Classes (B) that a classifier leads to. */
+  wanted?: Int32Array;
 }
 
 export interface DenoiseJob {
   denoiser: Denoiser;
+  /** Its weights have names that begin with `classifierPlace`. */
+  classifier?: AdmEncoderUnetConfig;
   process: DiffusionProcess;
-  /** With the weights of the denoiser. */
+  /** With the weights of the denoiser, and of the classifier. */
   sessions: SessionCache;
   sampling: DiffusionSampling;
   conditions: BatchConditions;
@@ -68,6 +77,9 @@ export interface DenoiseStep {
   /** Clean states that the network saw last. */
   clean: Float32Array;
 }
+
+/** Where the weights of a classifier are beside those of the denoiser. */
+export const classifierPlace = "classifier";
 
 /** Number of the random stream of first states; those of the steps are 1 and 2. */
 const kStartPurpose = 3;
@@ -93,6 +105,29 @@ function guidedNetwork(job: DenoiseJob): ContinuousDenoiser {
   return classifierFree(both, { channels, rescale });
 }
 
+/** Where the gradient of a classifier acts: the mean of ancestral steps, the score of all others. */
+const guideMode = ({
+  sampler,
+  classifierScale = 0,
+}: DiffusionSampling): GradientMode | undefined =>
+  classifierScale === 0 ? undefined : sampler === "ddpm" ? "mean" : "score";
+
+function guideOf({ classifier, sampling, batch }: DenoiseJob): { guide?: Classifier } {
+  const mode = guideMode(sampling);
+  if (!classifier || !mode) return {};
+  const network = admEncoderUnet(classifier, new ParamScope().child(classifierPlace));
+  return {
+    guide: {
+      mode,
+      logProbability: (t, input) =>
+        labelLogProbability(
+          network.forward(input),
+          t.input("wanted", { shape: [batch], dtype: "i32" }),
+        ),
+    },
+  };
+}
+
 function stepGraph(job: DenoiseJob, plan: ContinuousPlan, guided: boolean): Graph {
   const { batch, shape, process, conditions, sampling } = job;
   const variance = learnedVariance(process);
@@ -102,6 +137,7 @@ function stepGraph(job: DenoiseJob, plan: ContinuousPlan, guided: boolean): Grap
     hasPair: conditions.pair !== undefined,
     epsilon: sampling.rederive ? "rederived" : "kept",
     ...(variance && { variance }),
+    ...guideOf(job),
   });
 }
 
@@ -110,7 +146,8 @@ function stepKey({ batch, shape, sampling }: DenoiseJob, plan: ContinuousPlan, g
   const { clamp = false, rederive = false, guidanceChannels, guidanceRescale } = sampling;
   const ofPlan = [plan.slots, hasBefore(plan), isStochastic(plan)];
   const ofGuidance = guided ? [guidanceChannels, guidanceRescale] : [];
-  return JSON.stringify(["step", batch, shape, ...ofPlan, clamp, rederive, guided, ...ofGuidance]);
+  const ofClassifier = guideMode(sampling);
+  return JSON.stringify(["step", batch, shape, ...ofPlan, clamp, rederive, guided, ...ofGuidance, ofClassifier]);
 } // prettier-ignore
 
 /** First states: b y + deviation temperature n, drawn in the core. */
@@ -155,15 +192,18 @@ export async function* denoise(job: DenoiseJob): AsyncGenerator<DenoiseStep> {
     return session.run(inputs, stop);
   };
   const { pair } = conditions;
+  const mode = job.classifier && guideMode(sampling);
+  const wanted = mode && conditions.wanted ? { wanted: conditions.wanted } : {};
   const loop = sampleContinuous(run, {
     plan,
+    ...(mode && { gradient: mode, gradientScale: sampling.classifierScale ?? 0 }),
     parameterisation: parameterisationOf(process),
     ...{ batch, shape, seed, firstSample, ...(pair && { pair }), ...(signal && { signal }) },
     start: await firstStates(job, plan),
     inputs: (evaluation) =>
       isGuided(scales, evaluation)
-        ? { ...conditions.guided, ...guidance(evaluation) }
-        : conditions.plain,
+        ? { ...conditions.guided, ...guidance(evaluation), ...wanted }
+        : { ...conditions.plain, ...wanted },
   });
   for await (const { index, steps, state } of loop)
     yield { index, steps, states: state.x as Float32Array, clean: state.x0 as Float32Array };

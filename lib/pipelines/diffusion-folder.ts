@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { readWeights, saveWeights } from "../checkpoint/weights.js";
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
+import { admEncoderUnet, type AdmEncoderUnetConfig } from "../models/adm-encoder-unet.js";
 import { autoencoderKl, type AutoencoderKlConfig } from "../models/autoencoder-kl.js";
 import { shown } from "../models/check-config.js";
 import { classEmbedder, type ClassEmbedderConfig } from "../models/class-embedder.js";
@@ -28,6 +29,7 @@ export const diffusionFiles = {
   textEncoder: "text-encoder.safetensors",
   classEmbedder: "class-embedder.safetensors",
   vae: "vae.safetensors",
+  classifier: "classifier.safetensors",
 } as const;
 
 export type DiffusionPart = keyof typeof diffusionFiles;
@@ -94,6 +96,9 @@ export function diffusionNetworks(
     }),
     vae: built(parts, "vae", {
       "diffusevae-vae": (given: DiffuseVaeConfig) => diffuseVae(given),
+    }),
+    classifier: built(parts, "classifier", {
+      "adm-encoder-unet": (given: AdmEncoderUnetConfig) => admEncoderUnet(given),
     }),
   };
   return {

@@ -14,6 +14,7 @@ import {
   type Rules,
 } from "../models/check-config.js";
 import type { ClassEmbedder } from "../models/class-embedder.js";
+import type { AdmEncoderUnet } from "../models/adm-encoder-unet.js";
 import type { ClipTextEncoder } from "../models/clip-text-encoder.js";
 import type { Denoiser } from "../models/denoiser.js";
 import {
@@ -50,6 +51,8 @@ export interface DiffusionNetworks {
   classEmbedder?: ClassEmbedder;
   /** First of two stages whose pictures the denoiser refines. */
   vae?: DiffuseVae;
+  /** Of noisy states, whose gradient guides them (arXiv:2105.05233, section 4). */
+  classifier?: AdmEncoderUnet;
 }
 
 const rules: Rules = {
@@ -68,8 +71,27 @@ const fault = (what: string, expected: unknown, got: unknown): DiffusionError =>
   );
 
 /** Number of classes that a pipeline can be asked for; 0: none. */
-export const classCount = ({ denoiser, classEmbedder, vae }: DiffusionNetworks): number =>
-  classEmbedder?.config.classes ?? denoiser.classes ?? vae?.config.classes ?? 0;
+export const classCount = (networks: DiffusionNetworks): number =>
+  toldClasses(networks) ?? networks.classifier?.config.outputs ?? 0;
+
+/** Number of classes that the networks themselves are told. */
+export const toldClasses = ({
+  denoiser,
+  classEmbedder,
+  vae,
+}: DiffusionNetworks): number | undefined =>
+  classEmbedder?.config.classes ?? denoiser.classes ?? vae?.config.classes;
+
+function checkClassifier(process: DiffusionProcess, networks: DiffusionNetworks): void {
+  const { classifier, denoiser, vae } = networks;
+  if (!classifier) return;
+  const { imageChannels = 3, outputs } = classifier.config;
+  const told = toldClasses(networks) ?? outputs;
+  if (process.kind !== "gaussian" || vae)
+    throw fault("components", "no classifier with a path or a vae", "one");
+  if (imageChannels !== denoiser.channels || outputs !== told)
+    throw fault("classifier", `${told} classes of states of ${denoiser.channels} channels`, `${outputs} and ${imageChannels}`); // prettier-ignore
+}
 
 function checkSize(size: readonly [number, number], { denoiser }: DiffusionNetworks): void {
   const { stride, size: only, name } = denoiser;
@@ -126,6 +148,7 @@ export function checkDiffusionSettings(settings: unknown, networks: DiffusionNet
   checkSize(size, networks);
   checkChannels(process, networks);
   checkConditions(networks);
+  checkClassifier(process, networks);
   if (process.kind === "gaussian" && process.formulation === 2 && !networks.vae)
     throw fault("settings.process.formulation", "1 without a vae", 2);
   const count = classCount(networks);
@@ -137,4 +160,6 @@ export function checkDiffusionSettings(settings: unknown, networks: DiffusionNet
     throw fault("settings.text", "one exactly with a textEncoder", words);
   if (words) checkFields("settings.text", words, { padding: oneOf("zero", "end") });
   checkDiffusionSampling("settings.defaults", defaults, process);
+  if (defaults.classifierScale && !networks.classifier)
+    throw fault("settings.defaults.classifierScale", "0 without a classifier", defaults.classifierScale); // prettier-ignore
 }

@@ -6,7 +6,7 @@ import { shown } from "../models/check-config.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
 import { batchConditions, canGuide, checkClasses, type ConditionParts } from "./batch-conditions.js"; // prettier-ignore
-import { denoise, type DenoiseStep } from "./denoising.js";
+import { classifierPlace, denoise, type DenoiseStep } from "./denoising.js";
 import type { DiffusionContents, DiffusionPart, DiffusionParts } from "./diffusion-folder.js";
 import {
   carriedRules,
@@ -55,8 +55,13 @@ export class DiffusionPipeline implements Disposable {
   ) {
     const { networks, weights } = opened;
     this.#networks = networks;
+    const { classifier = new Map<string, never>(), ...others } = weights;
+    const placed = [...classifier].map(([key, buffer]) => [`${classifierPlace}.${key}`, buffer] as const); // prettier-ignore
     this.#sessions = Object.fromEntries(
-      Object.entries(weights).map(([part, buffers]) => [part, new SessionCache(buffers)]),
+      Object.entries(others).map(([part, buffers]) => [
+        part,
+        new SessionCache(part === "denoiser" ? new Map([...buffers, ...placed]) : buffers),
+      ]),
     );
     const ofPictures = networks.firstStage ? this.#sessions.firstStage! : this.#sessions.denoiser!;
     this.#codec = new PictureCodec(networks.firstStage, ofPictures);
@@ -88,7 +93,7 @@ export class DiffusionPipeline implements Disposable {
     const ask = this.#ask(options);
     const { image, signal } = options;
     const jobs = jobsOf(options, this.#askable, { image });
-    checkClasses(this.#networks, jobs);
+    checkClasses(this.#networks, jobs, Boolean(ask.sampling.classifierScale));
     const images = this.#sources(jobs, ask);
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
     const stop = signal ? { signal } : {};
@@ -148,6 +153,8 @@ export class DiffusionPipeline implements Disposable {
       throw fault("guidanceScale 1 of a model that knows no empty condition", `${guidanceScale}`);
     if (guidanceChannels > denoiser.channels)
       throw fault(`guidanceChannels up to ${denoiser.channels}`, `${guidanceChannels}`);
+    if (sampling.classifierScale && !this.#networks.classifier)
+      throw fault("classifierScale 0 of a model without a classifier", `${sampling.classifierScale}`); // prettier-ignore
     if (clamp !== false && firstStage)
       throw fault("clamp false of a model on latents, which have no bounds", shown(clamp));
     if (options.negativePrompt !== undefined && !textEncoder)
@@ -195,8 +202,10 @@ export class DiffusionPipeline implements Disposable {
       ...{ jobs, isGuided, ...common, ...(images && { images }) },
       ...(negativePrompt !== undefined && { negativePrompt }),
     });
+    const { denoiser, classifier } = this.#networks;
     yield* denoise({
-      denoiser: this.#networks.denoiser,
+      denoiser,
+      ...(classifier && { classifier: classifier.config }),
       process: this.settings.process,
       sessions: this.#sessions.denoiser!,
       ...{ sampling, conditions, ...common },

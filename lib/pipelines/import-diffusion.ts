@@ -29,6 +29,7 @@ import { writePipelineFile, type ComponentFile } from "./pipeline.js";
 /** The part of a pipeline that a model is; undefined: none of them. */
 function partOf({ family: { role, model, pipeline } }: Identified): DiffusionPart | undefined {
   if (pipeline?.settings) return "denoiser";
+  if (model === "adm-encoder-unet") return "classifier";
   if (role === "codec") return model === "diffusevae-vae" ? "vae" : "firstStage";
   if (role === "text-encoder") return "textEncoder";
   return role === "class-embedder" ? "classEmbedder" : undefined;
@@ -238,9 +239,14 @@ export async function convertDiffusion(
   const settings = settingsOf(publish!(found.denoiser.config, valuesOf(all)), found);
   const networks = Object.entries(found).map(([part, model]) => [part, networkOf(model)] as const);
   const built = diffusionNetworks(Object.fromEntries(networks), settings);
-  const guided = canGuide(built)
-    ? settings
-    : { ...settings, defaults: { ...settings.defaults, guidanceScale: 1 } };
+  const guided = {
+    ...settings,
+    defaults: {
+      ...settings.defaults,
+      ...(!canGuide(built) && { guidanceScale: 1 }),
+      ...(built.classifier && { classifierScale: 1 }), // classifier_scale of guided-diffusion
+    },
+  };
   const known = all.filter(({ value }) => value !== undefined);
   const file = diffusionFile(name, Object.fromEntries(networks), guided, {
     converted: convertedModels(Object.values(found), Object.keys(found)),

@@ -31,6 +31,8 @@ export interface DiffusionSampling {
   guidanceRescale?: number;
   /** Times of the network, both included, between which it is guided; default always. */
   guidanceInterval?: readonly [from: number, to: number];
+  /** Strength of a classifier's gradient, of models that have one; default 0: off. */
+  classifierScale?: number;
   /** Options of the sampler by their names, e.g. { eta: 1 }; default none. */
   samplerOptions?: Readonly<Record<string, unknown>>;
   /** Factor of the first noise; default 1. */
@@ -52,6 +54,7 @@ export const diffusionSamplingRules: Readonly<Record<keyof DiffusionSampling, Ru
   guidanceChannels: optional(whole(1, limits.width)),
   guidanceRescale: optional(real(0, 1)),
   guidanceInterval: optional(listOf(real(-1e6, 1e6), 2, 2)),
+  classifierScale: optional(real(-1000, 1000)),
   samplerOptions: optional(object),
   temperature: optional(real(0, 100)),
   clamp: optional((value) =>
@@ -72,7 +75,7 @@ export function checkDiffusionSampling(
   samplingPlan(process, sampling as DiffusionSampling);
 }
 
-const isFlow = (sampler: SamplerName): boolean => sampler === "flow-ode" || sampler === "flow-sde";
+const isFlow = (sampler: SamplerName): boolean => sampler.startsWith("flow-");
 
 /** Options of the sampler; ancestral steps have the variance of the process unless told. */
 function samplerOptions(

@@ -7,6 +7,7 @@ import { decodeImage, readPngMetadata } from "../../lib/image/image-io.js";
 import type { DiffusionPipeline } from "../../lib/pipelines/diffusion.js";
 import type { DiffusionGenerateOptions } from "../../lib/pipelines/diffusion-options.js";
 import { loadPipeline, savePipeline } from "../../lib/pipelines/load-pipeline.js";
+import { samplerNames } from "../../lib/samplers/samplers.js";
 import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { leavesLoopFree } from "../runtime/loop-load.js";
 import { tinyDiffusion, tinySystems } from "./tiny-diffusion.js";
@@ -49,6 +50,7 @@ const asked: Record<System, DiffusionGenerateOptions> = {
   classVae: { class: [0, 1, 2] },
   fit: { class: [0, 1, 2], guidanceScale: 3 },
   upsampler: { image: [image(4, 1), image(4, 2), image(4, 3)] },
+  classified: { class: [0, 1, 2], sampler: "ddpm" },
   divae: { image: [image(16, 1), image(16, 2), image(16, 3)], guidanceScale: 2 },
 };
 
@@ -98,6 +100,9 @@ describe("generate", () => {
     ["diffusevae", {}, { guidanceScale: 3 }],
     ["diffusevae", {}, { image: image(8) }],
     ["classVae", { class: 0 }, { class: 1 }],
+    ["classified", { class: 0 }, { class: 1 }],
+    ["classified", { class: 0, sampler: "ddpm" }, { class: 1, sampler: "ddpm" }],
+    ["classified", { class: 0 }, { class: 0, classifierScale: 0 }],
     ["upsampler", { image: image(4, 1) }, { image: image(4, 2) }],
     ["divae", { image: image(16, 0) }, { image: image(16, 256 / 37 / 3) }],
     ["divae", { image: image(16, 1) }, { image: image(16, 1), guidanceScale: 3 }],
@@ -106,37 +111,16 @@ describe("generate", () => {
   });
 
   it("draws with any sampler", async () => {
-    const finished = async (name: System, sampler: string): Promise<number> => {
-      const options = { sampler, steps: 3, class: 1 } as DiffusionGenerateOptions;
-      return (await pipes[name].generate(options)).images.length;
-    };
-    for (const sampler of [
-      "ddpm",
-      "euler-ancestral",
-      "heun",
-      "edm",
-      "dpm-2",
-      "dpm-solver-2s",
-      "dpm-solver-3m",
-      "dpm-solver-sde",
-      "lms",
-      "deis",
-      "pndm",
-      "consistency",
-    ])
-      // prettier-ignore
-      expect(await finished("dit", sampler)).toBe(1);
-    for (const sampler of [
-      "flow-ode",
-      "flow-sde",
-      "euler",
-      "heun",
-      "dpm-solver-2m",
-      "unipc",
-      "ddim",
-    ])
-      // prettier-ignore
-      expect(await finished("sit", sampler)).toBe(1);
+    for (const sampler of samplerNames) {
+      const options = { sampler, steps: 3, class: 1 };
+      const systems = sampler.startsWith("flow-") ? [pipes.sit] : [pipes.dit, pipes.sit];
+      for (const pipe of systems) expect((await pipe.generate(options)).images).toHaveLength(1);
+    }
+  });
+
+  it("needs no class where its classifier is off", async () => {
+    const { images } = await pipes.classified.generate({ classifierScale: 0 });
+    expect(images).toHaveLength(1);
   });
 
   it("makes pictures of another size where the network allows it", async () => {
@@ -202,6 +186,8 @@ describe("generate", () => {
     ["dit", { image: { width: 1, height: 1, data: new Uint8Array(3) } }, /expected no image/],
     ["adm", {}, /expected a class from 0 to 2/],
     ["classVae", {}, /expected a class from 0 to 2/],
+    ["classified", {}, /expected a class from 0 to 2/],
+    ["adm", { class: 1, classifierScale: 1 }, /classifierScale 0 of a model without a classifier/],
     ["upsampler", {}, /expected an image, which this model starts from/],
     ["upsampler", { image: [image(4), image(2)] }, /expected pictures of 4 x 4, got 2 x 2/],
     ["divae", { image: image(8) }, /expected pictures of 16 x 16, got 8 x 8/],

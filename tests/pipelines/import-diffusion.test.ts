@@ -94,6 +94,24 @@ describe("a denoiser and its parts", () => {
     expect(converted).toEqual(written);
   });
 
+  it("adm with a classifier in a file of its own", async () => {
+    const system: TinySystem = tinySystems.classified;
+    using own = await checkpointOf("guided", foreignPart(system, "denoiser", "adm-unet"));
+    using judge = await checkpointOf(
+      "judge",
+      foreignPart(system, "classifier", "adm-encoder-unet"),
+    );
+    const facts = { resolution: 8, heads: 2, headChannels: 0, attentionOrder: "heads-first", groups: 4, residualBlocks: 1, timesteps: 40, schedule: "linear" }; // prettier-ignore
+    const models = [own, judge].flatMap((file) => identify(file, { facts, isPart: true }));
+    const out = join(folder, "guided-out");
+    const { settings } = await convertDiffusion(out, "x", models, { facts, dtype: "f32" });
+    expect(settings.defaults).toMatchObject({ classifierScale: 1 });
+    const { process } = settings;
+    const scaled: TinySystem = { ...system, settings: { ...system.settings, process } };
+    const [converted, written] = await bothPictures(scaled, out, { class: [0, 2] });
+    expect(converted).toEqual(written);
+  });
+
   it("ddpm: from the configuration of the original", async () => {
     using own = await checkpointOf("ddpm", foreignPart(tinySystems.ddpm, "denoiser", "ddpm-unet"));
     const value = { model: { var_type: "fixedsmall" }, diffusion: { beta_schedule: "linear", beta_start: 0.0001, beta_end: 0.02, num_diffusion_timesteps: 40 } }; // prettier-ignore

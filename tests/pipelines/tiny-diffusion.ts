@@ -186,6 +186,17 @@ export const tinySystems = {
       defaults: { ...defaults, clamp: true, rederive: true },
     },
   },
+  classified: {
+    parts: {
+      denoiser: { model: "adm-unet", config: { ...unet, resolution: 8, outChannels: 6 } },
+      classifier: { model: "adm-encoder-unet", config: { ...unet, resolution: 8, outputs: 3, pool: "adaptive" } },
+    },
+    settings: {
+      process: { kind: "gaussian", chain, variance: "learnedRange" },
+      size: [8, 8],
+      defaults: { ...defaults, clamp: true, classifierScale: 10 },
+    },
+  },
   divae: {
     parts: {
       denoiser: {
