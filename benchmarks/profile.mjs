@@ -1,13 +1,16 @@
-// Where the time of one forward pass goes: least milliseconds of each instruction over many runs.
-// Usage: node benchmarks/profile.mjs NETWORK [--runs 20] [--rows 40] [--threads 1] [--json]   (after npm run build)
+// Where the time of one run goes: least milliseconds of each instruction over many runs.
+// Usage: node benchmarks/profile.mjs WORKLOAD [--batch 1] [--runs 20] [--rows 40] [--threads 1] [--json]   (after npm run build)
 import { parseArgs } from "node:util";
 import { native } from "../dist/runtime/native.js";
 import { measurePeak } from "../dist/runtime/peak.js";
-import { compileNetwork, networks, randomWeights } from "./networks.mjs";
+import { bindRandom } from "../dist/cli/bench-session.js";
+import { benchWorkloads } from "../dist/cli/bench-workloads.js";
+import { compile } from "../dist/runtime/program.js";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    batch: { type: "string", default: "1" },
     runs: { type: "string", default: "20" },
     rows: { type: "string", default: "40" },
     threads: { type: "string", default: "1" },
@@ -15,20 +18,22 @@ const { values: options, positionals } = parseArgs({
   },
 });
 const name = positionals[0];
-if (!networks[name]) {
-  console.error(`profile: expected one of ${Object.keys(networks).join(", ")}, got ${name}`);
+const workload = benchWorkloads.find((w) => w.name === name && w.batch === Number(options.batch));
+if (!workload) {
+  const names = benchWorkloads.map((w) => `${w.name} of batch ${w.batch}`);
+  console.error(`profile: expected one of ${names.join(", ")}, got ${name}`);
   process.exit(2);
 }
 const threads = Number(options.threads);
 native().configure({ threads });
-const { program, specs, given } = await compileNetwork(name);
-const session = await program.bind(randomWeights(specs));
+const program = await compile(workload.graph());
+const { session, inputs } = await bindRandom(workload, program, 0);
 const { steps } = program.plan();
 const least = steps.map(() => Infinity);
 const totals = [];
 for (let run = 0; run < Number(options.runs); ++run) {
-  (await session.profile(given)).forEach((ms, i) => (least[i] = Math.min(least[i], ms)));
-  totals.push(await session.timedRun(given));
+  (await session.profile(inputs)).forEach((ms, i) => (least[i] = Math.min(least[i], ms)));
+  totals.push(await session.timedRun(inputs));
 }
 const peak = (await measurePeak()) * threads;
 

@@ -3,20 +3,29 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { compileNetwork, networks, randomWeights } from "./networks.mjs";
+import { bindRandom } from "../dist/cli/bench-session.js";
+import { benchWorkloads } from "../dist/cli/bench-workloads.js";
+import { compile } from "../dist/runtime/program.js";
+
+const workloads = benchWorkloads.filter(({ kind, batch }) => kind === "network" && batch === 1);
 
 async function measure(name) {
-  const { program, specs, given } = await compileNetwork(name);
+  const workload = workloads.find((w) => w.name === name);
+  const program = await compile(workload.graph());
   const plan = program.plan();
-  const weights = 4 * specs.reduce((sum, { size }) => sum + size, 0);
-  const planned = weights + plan.weightBytes + plan.arenaBytes + plan.scratchBytes;
+  const { inputs: declared, values } = program.graph;
+  const bytes = ({ value }) => 4 * values[value].shape.reduce((a, b) => a * b, 1);
+  const sum = (role) =>
+    declared.filter((i) => i.role === role).reduce((total, input) => total + bytes(input), 0);
+  const weights = sum("weight");
+  const planned = weights + sum("state") + plan.weightBytes + plan.arenaBytes + plan.scratchBytes;
   const before = process.memoryUsage.rss();
-  const session = await program.bind(randomWeights(specs));
+  const { session, inputs, state } = await bindRandom(workload, program, 0);
   const start = performance.now();
-  const { y } = await session.run(given);
+  await session.run(inputs);
   const seconds = (performance.now() - start) / 1000;
   const peak = process.resourceUsage().maxRSS * 1024 - before;
-  const finite = y.every(Number.isFinite);
+  const finite = state.y.read().every(Number.isFinite);
   const mib = (bytes) => Math.round(bytes / 2 ** 20);
   return {
     name,
@@ -33,7 +42,7 @@ const names = process.argv.slice(2);
 if (names.length === 1) {
   console.log(JSON.stringify(await measure(names[0])));
 } else {
-  for (const name of names.length > 0 ? names : Object.keys(networks)) {
+  for (const name of names.length > 0 ? names : workloads.map((w) => w.name)) {
     const self = fileURLToPath(import.meta.url);
     const { stdout } = await promisify(execFile)(process.execPath, [self, name]);
     process.stdout.write(stdout);

@@ -7,7 +7,16 @@ const network = (name, batch, goal) => ({
   onnx: true,
 });
 
-/** The same for single layers; `threads` limits a row to that number. */
+/** Ours with 8-bit weights and activations beside ours in float32. */
+const quantized = (name, goal) => ({
+  name: `int8_${name}`,
+  batch: 1,
+  goal,
+  torch: [],
+  against: { name, batch: 1 },
+});
+
+/** As a network, for single layers; `threads` limits a row to that number. */
 const layer = (name, goal, more = {}) => ({
   ...network(name, 1, goal),
   torch: ["eager", "cl", "opt", "opt+cl"],
@@ -47,6 +56,8 @@ export const rows = [
   codebook("codebook_4096_16384_256", 1.4, ["expanded", "fused", "parts", "cdist"]),
   codebook("codebook_4096_16384_8", 8, ["expanded", "fused", "parts", "cdist"]),
   codebook("codebook_65536_8192_4", 10, ["fused", "parts"]),
+  quantized("cifar_unet", 1.5),
+  quantized("dit_b2", 1.9),
   step("published", 130),
   step("closed", 40),
 ];

@@ -79,6 +79,7 @@ async function runRow(row, workload, context) {
       peer_cpu_ms: peer.cpuMs ?? null,
       ratio,
       ratio_of_minima: ratio && peer.minMs / ours.minMs,
+      ratio_of_cpu: ratio && peer.cpuMs / ours.cpuMs,
       pairs: ours.pairs,
       goal,
       is_best: isBest,
@@ -144,6 +145,14 @@ async function runThreads(threads, context) {
   }
 }
 
+const undisturbed = 0.85;
+
+/** CPU time of our networks and steps over wall time and threads, in the middle of all. */
+const cpuShare = (measured) =>
+  measured.length === 0
+    ? 1
+    : median(measured.map((line) => line.ours_cpu_ms / line.ours_ms / line.threads));
+
 async function main() {
   if (options.install) return install();
   mkdirSync(cache, { recursive: true });
@@ -179,6 +188,11 @@ async function main() {
     });
   }
   (options.json ? note : console.log)(textTable(lines));
+  const share = cpuShare(lines.filter(({ ours_cpu_ms: cpu }) => cpu));
+  if (share < undisturbed)
+    note(
+      `The machine was busy: our CPU time was ${Math.round(100 * share)} % of what it could be.`,
+    );
 }
 
 await main();

@@ -61,9 +61,8 @@ class Step:
         a, b, c, not_c = self.logs[name]
         return torch.cat((self.log_add(log_x[:, :-1] + a, b), self.log_add(log_x[:, -1:] + not_c, c)), dim=1)
 
-    def published(self, softmax_type=torch.float64):
-        """In log space over one-hot vectors, with Gumbel noise: what the authors' program computes."""
-        log_x0 = F.log_softmax(self.logits.to(softmax_type), dim=1).float()
+    def log_posterior(self):
+        log_x0 = F.log_softmax(self.logits.double(), dim=1).float()
         B, K, N = log_x0.shape
         log_x0 = torch.cat((log_x0, log_x0.new_full((B, 1, N), -70.0)), dim=1).clamp(-70, 0)
         is_masked = (self.log_xt.argmax(1) == K).unsqueeze(1)
@@ -75,12 +74,15 @@ class Step:
         now = torch.where(is_masked, to_mask, now)
         ratio = torch.cat((log_x0[:, :-1] - past, never), dim=1)
         total = torch.logsumexp(ratio, dim=1, keepdim=True)
-        posterior = (self.spread(ratio - total, "s") + now + total).clamp(-70, 0)
+        return (self.spread(ratio - total, "s") + now + total).clamp(-70, 0)
+
+    def published(self):
+        """In log space over one-hot vectors, with Gumbel noise: what the authors' program computes."""
+        posterior = self.log_posterior()
         noise = -torch.log(1e-30 - torch.log(torch.rand_like(posterior) + 1e-30))
         return self.log_one_hot((posterior + noise).argmax(1))
 
-    def closed(self):
-        """The same distribution by its closed form from integer tokens."""
+    def chances(self):
         (a, b, c), (at, bt, ct), (ak, bk, ck) = self.one, self.total[self.t], self.total[self.t - 1]
         is_masked = (self.xt == self.K).unsqueeze(1)
         own = self.xt.clamp(max=self.K - 1).unsqueeze(1)
@@ -91,6 +93,10 @@ class Step:
         reached = weights * ak + total * bk
         scaled = reached * torch.where(is_masked, c, b)
         drawn = torch.where(is_masked, scaled, scaled.scatter(1, own, reached.gather(1, own) * (a + b)))
-        chances = torch.cat((drawn, torch.where(is_masked, total * ck, torch.zeros(()))), dim=1)
+        return torch.cat((drawn, torch.where(is_masked, total * ck, torch.zeros(()))), dim=1)
+
+    def closed(self):
+        """A draw of the same distribution by its closed form from integer tokens."""
+        chances = self.chances()
         noise = torch.empty_like(chances).exponential_()
         return (chances / noise).argmax(1)

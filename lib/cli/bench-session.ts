@@ -1,9 +1,17 @@
 // A workload made ready to run: compiled, with random weights, and timed one run at a time.
-import type { Graph } from "../ir/graph.js";
+import type { Graph, Role } from "../ir/graph.js";
 import { sizeOf } from "../ir/shape.js";
 import { arrayFor, Buffer, type TensorData } from "../runtime/buffer.js";
-import { compile } from "../runtime/program.js";
+import { compile, type Program, type Session } from "../runtime/program.js";
 import type { BenchWorkload } from "./bench-workloads.js";
+
+export interface BoundWorkload {
+  session: Session;
+  /** Given at each run. */
+  inputs: Record<string, TensorData>;
+  /** Buffers that runs read and write, by name. */
+  state: Record<string, Buffer>;
+}
 
 export interface ReadyWorkload extends Disposable {
   graph: Graph;
@@ -25,16 +33,17 @@ function fill(data: TensorData, scale: number, seed: number): TensorData {
 const scaleOf = (role: string, shape: readonly number[]): number =>
   role === "input" || shape.length < 2 ? 1 : Math.sqrt((3 * shape.at(-1)!) / sizeOf(shape));
 
-/** Compiles a workload and gives it values; averages of a training step start at zero. */
-export async function prepare(workload: BenchWorkload, seed: number): Promise<ReadyWorkload> {
-  const graph = workload.graph();
-  const program = await compile(graph);
+/** Binds a compiled workload to random weights and inputs; averages of a training step start at zero. */
+export async function bindRandom(
+  workload: BenchWorkload,
+  program: Program,
+  seed: number,
+): Promise<BoundWorkload> {
   const declared = program.graph.inputs.map((input) => ({
     ...input,
     ...program.graph.values[input.value]!,
   }));
-  const longest = Math.max(...declared.map(({ shape }) => sizeOf(shape)));
-  const scratch = new ArrayBuffer(4 * longest);
+  const scratch = new ArrayBuffer(4 * Math.max(...declared.map(({ shape }) => sizeOf(shape))));
   const valuesOf = ({ name, role, dtype, shape }: (typeof declared)[number]): TensorData => {
     const size = sizeOf(shape);
     const given = workload.values?.[name];
@@ -43,14 +52,25 @@ export async function prepare(workload: BenchWorkload, seed: number): Promise<Re
     if (/^[mv]\./.test(name) || dtype !== "f32") return data.fill(0);
     return fill(data, scaleOf(role, shape), seed);
   };
-  const buffers: Record<string, Buffer> = {};
-  const inputs: Record<string, TensorData> = {};
-  for (const input of declared) {
-    if (input.role === "input") inputs[input.name] = valuesOf(input).slice();
-    else buffers[input.name] = Buffer.fromArray(valuesOf(input), input.dtype, input.shape);
-  }
-  const session = await program.bind(buffers);
-  Object.values(buffers).forEach((buffer) => buffer.dispose()); // the session keeps what it reads
+  const made = (role: Role): Record<string, Buffer> =>
+    Object.fromEntries(
+      declared
+        .filter((input) => input.role === role)
+        .map((input) => [input.name, Buffer.fromArray(valuesOf(input), input.dtype, input.shape)]),
+    );
+  const [weights, state] = [made("weight"), made("state")];
+  const given = declared.filter(({ role }) => role === "input");
+  const inputs = Object.fromEntries(given.map((input) => [input.name, valuesOf(input).slice()]));
+  const session = await program.bind({ ...weights, ...state });
+  Object.values(weights).forEach((buffer) => buffer.dispose()); // the session keeps what it reads
+  return { session, inputs, state };
+}
+
+/** Compiles a workload and binds it to random values. */
+export async function prepare(workload: BenchWorkload, seed: number): Promise<ReadyWorkload> {
+  const graph = workload.graph();
+  const program = await compile(graph);
+  const { session, inputs, state } = await bindRandom(workload, program, seed);
   const timedCall = async (): Promise<number> => {
     const start = performance.now();
     await session.run(inputs);
@@ -62,6 +82,7 @@ export async function prepare(workload: BenchWorkload, seed: number): Promise<Re
     [Symbol.dispose]() {
       session.dispose();
       program.dispose();
+      Object.values(state).forEach((buffer) => buffer.dispose());
     },
   };
 }

@@ -1,6 +1,6 @@
 // What `smalti bench` and the comparison with other libraries run: whole networks by their published configurations,
 // training steps, and single kernels. Inputs and results stay in buffers of the core, as between the steps of a sampler.
-import { sizeOf, type Shape } from "../ir/shape.js";
+import type { Shape } from "../ir/shape.js";
 import type { DType } from "../ir/dtype.js";
 import type { Graph } from "../ir/graph.js";
 import type { ParamSpec } from "../ir/param.js";
@@ -293,9 +293,3 @@ export const benchWorkloads: readonly BenchWorkload[] = [
   codesWorkload(65536, 8192, 4),
   stepWorkload(2886, 4),
 ];
-
-/** Elements of all parameters that a graph reads. */
-export const parameterCount = (graph: Graph): number =>
-  graph.inputs
-    .filter(({ role }) => role === "weight")
-    .reduce((sum, { value }) => sum + sizeOf(graph.values[value]!.shape), 0);

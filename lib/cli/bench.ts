@@ -37,6 +37,8 @@ interface Measurement {
   medianMs: number;
   minMs: number;
   maxMs: number;
+  /** CPU time of a run, all threads: near wall time x threads on a machine that does nothing else. */
+  cpuMs: number;
   /** Of convolutions and matrix products, counted directly; 0 without any. */
   gflops: number;
   /** Of the speed that the machine could reach, with convolutions counted directly and by Winograd's algorithm. */
@@ -56,7 +58,9 @@ async function measure(
   const times: number[] = [];
   await ready.run();
   const end = performance.now() + seconds * 1000;
+  const before = process.cpuUsage();
   while (performance.now() < end || times.length < 5) times.push(await ready.run());
+  const { user, system } = process.cpuUsage(before);
   times.sort((a, b) => a - b);
   const medianMs = times[times.length >> 1]!;
   const bound = boundOf(ready.graph, limits);
@@ -67,6 +71,7 @@ async function measure(
     medianMs,
     minMs: times[0]!,
     maxMs: times.at(-1)!,
+    cpuMs: (user + system) / 1000 / times.length,
     gflops: (1000 * passes * bound.gflop) / medianMs,
     shareOfDirectBound: (passes * bound.directMs) / medianMs,
     shareOfBound: (passes * bound.winogradMs) / medianMs,
@@ -77,6 +82,7 @@ const row = (m: Measurement): string =>
   [
     `${m.workload} b${m.batch}`.padEnd(28),
     `${m.medianMs.toFixed(3).padStart(10)} ms (${m.minMs.toFixed(3)}–${m.maxMs.toFixed(3)})`,
+    `${m.cpuMs.toFixed(1)} ms CPU`,
     m.gflops > 0 ? `${m.gflops.toFixed(1)} GFLOP/s` : "",
     `${(100 * m.shareOfBound).toFixed(0)} % of the bound`,
     `(${(100 * m.shareOfDirectBound).toFixed(0)} % direct)`,

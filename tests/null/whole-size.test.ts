@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 
-const names = ["ddpm-cifar10", "vqgan-f16-decoder", "dit-s2", "dit-b2", "vq-diffusion-s"];
+const names = ["cifar_unet", "vqgan_f16_dec", "dit_s2", "dit_b2", "vqd_small"];
 
 /** Resident memory over what was planned; the process itself takes some MiB more while it runs. */
 const slack = 1.2;
