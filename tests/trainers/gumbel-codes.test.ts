@@ -50,7 +50,7 @@ describe("Gumbel codes", () => {
   // the mean absolute error of plain grey is 0.55
   it.each([true, false])("learn eight pictures, straight through: %s", async (straightThrough) => {
     const quantizer = { kind: "gumbel", codes: 20, width: 4, klWeight: 1e-4, straightThrough } as const; // prettier-ignore
-    const options = { ...gumbel, batchSize: 8, temperature: { from: 0.9, to: 0.05, steps: 100 } };
+    const options = { ...gumbel, batchSize: 8, temperature: { from: 0.9, to: 0.3, steps: 100 } };
     const trainer = await AutoencoderTrainer.create({
       ...options,
       model: { ...tinyConvolutions, quantizer },
@@ -58,7 +58,7 @@ describe("Gumbel codes", () => {
     const curve = lossesOf(await runTrainer(trainer, 140, join(folder, "gumbel")));
     trainer.dispose();
     expect(curve[0]).toBeGreaterThan(0.5);
-    expect(curve.at(-1)).toBeLessThan(0.2);
+    expect(curve.slice(-10).reduce((a, b) => a + b) / 10).toBeLessThan(0.2); // 0.13 with seeds 5 to 7
   });
 
   it("give other losses at another temperature, and other draws at another step", async () => {
