@@ -109,34 +109,24 @@ export function defaultCacheDir(): string {
 export const emojiFolder = (cacheDir = defaultCacheDir(), size = 64): string =>
   join(cacheDir, `emoji-${size}`);
 
+const optionNames = ["cacheDir", "size", "onProgress", "signal", "keepPackages", "rebuild"];
+
 /**
  * Builds the set once and returns where it lies; the next call finds it. Needs npm and a registry
  * the first time. Throws DiffusionError "data" when npm fails, "aborted" on the signal.
  */
 export async function buildEmojiDataset(options: BuildEmojiOptions = {}): Promise<BuiltEmoji> {
-  checkOptions("buildEmojiDataset", options, [
-    "cacheDir",
-    "size",
-    "onProgress",
-    "signal",
-    "keepPackages",
-    "rebuild",
-  ]);
-  const {
-    cacheDir = defaultCacheDir(),
-    size = 64,
-    onProgress,
-    signal,
-    keepPackages = false,
-    rebuild = false,
-  } = options;
+  checkOptions("buildEmojiDataset", options, optionNames);
+  const { cacheDir = defaultCacheDir(), size = 64, onProgress, signal } = options;
   if (!Number.isInteger(size) || size < 16 || size > 64)
     throw new DiffusionError(
       "option",
       `buildEmojiDataset: expected a size from 16 to 64 pixels, got ${size}`,
     );
   const folder = emojiFolder(cacheDir, size);
-  const existing = rebuild ? undefined : await readEmojiIndex(folder).catch(() => undefined);
+  const existing = options.rebuild
+    ? undefined
+    : await readEmojiIndex(folder).catch(() => undefined);
   if (existing) return summary(folder, existing);
 
   const packages = join(cacheDir, "npm");
@@ -161,7 +151,7 @@ export async function buildEmojiDataset(options: BuildEmojiOptions = {}): Promis
     pictures: seen.pictures,
   };
   await writeFileAtomic(join(folder, indexFile), JSON.stringify(index), { where: "emoji set" });
-  if (!keepPackages) await rm(packages, { recursive: true, force: true });
+  if (!options.keepPackages) await rm(packages, { recursive: true, force: true });
   onProgress?.({ stage: "done", done: jobs.length, total: jobs.length });
   return summary(folder, index);
 }

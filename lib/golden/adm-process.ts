@@ -43,6 +43,7 @@ import { ddpm, previousMean } from "../samplers/ddpm.js";
 import { inversion } from "../samplers/inversion.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
+import type { Trace } from "../trace/trace.js";
 import { admUnetConfig, maybe } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
@@ -229,78 +230,103 @@ const joined = (plans: readonly ContinuousPlan[]): ContinuousPlan => ({
   steps: plans.flatMap(({ steps }) => steps),
 });
 
-/** p_mean_variance and one step of every sampler. */
-async function posterior(ops: Ops, prefix: string): Promise<Record<string, Values>> {
-  const { golden, chain, times, evaluate } = ops;
+/** What the first words of a group of results ask for. */
+interface Reading {
+  prediction: ChainPrediction;
+  variance: VarianceName;
+  clamp?: readonly [number, number];
+}
+
+function readingOf(prefix: string): Reading {
   const [meanName = "", varianceName = "", clip] = prefix.split(".");
-  const prediction = named(meanNames, meanName);
-  const variance = named(varianceNames, varianceName);
-  const clamp = clip === "clip" ? ([-1, 1] as const) : undefined;
+  return {
+    prediction: named(meanNames, meanName),
+    variance: named(varianceNames, varianceName),
+    ...(clip === "clip" && { clamp: [-1, 1] }),
+  };
+}
+
+/** A sampler with the pair of levels of each sample. */
+type Step = readonly [ContinuousSampler, readonly (readonly Level[])[]];
+
+function stepsOf({ chain, times }: Ops, { prediction, variance }: Reading): Record<string, Step> {
   const down = times.map((t) => [chainLevel(chain, t), chainLevel(chain, t - 1)]);
   const up = times.map((t) => [chainLevel(chain, t + 1), chainLevel(chain, t)]);
-  const readings = down.map((levels): Parameterisation => {
-    const inner = prediction === "previous" ? previousMean(levels) : predictions[prediction];
-    return () => inner(levels[0]!);
-  });
   const mean = prediction === "previous" ? "output" : "x0";
-  const samplers = {
+  return {
     p_sample: [ddpm({ variance, mean }), down],
     "ddim_eta0.0": [ddim(), down],
     "ddim_eta0.6": [ddim({ eta: 0.6 }), down],
     ddim_reverse: [inversion(), up],
-  } as const;
-  const rows = Object.entries(samplers).map(([name, [sampler, pairs]]) => [
+  };
+}
+
+function posteriorInputs(ops: Ops, reading: Reading, steps: Readonly<Record<string, Step>>) {
+  const { prediction, variance } = reading;
+  const readings = steps["p_sample"]![1].map((levels): Parameterisation => {
+    const inner = prediction === "previous" ? previousMean(levels) : predictions[prediction];
+    return () => inner(levels[0]!);
+  });
+  const rows = Object.entries(steps).map(([name, [sampler, pairs]]) => [
     `rows.${name}`,
     stepRows(pairs, sampler, readings),
   ]);
-  const inputs = {
-    ...given(golden, "x_t", "step_noise", "out_mean", "out_var"),
+  return {
+    ...given(ops.golden, "x_t", "step_noise", "out_mean", "out_var"),
     table: table(ops, prediction, variance),
     ...(Object.fromEntries(rows) as Record<string, Values>),
   };
-  const results = await evaluate(
+}
+
+/** The state after one step of a sampler, for a given output of the network. */
+function steppedState(
+  t: Trace,
+  inputs: { x: Tensor; noise: Tensor; output: Tensor; coefficients: Tensor },
+  [sampler, pairs]: Step,
+  { variance, clamp }: Reading,
+): Tensor {
+  const { x, noise, output, coefficients } = inputs;
+  const [batch, ...shape] = x.shape as [number, ...number[]];
+  const times = t.constant(0).broadcastTo([batch]);
+  const done = continuousStep(
+    t,
+    { "slot.0": x, times, coefficients, noise },
+    {
+      denoise: () => output,
+      batch,
+      shape,
+      plan: joined(pairs.map((levels) => sampler.plan(levels))),
+      noise: "given",
+      epsilon: "rederived",
+      ...(clamp && { clamp }),
+      ...(isLearned(variance) && { variance: variance as "learned" | "learnedRange" }),
+    },
+  );
+  return done["slot.0"]!;
+}
+
+/** p_mean_variance and one step of every sampler. */
+async function posterior(ops: Ops, prefix: string): Promise<Record<string, Values>> {
+  const reading = readingOf(prefix);
+  const steps = stepsOf(ops, reading);
+  const results = await ops.evaluate(
     (t, given) => {
       const x = lastAxis(given) as Record<"x_t" | "step_noise" | "out_mean" | "out_var" | "table", Tensor>; // prettier-ignore
-      const output = outputOf(x.out_mean, x.out_var, variance);
-      const found = predictedPosterior(
-        { output, xt: x.x_t, table: x.table },
-        { prediction, variance, ...(clamp && { clamp }) },
-      );
-      const [batch, ...shape] = x.x_t.shape as [number, ...number[]];
-      const step = ([name, [sampler, pairs]]: [
-        string,
-        readonly [ContinuousSampler, Level[][]],
-      ]) => {
-        const done = continuousStep(
-          t,
-          {
-            "slot.0": x.x_t,
-            times: t.constant(0).broadcastTo([batch]),
-            coefficients: given[`rows.${name}`]!,
-            noise: x.step_noise,
-          },
-          {
-            denoise: () => output,
-            batch,
-            shape,
-            plan: joined(pairs.map((levels) => sampler.plan(levels))),
-            noise: "given",
-            epsilon: "rederived",
-            ...(clamp && { clamp }),
-            ...(isLearned(variance) && { variance: variance as "learned" | "learnedRange" }),
-          },
-        );
-        return [name, done["slot.0"]!];
-      };
+      const output = outputOf(x.out_mean, x.out_var, reading.variance);
+      const found = predictedPosterior({ output, xt: x.x_t, table: x.table }, reading);
+      const stepped = Object.entries(steps).map(([name, step]) => {
+        const inputs = { x: x.x_t, noise: x.step_noise, output, coefficients: given[`rows.${name}`]! }; // prettier-ignore
+        return [name, steppedState(t, inputs, step, reading)];
+      });
       return outputs({
         mean: found.mean,
         variance: found.variance.broadcastTo(x.x_t.shape),
         log_variance: found.logVariance.broadcastTo(x.x_t.shape),
         pred_xstart: found.x0,
-        ...Object.fromEntries(Object.entries(samplers).map(step)),
+        ...(Object.fromEntries(stepped) as Tensors),
       });
     },
-    { inputs },
+    { inputs: posteriorInputs(ops, reading, steps) },
   );
   return Object.fromEntries(
     Object.entries(results).map(([name, value]) => [`${prefix}.${name}`, value]),

@@ -35,8 +35,9 @@ import { ioValues } from "./case.js";
 import { caseNoise, runChain } from "./sampled-chain.js";
 import { diffuseVaeUnetConfig } from "./diffusevae-models.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
-import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
+import { runModel } from "./model-run.js";
+import type { ModelRun } from "./model-run.js";
 import { loadWeights } from "./weights.js";
 
 const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
@@ -190,82 +191,90 @@ const tableOf = (
   data: gaussianTable(chain, times, options),
 });
 
-async function training(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
-  checkFields(golden.kind, golden.config, ddpmRules);
-  const config = golden.config as unknown as DdpmConfig;
-  const { form, guidance_weights: weights, posterior_timesteps: posteriorTimes } = config;
-  const variance = varianceNames[config.var_type]!;
-  const chain = chainOf(config);
-  const model = diffuseVaeUnet(diffuseVaeUnetConfig(`${golden.kind}: unet`, config.unet));
-  const loaded = loadWeights(golden, model.parameters, wrapperKeys);
-  const B = ioValues(golden, "t").data.length;
-  const options = { variance, formulation: form };
+interface Training {
+  config: DdpmConfig;
+  chain: GaussianChain;
+  variance: VarianceName;
+  batch: number;
+}
+
+function trainingInputs(golden: GoldenCase, { config, chain, variance, batch }: Training) {
+  const options = { variance, formulation: config.form };
   const names = ["x0", "cond", "eps", "t", "x_t", "z"].filter((name) => golden.io.has(name));
   const given = Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
-  const at = (t: number): number[] => Array.from({ length: B }, () => t);
   const inputs: Record<string, Values> = {
     ...given,
     table: tableOf(chain, [...given["t"]!.data], options),
-    ...Object.fromEntries(
-      posteriorTimes.flatMap((t) => [
-        [`table.${t}`, tableOf(chain, at(t), options)],
-        [`times.${t}`, integers(at(t))],
-      ]),
-    ),
   };
-  const prefix = "grad.";
-  const results = await evaluate(
-    (_, x) => {
-      const network = networkOf(model, x);
-      const pair = form === 2 ? { pair: channelsLast(x["cond"]!) } : {};
-      const [x0, eps, given] = [x["x0"]!, x["eps"]!, x["x_t"]!].map(channelsLast) as [Tensor, Tensor, Tensor]; // prettier-ignore
-      const table = x["table"]!;
-      const xt = corrupt(x0, eps, table, pair.pair);
-      const output = network(xt, x["t"]!);
-      const loss = gaussianLoss({ x0, eps, xt, output, table, ...pair }, { loss: config.loss });
-      const total = loss.perSample.mean();
-      const posteriors = posteriorTimes.flatMap((t) =>
-        weights.map((w): [string, Tensor] => {
-          const found = predictedPosterior(
-            {
-              output: guidedEps(network, given, x[`times.${t}`]!, w),
-              xt: given,
-              table: x[`table.${t}`]!,
-              ...pair,
-            },
-            { variance, clamp: [-1, 1] },
-          );
-          return [`t${t}.g${pythonFloat(w)}.post_mean`, channelsFirst(found.mean)];
-        }),
-      );
-      const request = { golden, prefix, inputs: x, weights: loaded, specs: model.parameters };
-      return {
-        noisy_input: channelsFirst(xt),
-        eps_pred: channelsFirst(output),
-        loss_train: total,
-        ...Object.fromEntries(posteriors),
-        ...gradientResults(total, request),
-      };
-    },
-    { inputs, parameters: loaded.parameters },
+  for (const t of config.posterior_timesteps) {
+    const times = Array.from({ length: batch }, () => t);
+    inputs[`table.${t}`] = tableOf(chain, times, options);
+    inputs[`times.${t}`] = integers(times);
+  }
+  return inputs;
+}
+
+function trainingResults(
+  model: DiffuseVaeUnet,
+  { config, variance }: Training,
+  { x, gradientsOf }: ModelRun,
+): Tensors {
+  const network = networkOf(model, x);
+  const pair = config.form === 2 ? { pair: channelsLast(x["cond"]!) } : {};
+  const [x0, eps, given] = [x["x0"]!, x["eps"]!, x["x_t"]!].map(channelsLast) as [Tensor, Tensor, Tensor]; // prettier-ignore
+  const table = x["table"]!;
+  const xt = corrupt(x0, eps, table, pair.pair);
+  const output = network(xt, x["t"]!);
+  const loss = gaussianLoss({ x0, eps, xt, output, table, ...pair }, { loss: config.loss });
+  const total = loss.perSample.mean();
+  const posterior = (t: number, w: number): Tensor => {
+    const guided = guidedEps(network, given, x[`times.${t}`]!, w);
+    const seen = { output: guided, xt: given, table: x[`table.${t}`]!, ...pair };
+    return channelsFirst(predictedPosterior(seen, { variance, clamp: [-1, 1] }).mean);
+  };
+  const posteriors = config.posterior_timesteps.flatMap((t) =>
+    config.guidance_weights.map((w) => [`t${t}.g${pythonFloat(w)}.post_mean`, posterior(t, w)]),
   );
-  gradientsInForeignLayout(results, { prefix, weights: loaded, inputs });
-  const fixed = posteriorTimes.flatMap((t) => {
-    const numbers = fixedVariance(chain, t, variance);
-    const full = (value: number): Values => ({
-      shape: [B, 1, 1, 1],
-      data: new Float64Array(B).fill(value),
-    });
-    return weights.flatMap((w) => [
-      [`t${t}.g${pythonFloat(w)}.post_variance`, full(numbers.variance)],
-      [`t${t}.g${pythonFloat(w)}.post_log_variance`, full(numbers.logVariance)],
-    ]);
-  });
   return {
-    ...buffers(chain, form),
-    ...results,
-    ...(Object.fromEntries(fixed) as Record<string, Values>),
+    noisy_input: channelsFirst(xt),
+    eps_pred: channelsFirst(output),
+    loss_train: total,
+    ...(Object.fromEntries(posteriors) as Tensors),
+    ...gradientsOf(total),
   };
+}
+
+/** Variances do not depend on the guidance. */
+function fixedVariances({ config, chain, variance, batch }: Training): Record<string, Values> {
+  const full = (value: number): Values => ({
+    shape: [batch, 1, 1, 1],
+    data: new Float64Array(batch).fill(value),
+  });
+  const results: Record<string, Values> = {};
+  for (const t of config.posterior_timesteps) {
+    const numbers = fixedVariance(chain, t, variance);
+    for (const w of config.guidance_weights) {
+      results[`t${t}.g${pythonFloat(w)}.post_variance`] = full(numbers.variance);
+      results[`t${t}.g${pythonFloat(w)}.post_log_variance`] = full(numbers.logVariance);
+    }
+  }
+  return results;
+}
+
+async function training(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
+  checkFields(golden.kind, golden.config, ddpmRules);
+  const config = golden.config as unknown as DdpmConfig;
+  const chain = chainOf(config);
+  const variance = varianceNames[config.var_type]!;
+  const batch = ioValues(golden, "t").data.length;
+  const run: Training = { config, chain, variance, batch };
+  const model = diffuseVaeUnet(diffuseVaeUnetConfig(`${golden.kind}: unet`, config.unet));
+  const inputs = trainingInputs(golden, run);
+  const options = { parameters: model.parameters, keys: wrapperKeys, inputs };
+  const results = await runModel(golden, evaluate, options, (traced) =>
+    trainingResults(model, run, traced),
+  );
+  return { ...buffers(chain, config.form), ...results, ...fixedVariances(run) };
 }
 
 /** A number as Python writes a float: 1.0, 0.25. */

@@ -130,11 +130,28 @@ function mathInputs(golden: GoldenCase, arrays: MaskReplaceSchedule): Record<str
   };
 }
 
+function lossResults(x: Tensors, xt: Tensor, logits: Tensor): Tensors {
+  const given = { logits, x0: x["x0"]!, xt, logTable: x["logTable"]!, times: x["t"]! };
+  const trained = referenceLoss({ ...given, weights: x["weights"]! });
+  const plain = referenceLoss({ ...given, weights: x["uniformWeights"]! });
+  const fused = discreteLoss({ ...given, coeffs: x["coeffs"]!, weights: x["weights"]! });
+  return {
+    kl: trained.kl,
+    loss_per_sample: trained.perSample,
+    loss: trained.loss,
+    loss_per_sample_uniform_t: plain.perSample,
+    klPerSample: trained.klPerSample,
+    "grad.logits": gradients(trained.loss, [x["logits"]!])[0]!,
+    "loss@fused": fused.loss,
+    "loss_per_sample@fused": fused.perSample,
+    "grad.logits@fused": gradients(fused.loss, [x["logits"]!])[0]!,
+  };
+}
+
 function mathResults(config: MathConfig, x: Tensors): Tensors {
-  const { K } = config;
-  const uniformQ = channelsLast(x["uniform_q"]!);
+  const { K, truncation_rates: rates, truncation_topk: best } = config;
+  const [uniformQ, uniformP] = [channelsLast(x["uniform_q"]!), channelsLast(x["uniform_p"]!)];
   const levels = logCoefficients(x["logTable"]!);
-  const uniformP = channelsLast(x["uniform_p"]!);
   const logits = channelsLast(x["logits"]!);
   const logX0 = logOneHot(x["x0"]!, K + 1);
   const marginal = transition(logX0, levels.now);
@@ -142,12 +159,7 @@ function mathResults(config: MathConfig, x: Tensors): Tensors {
   const given = x["x_t_given"]!;
   const predicted = predictStart(logits);
   const model = posterior(predicted, xt, levels);
-  const lossInputs = { logits, x0: x["x0"]!, xt, logTable: x["logTable"]!, times: x["t"]! };
-  const trained = referenceLoss({ ...lossInputs, weights: x["weights"]! });
-  const plain = referenceLoss({ ...lossInputs, weights: x["uniformWeights"]! });
-  const fused = discreteLoss({ ...lossInputs, coeffs: x["coeffs"]!, weights: x["weights"]! });
-  const truncated = truncate(predicted, config.truncation_rates[0]!);
-  const drawnFrom = posterior(truncated, given, levels);
+  const drawnFrom = posterior(truncate(predicted, rates[0]!), given, levels);
   const logs = {
     log_onehot_x0: logX0,
     q_pred: marginal,
@@ -159,25 +171,14 @@ function mathResults(config: MathConfig, x: Tensors): Tensors {
     model_prob_log: model,
     q_posterior_model_given: posterior(predicted, given, levels),
     p_pred_truncated: drawnFrom,
-    [`truncated_top${config.truncation_topk}`]: keepBest(predicted, config.truncation_topk),
-    ...Object.fromEntries(
-      config.truncation_rates.map((r) => [`truncated_r${r}`, truncate(predicted, r)]),
-    ),
+    [`truncated_top${best}`]: keepBest(predicted, best),
+    ...Object.fromEntries(rates.map((r) => [`truncated_r${r}`, truncate(predicted, r)])),
   };
+  const named = Object.entries(logs).map(([name, value]) => [name, channelsFirst(value)]);
   return {
-    ...Object.fromEntries(
-      Object.entries(logs).map(([name, value]) => [name, channelsFirst(value)]),
-    ),
+    ...(Object.fromEntries(named) as Tensors),
     x_t: xt,
-    kl: trained.kl,
-    loss_per_sample: trained.perSample,
-    loss: trained.loss,
-    loss_per_sample_uniform_t: plain.perSample,
-    klPerSample: trained.klPerSample,
-    "grad.logits": gradients(trained.loss, [x["logits"]!])[0]!,
-    "loss@fused": fused.loss,
-    "loss_per_sample@fused": fused.perSample,
-    "grad.logits@fused": gradients(fused.loss, [x["logits"]!])[0]!,
+    ...lossResults(x, xt, logits),
     p_sample: drawTokens(drawnFrom, uniformP),
     "tap.p_sample_margin": drawMargin(drawnFrom, uniformP),
     "tap.q_sample_margin": drawMargin(marginal, uniformQ),

@@ -6,6 +6,7 @@ import type { ParamSpec } from "../ir/param.js";
 import { conv2d } from "../nn/conv.js";
 import { linear } from "../nn/linear.js";
 import { ParamScope } from "../nn/module.js";
+import type { Layer } from "../nn/linear.js";
 import { maxPool2d } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { checkFields, limits, listOf, optional, whole } from "./check-config.js";
@@ -68,6 +69,19 @@ export const lpipsColourScaling: ReadonlyMap<string, Float32Array> = new Map([
   ["scaling_layer.scale", Float32Array.from(colourScale)],
 ]);
 
+/** The convolutions of each slice of the VGG network. */
+function vggStages(scope: ParamScope, widths: readonly number[]): Layer[][] {
+  let from = 3;
+  return stageLayers.map((places, stage) => {
+    const slice = scope.child(`slice${stage + 1}`);
+    return places.map((place) => {
+      const conv = conv2d(slice.child(place), { in: from, out: widths[stage]! });
+      from = widths[stage]!;
+      return conv;
+    });
+  });
+}
+
 /** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
 export function lpips(config: LpipsConfig = {}, scope: ParamScope = new ParamScope()): Lpips {
   checkFields("lpips", config, rules);
@@ -75,15 +89,7 @@ export function lpips(config: LpipsConfig = {}, scope: ParamScope = new ParamSco
   const scaling = scope.child("scaling_layer");
   const shift = scaling.state("shift", [3], { kind: "zeros" });
   const scale = scaling.state("scale", [3], { kind: "ones" });
-  let from = 3;
-  const stages = stageLayers.map((places, stage) => {
-    const slice = scope.child("net").child(`slice${stage + 1}`);
-    return places.map((place) => {
-      const conv = conv2d(slice.child(place), { in: from, out: widths[stage]! });
-      from = widths[stage]!;
-      return conv;
-    });
-  });
+  const stages = vggStages(scope.child("net"), widths);
   const weights = widths.map((width, stage) =>
     linear(scope.child(`lin${stage}.model.1`), { in: width, out: 1, bias: false }),
   );

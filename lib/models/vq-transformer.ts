@@ -276,57 +276,38 @@ function indexSinusoids(t: Trace, count: number, width: number): Tensor {
 const usesSinusoids = ({ timeFeatures, condition }: VqTransformerConfig): boolean =>
   timeFeatures === "sinusoid" || (condition?.kind === "class" && condition.features === "sinusoid");
 
+function checkCondition(condition: NonNullable<VqTransformerConfig["condition"]>): void {
+  if (!Object.hasOwn(conditionRules, condition.kind ?? "")) {
+    throw new DiffusionError(
+      "option",
+      `vqTransformer: expected condition.kind of ${Object.keys(conditionRules).join(", ")}, got ${shown(condition.kind)}`,
+    );
+  }
+  checkFields("vqTransformer: condition", condition, conditionRules[condition.kind]);
+}
+
 function checkConfig(config: VqTransformerConfig): void {
   checkFields("vqTransformer", config, transformerRules);
   const { width, heads, mlpRatio = 4, grid, positions = grid, condition } = config;
-  if (condition) {
-    if (!Object.hasOwn(conditionRules, condition.kind ?? "")) {
-      throw new DiffusionError(
-        "option",
-        `vqTransformer: expected condition.kind of ${Object.keys(conditionRules).join(", ")}, got ${shown(condition.kind)}`,
-      );
-    }
-    checkFields("vqTransformer: condition", condition, conditionRules[condition.kind]);
-  }
-  if (
-    !Number.isInteger(width * mlpRatio) ||
-    (usesSinusoids(config) && !(width >= 4 && width % 2 === 0))
-  ) {
-    throw new DiffusionError(
-      "option",
-      `vqTransformer: expected a whole width * mlpRatio, and an even width from 4 for sinusoids, got width ${width} and mlpRatio ${mlpRatio}`,
+  if (condition) checkCondition(condition);
+  const refuse = (expected: string, got: string): never => {
+    throw new DiffusionError("option", `vqTransformer: expected ${expected}, got ${got}`);
+  };
+  const isSinusoidal = usesSinusoids(config);
+  if (!Number.isInteger(width * mlpRatio) || (isSinusoidal && !(width >= 4 && width % 2 === 0)))
+    refuse(
+      "a whole width * mlpRatio, and an even width from 4 for sinusoids",
+      `width ${width} and mlpRatio ${mlpRatio}`,
     );
-  }
-  if (config.activation === "geglu" && config.mlp === "conv") {
-    throw new DiffusionError(
-      "option",
-      'vqTransformer: expected mlp "linear" for activation "geglu", got "conv"',
-    );
-  }
-  if (config.timeFeatures === "none" && config.timeNorm === "instance") {
-    throw new DiffusionError(
-      "option",
-      'vqTransformer: expected timeNorm "layer" for timeFeatures "none", got "instance"',
-    );
-  }
-  if (config.onlyCrossAttention && condition?.kind !== "text") {
-    throw new DiffusionError(
-      "option",
-      `vqTransformer: expected a text condition for onlyCrossAttention, got ${condition?.kind ?? "none"}`,
-    );
-  }
-  if (width % heads !== 0) {
-    throw new DiffusionError(
-      "option",
-      `vqTransformer: expected width divisible by heads, got ${width} and ${heads}`,
-    );
-  }
-  if (positions[0] * positions[1] < grid[0] * grid[1]) {
-    throw new DiffusionError(
-      "option",
-      `vqTransformer: expected at least ${grid[0] * grid[1]} positions, got ${positions.join(" x ")}`,
-    );
-  }
+  if (config.activation === "geglu" && config.mlp === "conv")
+    refuse('mlp "linear" for activation "geglu"', '"conv"');
+  if (config.timeFeatures === "none" && config.timeNorm === "instance")
+    refuse('timeNorm "layer" for timeFeatures "none"', '"instance"');
+  if (config.onlyCrossAttention && condition?.kind !== "text")
+    refuse("a text condition for onlyCrossAttention", condition?.kind ?? "none");
+  if (width % heads !== 0) refuse("width divisible by heads", `${width} and ${heads}`);
+  if (positions[0] * positions[1] < grid[0] * grid[1])
+    refuse(`at least ${grid[0] * grid[1]} positions`, positions.join(" x "));
 }
 
 function checkInput(
