@@ -2,6 +2,7 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { DiffusionError } from "../../lib/errors.js";
 import {
   diffusionFile,
   openDiffusion,
@@ -68,4 +69,42 @@ describe("a diffusion folder", () => {
     const named = system.parts as Record<string, NetworkConfig>;
     expect(() => diffusionFile("x", named, system.settings)).toThrow(message);
   }); // prettier-ignore
+});
+
+/** Every place of plain data, as a path of keys. */
+function* leaves(value: unknown, path: readonly string[] = []): Generator<readonly string[]> {
+  if (path.length > 0) yield path;
+  if (typeof value !== "object" || value === null) return;
+  for (const [key, item] of Object.entries(value)) yield* leaves(item, [...path, key]);
+}
+
+function replaced(value: unknown, [key, ...rest]: readonly string[], by: unknown): unknown {
+  if (key === undefined) return by;
+  const copy = structuredClone(value) as Record<string, unknown>;
+  copy[key] = replaced(copy[key], rest, by);
+  return copy;
+}
+
+describe("pipeline.json of a stranger", () => {
+  it.each(Object.entries(tinySystems))(
+    "%s: any other value anywhere is accepted or refused with an error of ours",
+    (_, system) => {
+      let refused = 0;
+      // what is above is checked when the file is read
+      const inside = [...leaves(system)].filter(([top, ...rest]) => rest.length > (top === "parts" ? 2 : 0)); // prettier-ignore
+      for (const path of inside)
+        for (const wrong of [null, -1, 0.5, 1e9, "x", {}, [], [[]], true]) {
+          const { parts, settings } = replaced(system, path, wrong) as TinySystem;
+          try {
+            diffusionFile("x", parts as Record<string, NetworkConfig>, settings);
+          } catch (error) {
+            ++refused;
+            expect(error, `${path.join(".")} = ${JSON.stringify(wrong)}`).toBeInstanceOf(
+              DiffusionError,
+            );
+          }
+        }
+      expect(refused).toBeGreaterThan(100);
+    },
+  );
 });
