@@ -85,6 +85,15 @@ export function parametersOf({ family, missing, config }: Identified): number | 
     : undefined;
 }
 
+/** Facts that a pipeline of the model needs as well, unless a file of the original says them. */
+function pipelineNeeds({ family: { pipeline }, missing, config }: Identified): string[] {
+  if (!pipeline || Object.keys(missing).length > 0) return [];
+  const decided = pipeline.decided?.(config) ?? {};
+  return Object.entries(pipeline.facts)
+    .filter(([name, fact]) => !("fixed" in fact) && !(name in decided))
+    .map(([name, { what }]) => `  for a pipeline, if no file says it: ${name}, ${what}`);
+}
+
 /** A found model for people. */
 export function describeModel(model: Identified, path: string): string {
   const { family, place, published, facts, missing, config } = model;
@@ -99,6 +108,7 @@ export function describeModel(model: Identified, path: string): string {
     ...Object.entries(config).map(([name, value]) => `  ${name}: ${shown(value)}`),
     ...facts.map(({ name, value, from }) => `  ${name} = ${shown(value)}: ${from}`),
     ...needed.map(([name, what]) => `  not in the tensors: ${name}, ${what}`),
+    ...pipelineNeeds(model),
     `  ${command.join(" ")}${short}`,
   ].join("\n");
 }

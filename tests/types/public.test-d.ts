@@ -5,9 +5,11 @@ import {
   savePipeline,
   trainLoop,
   type AutoencoderTrainer,
+  type DiffusionPipeline,
   type ErrorCode,
   type GenerateEvent,
   type GeneratedImage,
+  type Pipeline,
   type TrainEvent,
   type VqDiffusionPipeline,
 } from "../../lib/index.js";
@@ -25,6 +27,20 @@ export async function pipelines(): Promise<void> {
   // @ts-expect-error a misspelled option
   await loadPipeline("emoji-64", { devise: "cpu" });
   await savePipeline(pipe, "copy");
+}
+
+export async function kinds(): Promise<void> {
+  using dit = await loadPipeline("folder", { kind: "diffusion" });
+  same<typeof dit, DiffusionPipeline>(true);
+  using any = await loadPipeline("folder");
+  same<typeof any, Pipeline>(true);
+  await any.generate({ prompt: "a cat", seed: 1, steps: 20 });
+  if (any.kind === "vq-diffusion") same<typeof any, VqDiffusionPipeline>(true);
+  await dit.generate({ class: 207, sampler: "dpm-solver-2m", spacing: "karras", eta: 0 });
+  // @ts-expect-error no such spacing
+  await dit.generate({ spacing: "karas" });
+  // @ts-expect-error the mask belongs to tokens
+  await dit.generate({ mask: new Uint8Array(1) });
 }
 
 export async function generate(pipe: VqDiffusionPipeline): Promise<void> {
