@@ -218,7 +218,11 @@ Napi::Value start_compile(const Napi::CallbackInfo& info) {
     const Span<uint8_t> bytes = bytes_argument(info, 0, "compile");
     CompileOptions options;
     if (!info[1].IsUndefined()) options.isa = text_argument(info, 1, "compile");
-    if (info[3].IsBoolean()) options.winograd = info[3].As<Napi::Boolean>().Value();
+    if (info[3].IsObject()) {
+      const Napi::Object choices = info[3].As<Napi::Object>();
+      options.winograd = choices.Get("winograd").ToBoolean();
+      options.int8 = choices.Get("int8").ToBoolean();
+    }
     Graph graph = decode({bytes.data(), bytes.size()});
     auto job = std::make_unique<CompileJob>(info.Env(), std::move(graph), std::move(options));
     job->stop_by(info[2]);

@@ -97,7 +97,7 @@ export interface NativeAddon {
     bytes: Uint8Array,
     isa: string,
     abort?: NativeAbort,
-    winograd?: boolean,
+    choices?: { winograd: boolean; int8: boolean },
   ): Promise<NativeProgram>;
   /** GFLOP/s of multiply-adds in registers, one thread. */
   measurePeak(isa: string, milliseconds: number): Promise<number>;

@@ -23,6 +23,12 @@ export interface CompileOptions {
    * of the weight; default true unless SMALTI_WINOGRAD is 0.
    */
   winograd?: boolean;
+  /**
+   * "int8": products of a weight with 16 or more input and 32 or more output channels run on 8-bit integers, with a scale
+   * for each column of the weight and, found in each run, a scale and a zero point for each picture (each row of a matrix).
+   * Faster where the CPU has VNNI, a quarter of the weights' memory, an error of about 0.5 % of a product. Default: floats.
+   */
+  quantize?: "int8";
   /** Stops the compilation, which then rejects with code "aborted". */
   signal?: AbortSignal;
 }
@@ -48,14 +54,20 @@ let kernelNames: ReadonlySet<string> | undefined;
  */
 export async function compile(
   graph: Graph,
-  { isa = chosenIsa(), winograd = allowsWinograd(), signal }: CompileOptions = {},
+  { isa = chosenIsa(), winograd = allowsWinograd(), quantize, signal }: CompileOptions = {},
 ): Promise<Program> {
   expectNotAborted("compile", signal);
+  if (quantize !== undefined && (quantize as string) !== "int8")
+    throw new DiffusionError(
+      "option",
+      `compile: expected quantize "int8" or none, got ${JSON.stringify(quantize)}`,
+    );
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
   const bytes = encode(lowered);
-  const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, winograd), signal);
+  const choices = { winograd, int8: quantize === "int8" };
+  const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, choices), signal);
   return new Program(lowered, await unlessAborted("compile", compiled, signal));
 }
 

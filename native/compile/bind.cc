@@ -31,7 +31,10 @@ Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
   b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
-  return b.finish(a, *b.step.table, a.tile == 0 ? &KernelTable::pack : &KernelTable::winograd_pack);
+  const auto entry = a.is_int8     ? &KernelTable::int8_pack
+                     : a.tile != 0 ? &KernelTable::winograd_pack
+                                   : &KernelTable::pack;
+  return b.finish(a, *b.step.table, entry);
 }
 
 std::vector<Instruction> bind_step(Binder& b) {
@@ -125,12 +128,15 @@ std::string space_text(const Place& place) {
          "+" + std::to_string(place.offset);
 }
 
+// Another way than the definition to compute a product.
+std::string algorithm_of(const Step& step) {
+  if (step.is_int8) return "int8 ";
+  const std::string tile = std::to_string(step.tile);
+  return step.kind == Step::Kind::node && step.tile != 0 ? "F(" + tile + "x" + tile + ",3x3) " : "";
+}
+
 std::string describe(const Binder& b) {
   std::string text;
-  const std::string tile = std::to_string(b.step.tile);
-  const std::string algorithm = b.step.kind == Step::Kind::node && b.step.tile != 0
-                                    ? "F(" + tile + "x" + tile + ",3x3) "
-                                    : "";
   for (const int value : b.step.outputs) {
     text += (text.empty() ? "" : ", ") + space_text(b.place(value)) + ":" +
             format_spec(b.module.spec(value));
@@ -138,7 +144,7 @@ std::string describe(const Binder& b) {
   text += " =";
   for (const int value : b.step.inputs)
     text += " " + space_text(b.place(value)) + ":" + format_spec(b.module.spec(value));
-  return algorithm + text;
+  return algorithm_of(b.step) + text;
 }
 
 }  // namespace

@@ -6,7 +6,19 @@
 namespace smalti {
 namespace {
 
+Instruction bind_int8(Binder& b) {
+  Int8ConvArgs a = {};
+  a.conv = int8_shape(b.graph, *b.node);
+  b.fix_inputs(a.conv.x, a.conv.w);
+  b.fix_outputs(a.conv.y);
+  b.fix(a.quantised, b.place(b.step.temps.end()[-2]));
+  b.fix(a.ranges, b.place(b.step.temps.end()[-1]));
+  if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::int8_conv);
+}
+
 Instruction bind_matmul(Binder& b) {
+  if (b.step.is_int8) return bind_int8(b);
   const MatmulShape s = matmul_shape(b.graph, *b.node);
   MatmulArgs a = {};
   a.batch = s.batch;
@@ -52,6 +64,7 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
 }
 
 Instruction bind_conv2d(Binder& b) {
+  if (b.step.is_int8) return bind_int8(b);
   if (b.step.tile != 0) return bind_winograd(b);
   Conv2dArgs a = conv2d_args(b);
   return finish_conv2d(b, a, b.input(0));

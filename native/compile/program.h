@@ -98,6 +98,7 @@ struct Program {
 struct CompileOptions {
   std::string isa;       // "" = best, "ref" = reference
   bool winograd = true;  // 3x3 convolutions may run by Winograd's algorithm
+  bool int8 = false;     // products with weights run on 8-bit integers where they can
 };
 
 // Graph -> Program. Throws Error(aborted) soon after the flag is raised.

@@ -59,6 +59,7 @@ PackArgs conv_pack(const Graph& graph, const Node& node) {
 
 // Matrices of a packed operand, and rows of each.
 int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
+  if (pack.is_int8) return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
   const int64_t matrices = pack.tile == 0 ? pack.groups : (pack.tile + 2) * (pack.tile + 2);
   const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
   return matrices * packed_group_elements(rows, pack.N, panel_columns);
@@ -81,7 +82,9 @@ class Selector {
   void prepare(Step& step) {
     const Node& node = module_.node(step.node);
     const bool is_f32 = module_.graph.out(node).dtype == Dtype::f32;
-    if (node.op == "matmul") {
+    if (takes_int8(module_, step)) {
+      prepare_int8(step, node);
+    } else if (node.op == "matmul") {
       pack_operand(step, matmul_pack(module_.graph, node),
                    &pick(module_, &KernelTable::matmul, is_f32));
     } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
@@ -118,6 +121,16 @@ class Selector {
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     add_temp(step, Dtype::f32, temps.products);
+  }
+
+  void prepare_int8(Step& step, const Node& node) {
+    PackArgs pack =
+        node.op == "matmul" ? matmul_pack(module_.graph, node) : conv_pack(module_.graph, node);
+    step.is_int8 = pack.is_int8 = true;
+    const Conv2dArgs conv = int8_shape(module_.graph, node);
+    pack_operand(step, pack, module_.isa);
+    add_temp(step, Dtype::u8, int8_input_bytes(conv));
+    add_temp(step, Dtype::f32, conv.B * int8_blocks(conv) * 2);
   }
 
   int flat_value(Dtype dtype, int64_t elements) {

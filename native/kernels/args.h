@@ -266,6 +266,7 @@ struct PackArgs {
   int64_t n_stride;
   bool flip_taps;
   int64_t tile;  // 0, or for WinogradArgs: (tile + 2)^2 such matrices of transformed 3x3 weights
+  bool is_int8;  // for Int8ConvArgs: words of four 8-bit weights
   Dtype dtype;
 };
 
@@ -330,6 +331,23 @@ struct WinogradArgs {
 // Floats of a row of channels there: an odd number of cache lines, so that rows spread over the
 // sets of a cache.
 constexpr int64_t winograd_row(int64_t channels) { return ((channels + 15) / 16 | 1) * 16; }
+// The same with 8-bit integers, one group, dilation 1: conv.w is packed by `int8_pack`. A matrix
+// product is such a convolution of images of one pixel.
+struct Int8ConvArgs {
+  Conv2dArgs conv;
+  uint8_t* quantised;  // the bytes of conv.x, channels in fours; then a zero pixel an image
+  float* ranges;       // (B, blocks of pixels, 2): least and largest number
+};
+
+// Sizes of its tensors: bytes of `quantised`, numbers of `ranges`.
+constexpr int64_t kInt8Pixels = 32;  // of a block of an image
+constexpr int64_t int8_depth(int64_t channels) { return (channels + 3) / 4; }
+constexpr int64_t int8_blocks(const Conv2dArgs& c) {
+  return (c.H * c.W + kInt8Pixels - 1) / kInt8Pixels;
+}
+constexpr int64_t int8_input_bytes(const Conv2dArgs& c) {
+  return c.B * (c.H * c.W + (c.KH * c.KW > 1 ? 1 : 0)) * int8_depth(c.C) * 4;
+}
 
 // dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times
 // dy. Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C,

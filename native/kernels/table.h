@@ -42,6 +42,8 @@ struct KernelTable {
   Kernel<Conv2dArgs> conv2d;
   Kernel<PackArgs> winograd_pack;  // the reference has none of these two: conv2d is their reference
   Kernel<WinogradArgs> winograd;
+  Kernel<PackArgs> int8_pack;  // the reference has neither: 8 bits are an approximation
+  Kernel<Int8ConvArgs> int8_conv;
   Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;
   Kernel<GroupNormArgs> group_norm;
   Kernel<GroupNormGradArgs> group_norm_grad;
@@ -69,6 +71,13 @@ const KernelTable& ref_kernels();
 // Size in elements of the packed form of one group of PackArgs for panels of `panel_columns`.
 constexpr int64_t packed_group_elements(int64_t K, int64_t N, int64_t panel_columns) {
   return (N + panel_columns - 1) / panel_columns * panel_columns * K;
+}
+
+// The same for 8-bit weights: words of four, then a scale and a sum a column.
+constexpr int64_t int8_packed_elements(int64_t taps, int64_t channels, int64_t N,
+                                       int64_t panel_columns) {
+  return packed_group_elements(taps * int8_depth(channels), N, panel_columns) +
+         2 * packed_group_elements(1, N, panel_columns);
 }
 
 }  // namespace smalti

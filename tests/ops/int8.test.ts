@@ -1,0 +1,202 @@
+// Products on 8-bit integers: the documented arithmetic to the last bit on every instruction set, a small error against
+// floats, and only where it was asked for.
+import { describe, expect, it } from "vitest";
+
+import { Buffer } from "../../lib/runtime/buffer.js";
+import { compile, type CompileOptions, type Program } from "../../lib/runtime/program.js";
+import { conv2d } from "../../lib/trace/functions.js";
+import type { Graph } from "../../lib/ir/graph.js";
+import { trace } from "../../lib/trace/trace.js";
+import { backends } from "./harness.js";
+
+const isas = backends.filter((isa) => isa !== "ref");
+
+/** Numbers of both signs, about normal; the same in every run. */
+function numbers(count: number, seed: number): Float32Array {
+  let state = seed;
+  const next = (): number => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  return Float32Array.from({ length: count }, () => next() + next() + next() - 1.5);
+}
+
+interface ConvCase {
+  x: readonly [number, number, number, number];
+  w: readonly [number, number, number, number];
+  stride?: number;
+  upsample?: number;
+}
+
+const weight = (shape: readonly number[]) =>
+  ({ name: "w", shape, init: { kind: "zeros" } }) as const;
+
+const convGraph = ({ x, w, stride = 1, upsample = 1 }: ConvCase): Graph =>
+  trace((t) => {
+    const padding = (w[0] - 1) / 2;
+    const input = t.input("x", { shape: x });
+    t.output("y", conv2d(input, t.parameter(weight(w)), { stride, padding, upsample }));
+  });
+
+const matmulGraph = (rows: number, inner: number, columns: number): Graph =>
+  trace((t) => {
+    const product = t
+      .input("x", { shape: [rows, inner] })
+      .matmul(t.parameter(weight([inner, columns])));
+    t.output("y", product.mul(2).add(1));
+  });
+
+async function run(program: Program, x: Float32Array, w: Float32Array): Promise<Float32Array> {
+  const { shape } =
+    program.graph.values[program.graph.inputs.find(({ name }) => name === "w")!.value]!;
+  const buffer = Buffer.fromArray(w, "f32", shape);
+  const session = await program.bind({ w: buffer });
+  const { y } = await session.run({ x });
+  session.dispose();
+  buffer.dispose();
+  return y as Float32Array;
+}
+
+const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+const f = Math.fround;
+const roundEven = (x: number): number => {
+  const nearest = Math.round(x);
+  return Math.abs(x - Math.trunc(x)) === 0.5 && nearest % 2 !== 0 ? nearest - 1 : nearest;
+};
+
+/** 8-bit weights (K, N) with a scale a column. */
+function quantiseWeight(w: Float32Array, columns: number): { q: Int8Array; scales: Float32Array } {
+  const q = new Int8Array(w.length);
+  const scales = new Float32Array(columns);
+  for (let n = 0; n < columns; ++n) {
+    let largest = 0;
+    for (let i = n; i < w.length; i += columns) largest = Math.max(largest, Math.abs(w[i]!));
+    scales[n] = largest > 0 ? f(largest / 127) : 1;
+    for (let i = n; i < w.length; i += columns) q[i] = roundEven(f(w[i]! / scales[n]!));
+  }
+  return { q, scales };
+}
+
+/** Each of `images` equal parts with its own scale and zero point. */
+function quantiseInput(x: Float32Array, images: number): { q: Int32Array; scales: number[] } {
+  const size = x.length / images;
+  const q = new Int32Array(x.length);
+  const scales = Array.from({ length: images }, (_, b) => {
+    const image = x.subarray(b * size, (b + 1) * size);
+    const low = Math.min(0, ...image);
+    const scale = f(f(Math.max(0, ...image) - low) / 255);
+    const zero = roundEven(f(-low / scale));
+    image.forEach((value, i) => {
+      const byte = Math.min(255, Math.max(0, roundEven(f(value / scale)) + zero));
+      q[b * size + i] = byte - zero;
+    });
+    return scale;
+  });
+  return { q, scales };
+}
+
+/** The sums of products of whole numbers, scaled. */
+function expectedConv(c: ConvCase, x: Float32Array, w: Float32Array): Float32Array {
+  const [B, H, W, C] = c.x;
+  const [KH, KW, , O] = c.w;
+  const { stride = 1, upsample = 1 } = c;
+  const inputs = quantiseInput(x, B);
+  const weights = quantiseWeight(w, O);
+  const sizes = [H, W].map(
+    (side, i) => Math.floor((side * upsample - (i ? KW : KH) + (KH - 1)) / stride) + 1,
+  );
+  const [OH, OW] = sizes as [number, number];
+  const y = new Float32Array(B * OH * OW * O);
+  const pad = (KH - 1) / 2;
+  for (let i = 0; i < y.length; ++i) {
+    const [o, ow, oh, b] = [
+      i % O,
+      Math.floor(i / O) % OW,
+      Math.floor(i / O / OW) % OH,
+      Math.floor(i / O / OW / OH),
+    ];
+    let sum = 0;
+    for (let kh = 0; kh < KH; ++kh) {
+      for (let kw = 0; kw < KW; ++kw) {
+        const [h, v] = [oh * stride + kh - pad, ow * stride + kw - pad];
+        if (h < 0 || v < 0 || h >= H * upsample || v >= W * upsample) continue;
+        const from = ((b * H + Math.floor(h / upsample)) * W + Math.floor(v / upsample)) * C;
+        for (let k = 0; k < C; ++k)
+          sum += inputs.q[from + k]! * weights.q[((kh * KW + kw) * C + k) * O + o]!;
+      }
+    }
+    y[i] = f(f(sum) * f(inputs.scales[b]! * weights.scales[o]!));
+  }
+  return y;
+}
+
+const cases: ConvCase[] = [
+  { x: [3, 5, 7, 37], w: [3, 3, 37, 45] },
+  { x: [1, 12, 12, 64], w: [3, 3, 64, 64], stride: 2 },
+  { x: [2, 4, 4, 16], w: [3, 3, 16, 32], upsample: 2 },
+  { x: [2, 9, 9, 130], w: [1, 1, 130, 33] },
+];
+
+const relativeError = (y: Float32Array, exact: Float32Array): number => {
+  const square = (sum: number, value: number): number => sum + value * value;
+  return Math.sqrt(
+    y.map((value, i) => value - exact[i]!).reduce(square, 0) / exact.reduce(square, 0),
+  );
+};
+
+describe.each(isas)("8-bit products on %s", (isa) => {
+  const options: CompileOptions = { isa, quantize: "int8" };
+
+  it.each(cases)("sum whole numbers exactly: %o", async (c) => {
+    const [x, w] = [numbers(sizeOf(c.x), 1), numbers(sizeOf(c.w), 2)];
+    const program = await compile(convGraph(c), options);
+    expect(program.print()).toContain(" int8 ");
+    expect(await run(program, x, w)).toEqual(expectedConv(c, x, w));
+  });
+
+  it("take rows of matrices as pictures, and an epilogue", async () => {
+    const [rows, inner, columns] = [19, 200, 70];
+    const [x, w] = [numbers(rows * inner, 3), numbers(inner * columns, 4)];
+    const c: ConvCase = { x: [rows, 1, 1, inner], w: [1, 1, inner, columns] };
+    const y = await run(await compile(matmulGraph(rows, inner, columns), options), x, w);
+    expectedConv(c, x, w).forEach((value, i) => expect(y[i]).toBeCloseTo(value * 2 + 1, 5));
+  });
+
+  it("lose less than a hundredth against floats", async () => {
+    const c: ConvCase = { x: [2, 8, 8, 96], w: [3, 3, 96, 96] };
+    const [x, w] = [numbers(sizeOf(c.x), 5), numbers(sizeOf(c.w), 6)];
+    const exact = await run(await compile(convGraph(c), { isa }), x, w);
+    const y = await run(await compile(convGraph(c), options), x, w);
+    expect(relativeError(y, exact)).toBeLessThan(0.01);
+    expect(relativeError(y, exact)).toBeGreaterThan(0.001); // 8 bits did run
+  });
+
+  it("keep what is not finite in its picture, and zeros zero", async () => {
+    const c: ConvCase = { x: [3, 4, 4, 32], w: [3, 3, 32, 32] };
+    const x = numbers(sizeOf(c.x), 7);
+    x[5] = NaN;
+    x.fill(0, 512, 1024);
+    const y = await run(await compile(convGraph(c), options), x, numbers(sizeOf(c.w), 8));
+    expect(y.subarray(0, 512).every(Number.isNaN)).toBe(true);
+    expect(y.subarray(512, 1024).every((value) => value === 0)).toBe(true);
+    expect(y.subarray(1024).every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe("quantize", () => {
+  it("leaves narrow layers, the reference and other products alone, and packs a quarter", async () => {
+    const narrow = convGraph({ x: [1, 8, 8, 3], w: [3, 3, 3, 64] });
+    expect((await compile(narrow, { quantize: "int8" })).print()).not.toContain(" int8 ");
+    const wide = convGraph(cases[1]!);
+    expect((await compile(wide, { quantize: "int8", isa: "ref" })).print()).not.toContain(" int8 ");
+    const [floats, bytes] = [
+      await compile(wide, { winograd: false }),
+      await compile(wide, { quantize: "int8" }),
+    ];
+    expect(bytes.plan().weightBytes).toBeLessThan(floats.plan().weightBytes * 0.27);
+  });
+
+  it("is refused with another word", async () => {
+    const options = { quantize: "int4" } as unknown as CompileOptions;
+    await expect(compile(convGraph(cases[0]!), options)).rejects.toThrow(
+      'compile: expected quantize "int8" or none, got "int4"',
+    );
+  });
+});
