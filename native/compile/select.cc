@@ -110,14 +110,17 @@ class Selector {
     const KernelTable* table = &pick(module_, &KernelTable::conv2d, is_f32);
     if (module_.allows_winograd && table->winograd.run != nullptr && !is_spread_gradient(node)) {
       const bool packs_in_run = !module_.is_setup[static_cast<size_t>(step.inputs[1])];
-      step.tile = pack.tile = winograd_tile(conv, packs_in_run);
+      step.tile = winograd_tile(conv, packs_in_run);
+    }
+    WinogradTemps temps;
+    if (step.tile != 0) {
+      const WinogradArgs winograd = winograd_args(conv, step.tile, table->panel_columns);
+      pack.tile = winograd.is_staged ? 0 : step.tile;
+      temps = winograd_temps(winograd);
     }
     pack_operand(step, pack, table);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
-    if (step.tile == 0) return;
-    const WinogradTemps temps =
-        winograd_temps(winograd_args(conv, step.tile, table->panel_columns));
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     add_temp(step, Dtype::f32, temps.products);

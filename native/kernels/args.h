@@ -315,9 +315,10 @@ struct Conv2dArgs {
 };
 
 // A 3x3 convolution of stride 1, dilation 1 and one group by minimal filtering on tiles of
-// `tile` x `tile` results, tile 2 or 4; elements = (tile + 2)^2. conv.w is packed by PackArgs with
-// the same `tile`. Either in stages over all tiles, with their results in tensors; or a work item
-// takes `block` tiles and `columns` output channels through all stages in scratch.
+// `tile` x `tile` results, tile 2 or 4; elements = (tile + 2)^2. Either in stages over all tiles,
+// with their results in tensors, and conv.w packed as for conv2d is transformed on its way to the
+// products; or a work item takes `block` tiles and `columns` output channels through all stages in
+// scratch, and conv.w is packed with the same `tile`.
 struct WinogradArgs {
   Conv2dArgs conv;
   void* inputs;    // stages: (elements, tiles, winograd_row(C))
