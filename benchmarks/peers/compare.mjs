@@ -21,6 +21,18 @@ const fastest = (times) => Object.entries(times).sort(([, a], [, b]) => a - b)[0
 
 const modelPath = ({ name, batch }) => join(cache, `${name}_${batch}.onnx`);
 
+/** How ours is started: networks with their weights from a file, as programs load them; it is written once. */
+function ours(row, { threads, isa }) {
+  if (!row.onnx) return ourWorker(row, threads, isa);
+  const file = join(cache, `${row.name}.safetensors`);
+  if (!existsSync(file)) {
+    const { command, args } = ourWorker(row, 1, undefined, ["--write", file]);
+    const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
+    if (status !== 0) throw new Error(`ours: ${stderr.trim()}`);
+  }
+  return ourWorker(row, threads, isa, ["--from", file]);
+}
+
 /** How each peer of a row is started, by what it is called. */
 function contestants(row, { peers, threads, isa }) {
   const found = new Map();
@@ -71,16 +83,17 @@ const summary = (rounds) => ({
 
 /** Medians of ours and of each peer, from at least `pairs` alternated bursts (5 when a round takes long). */
 export async function compareRow(row, context) {
-  const { pairs, seconds, threads, isa } = context;
+  const { pairs, seconds, isa } = context;
   const starts = new Map([
-    ["ours", { start: ourWorker(row, threads, isa), variant: isa ?? "" }],
+    ["ours", { start: ours(row, context), variant: isa ?? "" }],
     ...(row.against
-      ? [["smalti fp32", { start: ourWorker(row.against, threads, isa), variant: "" }]]
+      ? [["smalti fp32", { start: ours(row.against, context), variant: "" }]]
       : contestants(row, context)),
   ]);
   const workers = await startAll(starts);
   try {
     const entries = [...workers.values()];
+    for (const { worker } of entries) await worker.burst(0); // a second run of each, not counted
     let rounds = pairs;
     for (let round = 0; round < rounds; ++round) {
       const start = performance.now();
@@ -99,23 +112,13 @@ export async function compareRow(row, context) {
   }
 }
 
-function weightsFile({ network, batch }) {
-  const file = join(cache, `${network}_${batch}.safetensors`);
-  if (existsSync(file)) return file;
-  const { command, args } = ourWorker({ name: network, batch }, 1, undefined, ["--write", file]);
-  const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`ours: ${stderr.trim()}`);
-  return file;
-}
-
 /** Peak memory, or the time from the start of a process to its first result, each from processes of their own. */
-export async function compareProcesses(row, { peers, threads, isa, pairs, seconds }) {
-  const workload = { name: row.network, batch: row.batch, torch: ["eager"] };
+export async function compareProcesses(row, context) {
+  const { peers, threads, isa, pairs, seconds } = context;
+  const workload = { name: row.network, batch: row.batch, torch: ["eager"], onnx: true };
   const { installed } = torchEnvironments(threads, isa);
   const onnx = modelPath(workload);
-  const starts = new Map([
-    ["ours", ourWorker(workload, threads, isa, ["--from", weightsFile(row)])],
-  ]);
+  const starts = new Map([["ours", ours(workload, context)]]);
   if (peers.torch && row.measure === "peak")
     starts.set("torch installed", torchWorker(peers.torch.python, installed, workload, "eager"));
   if (peers.ort) {

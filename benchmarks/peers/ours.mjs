@@ -1,6 +1,6 @@
 // Our side of the comparison: node ours.mjs NAME BATCH answers requests for runs on stdin. With --from FILE the weights
 // are those of a safetensors file, as a program loads them; --write FILE writes such a file and ends.
-import { compile, DeviceBuffer, openSafetensors, saveWeights, version } from "../../dist/index.js";
+import { DeviceBuffer, openSafetensors, saveWeights, version } from "../../dist/index.js";
 import { prepare } from "../../dist/cli/bench-session.js";
 import { benchWorkloads } from "../../dist/cli/bench-workloads.js";
 import { serve } from "./serve.mjs";
@@ -16,25 +16,13 @@ const weightsOf = (graph) =>
     .map(({ name, value }) => ({ name, ...graph.values[value] }));
 
 async function fromFile() {
-  const graph = workload.graph();
   const checkpoint = await openSafetensors(file);
-  const buffers = {};
-  for (const { name, shape } of weightsOf(graph)) {
+  const weights = weightsOf(workload.graph()).map(({ name, shape }) => {
     const { offset } = checkpoint.tensors.get(name);
-    buffers[name] = DeviceBuffer.fromFile({ path: file, offset, dtype: "f32" }, shape);
-  }
+    return [name, DeviceBuffer.fromFile({ path: file, offset, dtype: "f32" }, shape)];
+  });
   await checkpoint.close();
-  for (const { name, role, value } of graph.inputs)
-    if (role === "state")
-      buffers[name] = DeviceBuffer.alloc(graph.values[value].dtype, graph.values[value].shape);
-  const program = await compile(graph);
-  const session = await program.bind(buffers);
-  Object.values(buffers).forEach((buffer) => buffer.dispose());
-  return async () => {
-    const start = performance.now();
-    await session.run();
-    return performance.now() - start;
-  };
+  return Object.fromEntries(weights);
 }
 
 if (mode === "--write") {
@@ -45,6 +33,7 @@ if (mode === "--write") {
   });
   await saveWeights(file, specs, new Map(weights), "f32");
 } else {
-  const run = mode === "--from" ? await fromFile() : (await prepare(workload, 0)).run;
+  const weights = mode === "--from" ? await fromFile() : undefined;
+  const { run } = await prepare(workload, 0, weights);
   await serve({ version: `smalti ${version}`, run });
 }

@@ -38,15 +38,12 @@ function goalOf(row, threads, isa) {
   return threads === 2 || row.threads === threads ? row.goal : row.goal * slack;
 }
 
-const passesOf = ({ kind }) => (kind === "training" ? 3 : 1);
-
 function boundFacts(workload, limits, oursMs) {
-  const bound = boundOf(workload.graph(), limits);
-  const passes = passesOf(workload);
+  const bound = boundOf(workload, limits);
   return {
-    gflops: (1000 * passes * bound.gflop) / oursMs || null,
-    share_of_bound: (passes * bound.winogradMs) / oursMs,
-    share_of_direct_bound: (passes * bound.directMs) / oursMs,
+    gflops: (1000 * bound.gflop) / oursMs || null,
+    share_of_bound: bound.winogradMs / oursMs,
+    share_of_direct_bound: bound.directMs / oursMs,
   };
 }
 

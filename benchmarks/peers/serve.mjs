@@ -27,7 +27,6 @@ async function burst(run, seconds) {
 export async function serve({ run, ...facts }) {
   await run();
   say({ ready: true, ...facts });
-  for (let i = 0; i < 2; ++i) await run();
   for await (const line of createInterface({ input: process.stdin })) {
     const times = await burst(run, Number(line));
     say({ ...times, peak_mb: process.resourceUsage().maxRSS / 1024 });

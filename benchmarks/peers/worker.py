@@ -185,8 +185,6 @@ def serve(name, batch, variant):
     run = runner(name, batch, variant)
     run()
     say({"ready": True, "version": "torch " + torch.__version__})
-    for _ in range(2):
-        run()
     for line in sys.stdin:
         seconds = float(line)
         say({**burst(run, seconds), "peak_mb": peak_mb()})

@@ -6,6 +6,7 @@ import { Buffer } from "../runtime/buffer.js";
 import { measurePeak } from "../runtime/peak.js";
 import { compile } from "../runtime/program.js";
 import { trace } from "../trace/trace.js";
+import type { BenchWorkload } from "./bench-workloads.js";
 
 export interface Limits {
   /** GFLOP/s of multiply-adds in registers, all threads. */
@@ -120,8 +121,23 @@ function passMs(graph: Graph, limits: Limits): number {
   return bytes / (bytes > cacheBytes ? limits.memory : limits.cache) / 1e6;
 }
 
-/** Lower bounds of one run of a forward graph; normalisations, activations and sums are taken as fused. */
-export function boundOf(graph: Graph, limits: Limits): Bound {
+/** A step costs three forward passes: itself, and the gradients of inputs and of weights. */
+const passesOf = { network: 1, kernel: 1, training: 3 } as const;
+
+/** Lower bounds of one run; normalisations, activations and sums are taken as fused. */
+export function boundOf({ kind, forward }: BenchWorkload, limits: Limits): Bound {
+  const graph = forward();
+  const bound = graphBound(graph, limits);
+  if (bound.gflop === 0) bound.directMs = bound.winogradMs = passMs(graph, limits);
+  const passes = passesOf[kind];
+  return {
+    gflop: passes * bound.gflop,
+    directMs: passes * bound.directMs,
+    winogradMs: passes * bound.winogradMs,
+  };
+}
+
+function graphBound(graph: Graph, limits: Limits): Bound {
   const isWeight = isMadeOfWeights(graph);
   const shapes = (ids: readonly number[]): Shape[] => ids.map((id) => graph.values[id]!.shape);
   const bound = { gflop: 0, directMs: 0, winogradMs: 0 };
@@ -138,6 +154,5 @@ export function boundOf(graph: Graph, limits: Limits): Bound {
     const tiles = [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
     bound.winogradMs += work.isWinograd ? Math.min(direct, ...tiles) : direct;
   }
-  if (bound.gflop === 0) bound.directMs = bound.winogradMs = passMs(graph, limits);
   return bound;
 }

@@ -1,5 +1,5 @@
 // A workload made ready to run: compiled, with random weights, and timed one run at a time.
-import type { Graph, Role } from "../ir/graph.js";
+import type { Role } from "../ir/graph.js";
 import { sizeOf } from "../ir/shape.js";
 import { arrayFor, Buffer, type TensorData } from "../runtime/buffer.js";
 import { compile, type Program, type Session } from "../runtime/program.js";
@@ -14,7 +14,6 @@ export interface BoundWorkload {
 }
 
 export interface ReadyWorkload extends Disposable {
-  graph: Graph;
   /** Milliseconds of one run. */
   run: () => Promise<number>;
 }
@@ -33,11 +32,15 @@ function fill(data: TensorData, scale: number, seed: number): TensorData {
 const scaleOf = (role: string, shape: readonly number[]): number =>
   role === "input" || shape.length < 2 ? 1 : Math.sqrt((3 * shape.at(-1)!) / sizeOf(shape));
 
-/** Binds a compiled workload to random weights and inputs; averages of a training step start at zero. */
+/**
+ * Binds a compiled workload to random values; averages of a training step start at zero. `given` weights are used instead
+ * of random ones, and disposed of as those.
+ */
 export async function bindRandom(
   workload: BenchWorkload,
   program: Program,
   seed: number,
+  given?: Record<string, Buffer>,
 ): Promise<BoundWorkload> {
   const declared = program.graph.inputs.map((input) => ({
     ...input,
@@ -46,8 +49,8 @@ export async function bindRandom(
   const scratch = new ArrayBuffer(4 * Math.max(...declared.map(({ shape }) => sizeOf(shape))));
   const valuesOf = ({ name, role, dtype, shape }: (typeof declared)[number]): TensorData => {
     const size = sizeOf(shape);
-    const given = workload.values?.[name];
-    if (given) return given(size);
+    const chosen = workload.values?.[name];
+    if (chosen) return chosen(size);
     const data = arrayFor(dtype, scratch).subarray(0, size);
     if (/^[mv]\./.test(name) || dtype !== "f32") return data.fill(0);
     return fill(data, scaleOf(role, shape), seed);
@@ -58,26 +61,28 @@ export async function bindRandom(
         .filter((input) => input.role === role)
         .map((input) => [input.name, Buffer.fromArray(valuesOf(input), input.dtype, input.shape)]),
     );
-  const [weights, state] = [made("weight"), made("state")];
-  const given = declared.filter(({ role }) => role === "input");
-  const inputs = Object.fromEntries(given.map((input) => [input.name, valuesOf(input).slice()]));
+  const [weights, state] = [given ?? made("weight"), made("state")];
+  const fed = declared.filter(({ role }) => role === "input");
+  const inputs = Object.fromEntries(fed.map((input) => [input.name, valuesOf(input).slice()]));
   const session = await program.bind({ ...weights, ...state });
   Object.values(weights).forEach((buffer) => buffer.dispose()); // the session keeps what it reads
   return { session, inputs, state };
 }
 
-/** Compiles a workload and binds it to random values. */
-export async function prepare(workload: BenchWorkload, seed: number): Promise<ReadyWorkload> {
-  const graph = workload.graph();
-  const program = await compile(graph);
-  const { session, inputs, state } = await bindRandom(workload, program, seed);
+/** Compiles a workload and binds it to random values, or to given weights. */
+export async function prepare(
+  workload: BenchWorkload,
+  seed: number,
+  given?: Record<string, Buffer>,
+): Promise<ReadyWorkload> {
+  const program = await compile(workload.graph());
+  const { session, inputs, state } = await bindRandom(workload, program, seed, given);
   const timedCall = async (): Promise<number> => {
     const start = performance.now();
     await session.run(inputs);
     return performance.now() - start;
   };
   return {
-    graph,
     run: workload.kind === "kernel" ? () => session.timedRun(inputs) : timedCall,
     [Symbol.dispose]() {
       session.dispose();

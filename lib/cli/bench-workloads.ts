@@ -24,6 +24,8 @@ export interface BenchWorkload {
   /** A kernel is timed inside the core, the others as the calls that a program makes. */
   kind: "network" | "training" | "kernel";
   graph: () => Graph;
+  /** What the bound is computed of: the graph, or the forward pass of a training step, which counts three times. */
+  forward: () => Graph;
   /** Values by graph input that must not be random numbers between -1 and 1. */
   values?: Readonly<Record<string, (size: number) => TensorData>>;
 }
@@ -167,17 +169,16 @@ function vqdSmall(batch: number): Network {
 
 type Build = (batch: number) => Network;
 
-const networkWorkload = (name: string, batch: number, build: Build): BenchWorkload => ({
-  name,
-  batch,
-  kind: "network",
-  values,
-  graph: () =>
-    trace((t) => {
-      const { inputs, forward } = build(batch);
-      keep(t, "y", forward(resident(t, inputs)));
-    }),
-});
+const forwardGraph = (batch: number, build: Build): Graph =>
+  trace((t) => {
+    const { inputs, forward } = build(batch);
+    keep(t, "y", forward(resident(t, inputs)));
+  });
+
+function networkWorkload(name: string, batch: number, build: Build): BenchWorkload {
+  const graph = (): Graph => forwardGraph(batch, build);
+  return { name, batch, kind: "network", values, graph, forward: graph };
+}
 
 /** Forward, backward and one AdamW update of the mean squared error. */
 const trainingWorkload = (name: string, batch: number, build: Build): BenchWorkload => ({
@@ -185,6 +186,7 @@ const trainingWorkload = (name: string, batch: number, build: Build): BenchWorkl
   batch,
   kind: "training",
   values,
+  forward: () => forwardGraph(batch, build),
   graph: () => {
     const { inputs, forward, parameters } = build(batch);
     return fusedStepGraph({
@@ -202,12 +204,10 @@ const trainingWorkload = (name: string, batch: number, build: Build): BenchWorkl
 
 type KernelBuild = (t: Trace) => Tensor;
 
-const kernelWorkload = (name: string, build: KernelBuild, batch = 1): BenchWorkload => ({
-  name,
-  batch,
-  kind: "kernel",
-  graph: () => trace((t) => keep(t, "y", build(t))),
-});
+function kernelWorkload(name: string, build: KernelBuild, batch = 1): BenchWorkload {
+  const graph = (): Graph => trace((t) => keep(t, "y", build(t)));
+  return { name, batch, kind: "kernel", graph, forward: graph };
+}
 
 const weight = (t: Trace, name: string, shape: Shape): Tensor =>
   t.parameter({ name, shape, init: { kind: "zeros" } });

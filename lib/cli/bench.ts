@@ -46,9 +46,6 @@ interface Measurement {
   shareOfBound: number;
 }
 
-/** A step costs three forward passes: itself, and the gradients of inputs and of weights. */
-const passesOf = ({ kind }: BenchWorkload): number => (kind === "training" ? 3 : 1);
-
 async function measure(
   workload: BenchWorkload,
   { seconds, seed }: BenchOptions,
@@ -63,8 +60,7 @@ async function measure(
   const { user, system } = process.cpuUsage(before);
   times.sort((a, b) => a - b);
   const medianMs = times[times.length >> 1]!;
-  const bound = boundOf(ready.graph, limits);
-  const passes = passesOf(workload);
+  const bound = boundOf(workload, limits);
   return {
     workload: workload.name,
     batch: workload.batch,
@@ -72,9 +68,9 @@ async function measure(
     minMs: times[0]!,
     maxMs: times.at(-1)!,
     cpuMs: (user + system) / 1000 / times.length,
-    gflops: (1000 * passes * bound.gflop) / medianMs,
-    shareOfDirectBound: (passes * bound.directMs) / medianMs,
-    shareOfBound: (passes * bound.winogradMs) / medianMs,
+    gflops: (1000 * bound.gflop) / medianMs,
+    shareOfDirectBound: bound.directMs / medianMs,
+    shareOfBound: bound.winogradMs / medianMs,
   };
 }
 

@@ -51,7 +51,7 @@ describe("workloads", () => {
     ["vqd_small", 121.922125824],
   ])("%s does as many operations as its peer", (name, gflop) => {
     // we project the timestep tables of vqd_small once, when weights are bound: 0.02 % less
-    expect(boundOf(workload(name).graph(), limits).gflop / gflop).toBeCloseTo(1, 3);
+    expect(boundOf(workload(name), limits).gflop / gflop).toBeCloseTo(1, 3);
   });
 
   it("has every workload that is compared", () => {
@@ -61,13 +61,18 @@ describe("workloads", () => {
   });
 
   it("bounds a convolution by its arithmetic, fewer products with Winograd, or by its bytes", () => {
-    const graph = workload("conv_128_128_32").graph();
+    const conv = workload("conv_128_128_32");
     const flop = 2 * 32 * 32 * 128 * 128 * 9;
-    const { directMs, winogradMs } = boundOf(graph, { ...limits, memory: 1e9 });
+    const { directMs, winogradMs } = boundOf(conv, { ...limits, memory: 1e9 });
     expect(directMs).toBeCloseTo(flop / 1e8, 6);
     expect(winogradMs).toBeCloseTo(flop / 1e8 / 4, 6);
-    const slow = boundOf(graph, { ...limits, memory: 0.001 });
+    const slow = boundOf(conv, { ...limits, memory: 0.001 });
     expect(slow.directMs).toBeCloseTo((4 * 9 * 128 * 128) / 1e3, 3);
+  });
+
+  it("counts a training step as three forward passes", () => {
+    const forward = boundOf(workload("dit_s2", 4), limits);
+    expect(boundOf(workload("train_dit_s2", 4), limits).directMs).toBeCloseTo(3 * forward.directMs);
   });
 
   it("runs, for a kernel and for a step that draws tokens", async () => {
