@@ -212,7 +212,7 @@ export { AutoencoderTrainer } from "./trainers/autoencoder.js";
 export { AutoencoderKlTrainer } from "./trainers/autoencoder-kl.js";
 export { classifierTask, type ClassifierTaskOptions } from "./trainers/classifier.js";
 export { divaeTask, type DivaeTaskOptions } from "./trainers/divae.js";
-export { DiscreteTrainer } from "./trainers/discrete.js";
+export { discreteTask, type DiscreteTaskOptions } from "./trainers/discrete.js";
 export {
   TaskTrainer,
   type TaskTrainerOptions,

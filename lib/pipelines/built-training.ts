@@ -14,7 +14,6 @@ import {
 import type { Values } from "../trainers/train-step.js";
 import { specsOf, type NetworkConfig, type WeightedPart } from "./diffusion-folder.js";
 import { pipelineFolder, readPipelineFile, writePipelineFile } from "./pipeline.js";
-import { given } from "./training.js";
 
 /** A trainer, and what writes its folder: told how the run went. */
 export interface BuiltTraining {
@@ -82,6 +81,15 @@ export async function saveAlone(
     () => saveWeights(join(folder, file), specs, weights, "f32"),
   );
 }
+
+/** The named entries of a recipe that it has. */
+export const given = <R extends object, Name extends keyof R>(
+  recipe: R,
+  ...names: Name[]
+): Pick<R, Name> =>
+  Object.fromEntries(
+    names.filter((name) => recipe[name] !== undefined).map((name) => [name, recipe[name]]),
+  ) as Pick<R, Name>;
 
 /** What a recipe says of the run itself, beside data and batches. */
 export const runFields = ["seed", "optimiser", "freeze", "rematerialise", "augment"] as const;

@@ -10,6 +10,7 @@ import { divaeTask } from "../trainers/divae.js";
 import { recipeDivae, type DivaeRecipe } from "../trainers/divae-recipe.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
 import {
+  given,
   runFields,
   saveAlone,
   startingWeights,
@@ -18,7 +19,6 @@ import {
   type TrainingStart,
 } from "./built-training.js";
 import { saveDiffusion } from "./diffusion-folder.js";
-import { given } from "./training.js";
 
 /** A KL autoencoder in training; its folder is a first stage for denoisers of latents. */
 export async function buildAutoencoderTrainer(

@@ -1,6 +1,5 @@
 // From a recipe and data to a trainer, and from a trained model to a pipeline folder.
 import { join } from "node:path";
-import { loadWeights } from "../checkpoint/weights.js";
 import type { ImageDataset } from "../data/dataset.js";
 import type { AttributeValues, TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
@@ -10,26 +9,18 @@ import type { VqTransformerConfig } from "../models/vq-transformer.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { classAttribute } from "../trainers/condition-rows.js";
-import { DiscreteTrainer } from "../trainers/discrete.js";
+import { discreteTask } from "../trainers/discrete.js";
 import { splitFrozen } from "../trainers/freeze.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
+import type { TaskTrainer } from "../trainers/task-trainer.js";
 import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
-import type { Values } from "../trainers/train-step.js";
 import type { VqDiffusionRecipe } from "../trainers/vq-diffusion-recipe.js";
+import { given, runFields, startingWeights, taskTrainer } from "./built-training.js";
 import { captionVocabulary } from "./caption-vocabulary.js";
 import type { Codec } from "./codec.js";
-import { pipelineFolder, readPipelineFile } from "./pipeline.js";
+import { pipelineFolder } from "./pipeline.js";
 import { tokeniseDataset } from "./tokenise-dataset.js";
 import { saveVqDiffusion } from "./vq-diffusion-folder.js";
-
-/** The named entries of a recipe that it has. */
-export const given = <R extends object, Name extends keyof R>(
-  recipe: R,
-  ...names: Name[]
-): Pick<R, Name> =>
-  Object.fromEntries(
-    names.filter((name) => recipe[name] !== undefined).map((name) => [name, recipe[name]]),
-  ) as Pick<R, Name>;
 
 /** A tokenizer in training by a recipe; `from` gives the codec to go on from. */
 export async function buildTokenizerTrainer(
@@ -42,15 +33,15 @@ export async function buildTokenizerTrainer(
     dataset: data.train,
     batchSize: recipe.batchSize,
     ...(from && { initial: from.weights() }),
-    ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
+    ...given(recipe, ...runFields, "adversarial", "tokenMix", "temperature"),
     ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
-    ...given(recipe, "augment", "tokenMix", "adversarial", "temperature"),
     ...(recipe.perceptual && { perceptual: await perceptualTerm(recipe.perceptual) }),
   });
 }
 
 export interface BuiltVqDiffusion {
-  trainer: DiscreteTrainer;
+  trainer: TaskTrainer;
+  model: TokenModel;
   /** Of a text model. */
   tokenizer?: TextTokenizer;
   /** What the model reads beside captions. */
@@ -93,15 +84,6 @@ async function wordsOf(
   return captionVocabulary(set, vocabulary ?? words);
 }
 
-/** Weights of a pipeline folder to go on from. */
-async function weightsFrom(folderOrName: string, model: TokenModel): Promise<Values> {
-  const folder = await pipelineFolder(folderOrName);
-  const { model: file } = (await readPipelineFile(folder)).components;
-  if (!file)
-    throw new DiffusionError("checkpoint", `${folder}: expected a component model, got none`);
-  return loadWeights(join(folder, file.weights), model.parameters);
-}
-
 /** Vocabulary, tokens and trainer of a VQ-Diffusion recipe. */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
@@ -117,18 +99,17 @@ export async function buildVqDiffusionTrainer(
     ? textModel(recipe, attributes, codec, tokenizer)
     : toldModel(recipe, attributes, codec);
   splitFrozen(model, recipe.freeze ?? []); // what is wrong shows before the pictures are tokenised
-  const initial = from === undefined ? undefined : await weightsFrom(from, model);
-  const trainer = await DiscreteTrainer.create({
+  const start = from === undefined ? {} : { from };
+  const initial = await startingWeights(start, ["model"], model.parameters);
+  const task = discreteTask({
     model,
     process: recipe.process,
     data: { images: train, tokens: await tokeniseDataset(codec, train, onProgress), attributes },
-    batchSize: recipe.batchSize,
     ...(tokenizer && { tokenizer }),
-    ...(initial && { initial }),
-    ...given(recipe, "seed", "optimiser", "freeze", "rematerialise"),
     ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });
-  return { trainer, attributes, ...(tokenizer && { tokenizer }) };
+  const trainer = await taskTrainer(task, recipe, data, initial);
+  return { trainer, model, attributes, ...(tokenizer && { tokenizer }) };
 }
 
 /** What tokenizer and process decide of a transformer. */
@@ -178,7 +159,7 @@ export function exportVqDiffusion(
   folder: string,
   recipe: VqDiffusionRecipe,
   codec: Codec,
-  { trainer, tokenizer, attributes }: BuiltVqDiffusion,
+  { trainer, model, tokenizer, attributes }: BuiltVqDiffusion,
   training: Record<string, unknown>,
 ): Promise<void> {
   return saveVqDiffusion(folder, {
@@ -191,7 +172,7 @@ export function exportVqDiffusion(
       defaults: recipe.sampling,
     },
     codec: { config: codec.config, weights: codec.weights() },
-    model: trainer.options.model,
+    model,
     weights: trainer.weights(),
     ...(tokenizer && { tokenizer }),
     training: { ...training, recipe },

@@ -94,10 +94,12 @@ export interface TaskTrainerOptions {
   freeze?: readonly string[];
   /** Less memory for more time, same results; default false. */
   rematerialise?: boolean;
+  /** Instruction set, or "ref"; default the best that the machine has. */
+  isa?: string;
 }
 
 const optionNames: readonly (keyof TaskTrainerOptions)[] = [
-  "task", "dataset", "batchSize", "seed", "initial", "augment", "optimiser", "freeze", "rematerialise",
+  "task", "dataset", "batchSize", "seed", "initial", "augment", "optimiser", "freeze", "rematerialise", "isa",
 ]; // prettier-ignore
 
 /** A batch, where it stands, and what was made of it ahead of time. */
@@ -124,7 +126,7 @@ export class TaskTrainer implements Trainable {
   /** Compiles the step. Throws "option" for unknown options. */
   static async create(options: TaskTrainerOptions): Promise<TaskTrainer> {
     checkOptions("TaskTrainer", options, optionNames);
-    const { task, dataset, batchSize, optimiser, rematerialise, seed = 0 } = options;
+    const { task, dataset, batchSize, optimiser, rematerialise, isa, seed = 0 } = options;
     const { height, width, channels } = dataset;
     const { states = [] } = task;
     const { trained, frozen } = splitFrozen(task, [
@@ -141,6 +143,7 @@ export class TaskTrainer implements Trainable {
         ),
         ...(optimiser && { optimiser }),
         ...(rematerialise && { rematerialise }),
+        ...(isa !== undefined && { isa }),
       },
       options.initial ?? initialValues([...task.parameters, ...states], seed),
     );

@@ -11,7 +11,7 @@ import {
   AutoencoderTrainer,
   type AutoencoderTrainerOptions,
 } from "../../lib/trainers/autoencoder.js";
-import { DiscreteTrainer } from "../../lib/trainers/discrete.js";
+import { TaskTrainer } from "../../lib/trainers/task-trainer.js";
 import { splitFrozen } from "../../lib/trainers/freeze.js";
 import { trainLoop } from "../../lib/trainers/loop.js";
 import { tinyCodec } from "../pipelines/tiny.js";
@@ -124,9 +124,9 @@ describe("any part", () => {
 
   it("what reads the captions of a model of tokens", async () => {
     const options = { ...tinyDiscrete(), freeze: ["conditioner"], optimiser: { emaDecay: 0.9 } };
-    const trainer = await DiscreteTrainer.create(options);
+    const trainer = await TaskTrainer.create(options);
     const before = trainer.weights();
-    for (let i = 0; i < 2; ++i) await trainer.step(i, 1e-2, await trainer.prefetch());
+    for (let i = 0; i < 2; ++i) await trainer.step(i, 1e-2, await trainer.prefetch(i));
     const moved = changed({ before, after: trainer.weights() });
     trainer.dispose();
     expect(below(moved, "conditioner")).toEqual([]);

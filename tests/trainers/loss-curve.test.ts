@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { describeBackends } from "../../lib/runtime/device.js";
 import { AutoencoderTrainer } from "../../lib/trainers/autoencoder.js";
-import { DiscreteTrainer } from "../../lib/trainers/discrete.js";
+import { TaskTrainer } from "../../lib/trainers/task-trainer.js";
 import type { Trainable } from "../../lib/trainers/loop.js";
 import { tinyAutoencoder, tinyDiscrete } from "./tiny-trainers.js";
 
@@ -39,7 +39,7 @@ describe.each(["ref", ...describeBackends().cpu!.isas])("on %s", (isa) => {
   });
 
   it("a model of tokens that is told captions and styles", async () => {
-    const trainer = await DiscreteTrainer.create({ ...tinyDiscrete(), isa });
+    const trainer = await TaskTrainer.create({ ...tinyDiscrete(), isa });
     const kept = [
       21.0629177, 9.4112319, 21.565044, 9.8027954, 8.7559156,
       10.0450735, 10.2386112, 8.1825771, 19.7505302, 9.3043022,

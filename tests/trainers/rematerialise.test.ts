@@ -8,7 +8,8 @@ import { textToToken } from "../../lib/models/text-to-token.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import { compile } from "../../lib/runtime/program.js";
 import { AutoencoderTrainer, generatorStepOptions } from "../../lib/trainers/autoencoder.js";
-import { DiscreteTrainer, discreteStepOptions } from "../../lib/trainers/discrete.js";
+import { discreteStepOptions } from "../../lib/trainers/discrete.js";
+import { TaskTrainer } from "../../lib/trainers/task-trainer.js";
 import type { Trainable } from "../../lib/trainers/loop.js";
 import type { TokenizerRecipe } from "../../lib/trainers/tokenizer-recipe.js";
 import { fusedStepGraph, type TrainStep } from "../../lib/trainers/train-step.js";
@@ -96,7 +97,7 @@ describe("the same results", () => {
   it("of a model of tokens", () =>
     expectSameInLess(async (rematerialise) => {
       const options = { ...tinyDiscrete(), batchSize: 64, rematerialise };
-      const trainer = await DiscreteTrainer.create(options);
+      const trainer = await TaskTrainer.create(options);
       return train(trainer, trainer.trainStep);
     }));
 });

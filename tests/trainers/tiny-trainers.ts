@@ -9,7 +9,7 @@ import {
   type DenoiserTaskOptions,
   type ProcessTraining,
 } from "../../lib/trainers/denoiser.js";
-import type { DiscreteTrainerOptions } from "../../lib/trainers/discrete.js";
+import { discreteTask } from "../../lib/trainers/discrete.js";
 import type { GaussianTrainingOptions } from "../../lib/trainers/gaussian-process.js";
 import type { InterpolantLossOptions } from "../../lib/trainers/interpolant-process.js";
 import { TaskTrainer, type TaskTrainerOptions } from "../../lib/trainers/task-trainer.js";
@@ -37,24 +37,27 @@ export const tinyAutoencoder: AutoencoderTrainerOptions = {
 
 const tokenizer = new TextTokenizer(trainWordVocabulary(captions));
 
-export const tinyDiscrete = (): DiscreteTrainerOptions => ({
-  model: textToToken({
-    condition: {
-      text: { vocabulary: tokenizer.vocabularySize, length: 6, width: 16, layers: 1, heads: 2 },
-      attributes: { style: 2 },
+export const tinyDiscrete = (): TaskTrainerOptions => ({
+  task: discreteTask({
+    model: textToToken({
+      condition: {
+        text: { vocabulary: tokenizer.vocabularySize, length: 6, width: 16, layers: 1, heads: 2 },
+        attributes: { style: 2 },
+      },
+      transformer: { codes: 10, grid: [4, 4], width: 24, layers: 1, heads: 2, timesteps: 20, condition: { kind: "text", width: 16 } },
+    }),
+    process: { timesteps: 20 },
+    data: {
+      images: blocks,
+      tokens: Int32Array.from({ length: 8 * 16 }, (_, i) => (Math.floor(i / 16) + i) % 10),
+      attributes: { style: { names: ["a", "b"], values: Int32Array.from({ length: 8 }, (_, i) => i % 2) } },
     },
-    transformer: { codes: 10, grid: [4, 4], width: 24, layers: 1, heads: 2, timesteps: 20, condition: { kind: "text", width: 16 } },
+    tokenizer,
+    loss: { auxiliaryWeight: 0.1 },
   }),
-  process: { timesteps: 20 },
-  data: {
-    images: blocks,
-    tokens: Int32Array.from({ length: 8 * 16 }, (_, i) => (Math.floor(i / 16) + i) % 10),
-    attributes: { style: { names: ["a", "b"], values: Int32Array.from({ length: 8 }, (_, i) => i % 2) } },
-  },
-  tokenizer,
+  dataset: blocks,
   batchSize: 4,
   seed: 9,
-  loss: { auxiliaryWeight: 0.1 },
 }); // prettier-ignore
 
 /** A denoiser and how it is trained. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSafetensors } from "../../lib/checkpoint/safetensors.js";
 import { AutoencoderTrainer } from "../../lib/trainers/autoencoder.js";
-import { DiscreteTrainer } from "../../lib/trainers/discrete.js";
+import { TaskTrainer } from "../../lib/trainers/task-trainer.js";
 import type { TrainEvent } from "../../lib/trainers/events.js";
 import { trainLoop, type Trainable } from "../../lib/trainers/loop.js";
 import { tinyCodec } from "../pipelines/tiny.js";
@@ -112,7 +112,7 @@ async function doneOf(name: string): Promise<number> {
 }
 
 describe("mask-and-replace", () => {
-  const create = () => DiscreteTrainer.create(tinyDiscrete());
+  const create = () => TaskTrainer.create(tinyDiscrete());
 
   it("learns token grids and continues bit for bit", async () => {
     const whole = await create();
