@@ -38,29 +38,26 @@ function missingLine({ name, shape }: ParamSpec, unused: readonly string[]): str
   return `missing ${name} ${formatShape(shape)}${near ? ` (nearest: ${near})` : ""}`;
 }
 
-/** Gives every weight of a model as f32, one in memory at a time. Throws "checkpoint" with what is missing, wrong or unused. */
-export async function readWeights(
-  path: string,
-  specs: readonly ParamSpec[],
-  each: (spec: ParamSpec, values: Float32Array) => void,
-): Promise<void> {
-  using file = await openSafetensors(path);
+/** Opens a file that has exactly these weights. Throws "checkpoint" with what is missing, of another shape or unused. */
+export async function openWeights(path: string, specs: readonly ParamSpec[]): Promise<Checkpoint> {
+  const file = await openSafetensors(path);
   const wrong = differences(file, specs);
-  if (wrong !== undefined)
-    throw new DiffusionError(
-      "checkpoint",
-      `${path}: expected the ${specs.length} tensors of this configuration, got ${wrong}`,
-    );
-  for (const spec of specs) each(spec, await file.readF32(spec.name));
+  if (wrong === undefined) return file;
+  await file.close();
+  throw new DiffusionError(
+    "checkpoint",
+    `${path}: expected the ${specs.length} tensors of this configuration, got ${wrong}`,
+  );
 }
 
-/** Reads all weights of a model as f32. Throws like readWeights. */
+/** Reads all weights of a model as f32. Throws like openWeights. */
 export async function loadWeights(
   path: string,
   specs: readonly ParamSpec[],
 ): Promise<Map<string, Float32Array>> {
+  using file = await openWeights(path, specs);
   const weights = new Map<string, Float32Array>();
-  await readWeights(path, specs, ({ name }, values) => weights.set(name, values));
+  for (const { name } of specs) weights.set(name, await file.readF32(name));
   return weights;
 }
 

@@ -6,71 +6,12 @@ import {
   coefficientTable,
   type MaskReplaceSchedule,
 } from "../processes/schedules.js";
-import type { TensorData } from "../runtime/buffer.js";
-import { compile } from "../runtime/program.js";
-import type { Program, RunOptions, RunOutputs, Session } from "../runtime/program.js";
+import { SessionCache } from "../runtime/session-cache.js";
 import * as ops from "../trace/functions.js";
 import { trace } from "../trace/trace.js";
 
-const limit = 32; // programs kept; each is a few kilobytes and an arena of its shapes
-
-interface Entry {
-  made: Promise<{ program: Program; session: Session }>;
-  users: number;
-  isDropped: boolean;
-}
-
-/** The most recently used last. */
-const entries = new Map<string, Entry>();
-
-function entryOf(key: string, graph: () => Graph): Entry {
-  const make = async (): Promise<{ program: Program; session: Session }> => {
-    const program = await compile(graph());
-    return { program, session: await program.bind({}) };
-  };
-  const entry = entries.get(key) ?? { made: make(), users: 0, isDropped: false };
-  entries.delete(key);
-  entries.set(key, entry);
-  if (entries.size > limit) drop(entries.keys().next().value!);
-  return entry;
-}
-
-function drop(key: string): void {
-  const entry = entries.get(key)!;
-  entries.delete(key);
-  entry.isDropped = true;
-  if (entry.users === 0) dispose(entry);
-}
-
-function dispose({ made }: Entry): void {
-  made.then(
-    ({ program, session }) => {
-      session.dispose();
-      program.dispose();
-    },
-    () => undefined, // who asked for it is told
-  );
-}
-
-/** Runs the program of a key; one that was dropped meanwhile is disposed after its last run. */
-async function runKernel(
-  key: string,
-  graph: () => Graph,
-  inputs: Readonly<Record<string, TensorData>>,
-  options: RunOptions = {},
-): Promise<RunOutputs> {
-  const entry = entryOf(key, graph);
-  ++entry.users;
-  try {
-    const { session } = await entry.made.catch((error: unknown) => {
-      if (!entry.isDropped) drop(key);
-      throw error;
-    });
-    return await session.run(inputs, options);
-  } finally {
-    if (--entry.users === 0 && entry.isDropped) dispose(entry);
-  }
-}
+const keptPrograms = 32; // each is a few kilobytes and an arena of its shapes
+const programs = new SessionCache(new Map(), keptPrograms);
 
 const settingsCount = 4;
 
@@ -121,7 +62,7 @@ export async function nearestCodes(
       t.output("indices", ops.nearestCodes(z, t.input("codebook", { shape: [K, D] }), { metric }));
     });
   const key = `codes ${N} ${K} ${D} ${metric}`;
-  const out = await runKernel(key, graph, { latents, codebook }, signal ? { signal } : {});
+  const out = await programs.run(key, graph, { latents, codebook }, signal ? { signal } : {});
   return out["indices"] as Int32Array;
 }
 
@@ -194,7 +135,7 @@ export const maskAndReplace = {
         );
       });
     const coeffs = coefficientTable(schedule, times.map((t) => ({ t, s: t - 1 }))); // prettier-ignore
-    const out = await runKernel(`corrupt ${B} ${N} ${codes}`, graph, { x0, coeffs, uniform });
+    const out = await programs.run(`corrupt ${B} ${N} ${codes}`, graph, { x0, coeffs, uniform });
     return out["xt"] as Int32Array;
   },
 
@@ -221,7 +162,7 @@ export const maskAndReplace = {
         for (const [name, value] of Object.entries(step)) t.output(name, value);
       });
     const settings = levels.flatMap(() => [guidanceScale, temperature, truncation, topK]);
-    const out = await runKernel(`step ${B} ${N} ${K} ${uncondLogits !== undefined}`, graph, {
+    const out = await programs.run(`step ${B} ${N} ${K} ${uncondLogits !== undefined}`, graph, {
       logits,
       xt,
       coeffs: coefficientTable(schedule, levels),
@@ -256,7 +197,7 @@ export const maskAndReplace = {
         t.output("nll", nll);
       });
     const coeffs = coefficientTable(schedule, levels);
-    const out = await runKernel(`loss ${B} ${N} ${K}`, graph, { logits, x0, xt, coeffs });
+    const out = await programs.run(`loss ${B} ${N} ${K}`, graph, { logits, x0, xt, coeffs });
     return { kl: out["kl"] as Float32Array, nll: out["nll"] as Float32Array };
   },
 };

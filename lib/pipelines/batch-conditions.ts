@@ -7,6 +7,7 @@ import { drawLatent } from "../models/diffusevae-vae.js";
 import { keyTable } from "../samplers/discrete.js";
 import type { NamedInputs } from "../samplers/continuous.js";
 import type { TensorData } from "../runtime/buffer.js";
+import type { SessionCache } from "../runtime/session-cache.js";
 import type { ClipTokenizer } from "../text/clip-tokenizer.js";
 import { randomNormal, resize } from "../trace/functions.js";
 import { trace, type InputSpec } from "../trace/trace.js";
@@ -21,7 +22,6 @@ import {
 } from "./diffusion-settings.js";
 import type { Job } from "./jobs.js";
 import { pixelsOf, type StateShape } from "./picture-codec.js";
-import type { SessionCache } from "./session-cache.js";
 
 /** What encodes conditions. */
 export interface ConditionParts {
@@ -91,8 +91,7 @@ async function run(
   inputs: Readonly<Record<string, TensorData>>,
   job: { signal?: AbortSignal },
 ): Promise<Record<string, Float32Array>> {
-  const session = await sessions.get(key, graph, job.signal);
-  return (await session.run(inputs, stopOf(job))) as Record<string, Float32Array>;
+  return (await sessions.run(key, graph, inputs, stopOf(job))) as Record<string, Float32Array>;
 }
 
 /** Words or classes as context, rows of nothing after them when guided: (rows, M, width). */

@@ -1,15 +1,14 @@
 // A VQGAN ready to use: images to token ids and back, in batches of a few compiled sizes.
 import { join } from "node:path";
-import { loadWeights } from "../checkpoint/weights.js";
 import type { ComponentFile } from "./pipeline.js";
 import { checkOptions, DiffusionError, formatShape } from "../errors.js";
 import { toFloatImage, toByteImage, type ByteImage, type Image } from "../image/image-io.js";
 import type { Graph } from "../ir/graph.js";
 import { limits, shown, whole } from "../models/check-config.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
-import { Buffer } from "../runtime/buffer.js";
-import { SessionCache } from "./session-cache.js";
+import { SessionCache } from "../runtime/session-cache.js";
 import { trace } from "../trace/trace.js";
+import { openWeightBuffers, readBuffers, weightBuffers, type GivenWeights } from "./weight-buffers.js"; // prettier-ignore
 
 export interface CodecOptions {
   /** Pictures in one run of the core; default 8. */
@@ -30,7 +29,7 @@ export class Codec {
 
   constructor(
     readonly config: VqganConfig,
-    weights: ReadonlyMap<string, Float32Array>,
+    weights: GivenWeights,
   ) {
     this.model = vqgan(config);
     const side = config.resolution / this.model.stride;
@@ -42,14 +41,7 @@ export class Codec {
     }
     this.grid = [side, side];
     const specs = [...this.model.parameters, ...this.model.states];
-    this.#sessions = new SessionCache(
-      new Map(
-        specs.map(({ name, shape }) => [
-          name,
-          Buffer.fromArray(weights.get(name)!, "f32", shape, name),
-        ]),
-      ),
-    );
+    this.#sessions = new SessionCache(weightBuffers(weights, specs));
   }
 
   get tokensPerImage(): number {
@@ -78,12 +70,9 @@ export class Codec {
       const pixels = new Float32Array(count * size * size * 3);
       for (let i = 0; i < count; ++i)
         pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
-      const session = await this.#sessions.get(
-        `encode ${count}`,
-        () => this.#encodeGraph(count),
-        options.signal,
-      );
-      const result = await session.run({ images: pixels }, signalOf(options));
+      const graph = (): Graph => this.#encodeGraph(count);
+      const inputs = { images: pixels };
+      const result = await this.#sessions.run(`encode ${count}`, graph, inputs, signalOf(options));
       tokens.set(result["tokens"] as Int32Array, first * N);
     });
     return tokens;
@@ -111,15 +100,9 @@ export class Codec {
     const { resolution: size } = this.config;
     const images: ByteImage[] = [];
     await this.#batches(tokens.length / N, options, async (first, count) => {
-      const session = await this.#sessions.get(
-        `decode ${count}`,
-        () => this.#decodeGraph(count),
-        options.signal,
-      );
-      const result = await session.run(
-        { tokens: tokens.slice(first * N, (first + count) * N) },
-        signalOf(options),
-      );
+      const graph = (): Graph => this.#decodeGraph(count);
+      const inputs = { tokens: tokens.slice(first * N, (first + count) * N) };
+      const result = await this.#sessions.run(`decode ${count}`, graph, inputs, signalOf(options));
       const pixels = result["images"] as Float32Array;
       for (let i = 0; i < count; ++i) {
         const data = pixels.slice(i * size * size * 3, (i + 1) * size * size * 3);
@@ -172,9 +155,7 @@ export class Codec {
 
   /** Weights and codebook by name. */
   weights(): Map<string, Float32Array> {
-    return new Map(
-      [...this.#sessions.buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]),
-    );
+    return readBuffers(this.#sessions.buffers);
   }
 
   dispose(): void {
@@ -188,6 +169,6 @@ const signalOf = ({ signal }: CodecOptions): { signal?: AbortSignal } => (signal
 export async function loadCodec(folder: string, file: ComponentFile): Promise<Codec> {
   const config = file.config as unknown as VqganConfig;
   const { parameters, states } = vqgan(config);
-  const weights = await loadWeights(join(folder, file.weights), [...parameters, ...states]);
-  return new Codec(config, weights);
+  const path = join(folder, file.weights);
+  return new Codec(config, await openWeightBuffers(path, [...parameters, ...states]));
 }

@@ -5,6 +5,7 @@ import { admEncoderUnet, type AdmEncoderUnetConfig } from "../models/adm-encoder
 import type { Denoiser } from "../models/denoiser.js";
 import { learnedVariance, parameterisationOf, type DiffusionProcess } from "../models/diffusion-process.js"; // prettier-ignore
 import { ParamScope } from "../nn/module.js";
+import type { CachedRunOptions, SessionCache } from "../runtime/session-cache.js";
 import { startDeviation } from "../processes/gaussian-levels.js";
 import {
   hasBefore,
@@ -36,7 +37,6 @@ import { randomNormal } from "../trace/functions.js";
 import { trace, type InputSpec, type Trace } from "../trace/trace.js";
 import { samplingPlan, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
 import type { StateShape } from "./picture-codec.js";
-import type { SessionCache } from "./session-cache.js";
 
 /** What a batch is told. */
 export interface BatchConditions {
@@ -66,6 +66,8 @@ export interface DenoiseJob {
   seed: number;
   /** Number of the first sample under the seed; the others follow. */
   firstSample: number;
+  /** How the step is compiled; default floats. */
+  quantize?: CachedRunOptions["quantize"];
   signal?: AbortSignal;
 }
 
@@ -165,13 +167,13 @@ async function firstStates(job: DenoiseJob, { first }: ContinuousPlan): Promise<
       t.output("x", shift ? drawn.add(shift) : drawn);
     });
   const key = `start ${rows.join()} ${pair !== undefined}`;
-  const session = await sessions.get(key, graph, signal);
   const inputs = {
     key: keyTable(seed, firstSample, 0, batch),
     scale: Float32Array.of(scale),
     ...(pair && { pair, b: Float32Array.of(first.b) }),
   };
-  return (await session.run(inputs, signal ? { signal } : {}))["x"] as Float32Array;
+  const { x } = await sessions.run(key, graph, inputs, signal ? { signal } : {});
+  return x as Float32Array;
 }
 
 /** Guidance of each evaluation. */
@@ -185,11 +187,11 @@ export async function* denoise(job: DenoiseJob): AsyncGenerator<DenoiseStep> {
   const plan = samplingPlan(process, sampling);
   const scales = [scaleOf(sampling)];
   const guidance = guidanceInputs(scales, batch);
+  const quantize = job.quantize ? { quantize: job.quantize } : {};
   const run: RunEvaluation = async (inputs, { evaluation, ...stop }) => {
     const guided = isGuided(scales, evaluation);
     const graph = (): Graph => stepGraph(job, plan, guided);
-    const session = await sessions.get(stepKey(job, plan, guided), graph, signal);
-    return session.run(inputs, stop);
+    return sessions.run(stepKey(job, plan, guided), graph, inputs, { ...stop, ...quantize });
   };
   const { pair } = conditions;
   const mode = job.classifier && guideMode(sampling);

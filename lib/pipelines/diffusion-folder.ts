@@ -1,7 +1,7 @@
 // A diffusion pipeline as a folder: the denoiser and what belongs to it (first stage, text or class encoder, the VAE of
 // DiffuseVAE) with their weights, and pipeline.json with the process and how to sample.
 import { join } from "node:path";
-import { readWeights, saveWeights } from "../checkpoint/weights.js";
+import { saveWeights } from "../checkpoint/weights.js";
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { admEncoderUnet, type AdmEncoderUnetConfig } from "../models/adm-encoder-unet.js";
@@ -13,7 +13,6 @@ import { denoiser } from "../models/denoiser.js";
 import { diffuseVae, type DiffuseVaeConfig } from "../models/diffusevae-vae.js";
 import { klFirstStage, vqFirstStage, type FirstStage } from "../models/first-stage.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
-import { Buffer } from "../runtime/buffer.js";
 import { ClipTokenizer } from "../text/clip-tokenizer.js";
 import { checkingFile, writePipelineFile, type ComponentFile, type PipelineFile } from "./pipeline.js"; // prettier-ignore
 import {
@@ -21,6 +20,7 @@ import {
   type DiffusionNetworks,
   type DiffusionSettings,
 } from "./diffusion-settings.js";
+import { disposeWeights, openWeightBuffers, type Weights } from "./weight-buffers.js";
 
 /** Parts of a pipeline and the file of the weights of each. */
 export const diffusionFiles = {
@@ -163,9 +163,6 @@ export async function saveDiffusion(folder: string, contents: DiffusionContents)
   });
 }
 
-/** Weights by name, in memory of the core. */
-export type Weights = ReadonlyMap<string, Buffer>;
-
 /** What an opened folder holds. */
 export interface DiffusionParts {
   networks: DiffusionNetworks;
@@ -175,23 +172,6 @@ export interface DiffusionParts {
   /** With a text encoder. */
   tokenizer?: ClipTokenizer;
 }
-
-/** Reads weights into memory of the core, one tensor after the other. Throws "checkpoint" or "memory". */
-export async function loadBuffers(path: string, specs: readonly ParamSpec[]): Promise<Weights> {
-  const buffers = new Map<string, Buffer>();
-  try {
-    await readWeights(path, specs, ({ name, shape }, values) =>
-      buffers.set(name, Buffer.fromArray(values, "f32", shape, name)),
-    );
-  } catch (error) {
-    buffers.forEach((buffer) => buffer.dispose());
-    throw error;
-  }
-  return buffers;
-}
-
-const dispose = (weights: Readonly<Partial<Record<DiffusionPart, Weights>>>): void =>
-  Object.values(weights).forEach((buffers) => buffers.forEach((buffer) => buffer.dispose()));
 
 /** The words of a text encoder: the published table, or a smaller one of the folder. Throws "checkpoint". */
 async function loadWords({ config }: { config: ClipTextEncoderConfig }): Promise<ClipTokenizer> {
@@ -219,13 +199,14 @@ export async function openDiffusion(
   try {
     for (const [name, component] of Object.entries(file.components)) {
       const part = name as DiffusionPart;
-      weights[part] = await loadBuffers(join(folder, component.weights), specsOf(networks[part]!));
+      const path = join(folder, component.weights);
+      weights[part] = await openWeightBuffers(path, specsOf(networks[part]!));
     }
     const tokenizer = networks.textEncoder && (await loadWords(networks.textEncoder));
     const parts = { networks, configs: file.components, weights };
     return { settings, parts: { ...parts, ...(tokenizer && { tokenizer }) } };
   } catch (error) {
-    dispose(weights);
+    Object.values(weights).forEach(disposeWeights);
     throw error;
   }
 }

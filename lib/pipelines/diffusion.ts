@@ -3,6 +3,7 @@
 import { DiffusionError } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import { shown } from "../models/check-config.js";
+import { SessionCache } from "../runtime/session-cache.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
 import { batchConditions, canGuide, checkClasses, type ConditionParts } from "./batch-conditions.js"; // prettier-ignore
@@ -27,7 +28,7 @@ import { GeneratedImage } from "./generated-image.js";
 import { at, jobsOf, promptWarnings, type Askable, type Job } from "./jobs.js";
 import { checkPictureSize, PictureCodec, type StateShape } from "./picture-codec.js";
 import { metadataOf, optionsOf } from "./picture-settings.js";
-import { SessionCache } from "./session-cache.js";
+import { readBuffers } from "./weight-buffers.js";
 
 /** A call, checked. */
 interface Ask {
@@ -234,9 +235,7 @@ export class DiffusionPipeline implements Disposable {
   parts(): DiffusionContents["parts"] {
     const { configs, weights } = this.opened;
     const read = Object.entries(configs).map(([part, network]) => {
-      const buffers = [...weights[part as DiffusionPart]!];
-      const values = buffers.map(([name, buffer]) => [name, buffer.read() as Float32Array] as const); // prettier-ignore
-      return [part, { ...network, weights: new Map(values) }];
+      return [part, { ...network, weights: readBuffers(weights[part as DiffusionPart]!) }];
     });
     return Object.fromEntries(read) as DiffusionContents["parts"];
   }

@@ -3,11 +3,11 @@
 import { DiffusionError } from "../errors.js";
 import { toFloatImage, type ByteImage, type Image } from "../image/image-io.js";
 import type { FirstStage } from "../models/first-stage.js";
+import type { SessionCache } from "../runtime/session-cache.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
 import type { CodecOptions } from "./codec.js";
-import type { SessionCache } from "./session-cache.js";
 
 /** Shape of a state: height, width, channels. */
 export type StateShape = readonly [height: number, width: number, channels: number];
@@ -83,8 +83,8 @@ export class PictureCodec {
         t.output("bytes", bytes);
         t.output("wrong", wrong);
       });
-    const session = await this.sessions.get(`decode ${batch} ${shape.join()}`, graph, stop.signal);
-    const { bytes, wrong } = await session.run({ states }, stop);
+    const key = `decode ${batch} ${shape.join()}`;
+    const { bytes, wrong } = await this.sessions.run(key, graph, { states }, stop);
     const [height, width] = [shape[0] * this.stride, shape[1] * this.stride];
     const size = height * width * 3;
     return Array.from({ length: batch }, (_, b) => {
@@ -105,8 +105,8 @@ export class PictureCodec {
     const shape = [images.length, height, width, 3];
     const graph = () =>
       trace((t) => t.output("states", stage.encode(t.input("images", { shape }))));
-    const session = await this.sessions.get(`encode ${shape.join()}`, graph, stop.signal);
-    const { states } = await session.run({ images: pixelsOf(images) }, stop);
+    const inputs = { images: pixelsOf(images) };
+    const { states } = await this.sessions.run(`encode ${shape.join()}`, graph, inputs, stop);
     return states as Float32Array;
   }
 

@@ -3,13 +3,14 @@ import { join } from "node:path";
 import { DiffusionError } from "../errors.js";
 import type { ByteImage, Image } from "../image/image-io.js";
 import type { VqganConfig } from "../models/vqgan.js";
+import { SessionCache } from "../runtime/session-cache.js";
 import { loadCodec, type CodecOptions } from "./codec.js";
-import { firstStages, loadBuffers, specsOf } from "./diffusion-folder.js";
+import { firstStages, specsOf } from "./diffusion-folder.js";
 import type { PictureSize } from "./diffusion-options.js";
 import { loadPipeline } from "./load-pipeline.js";
 import { PictureCodec } from "./picture-codec.js";
 import { checkingFile, pipelineFolder, readPipelineFile, type ComponentFile } from "./pipeline.js";
-import { SessionCache } from "./session-cache.js";
+import { openWeightBuffers } from "./weight-buffers.js";
 
 export interface Reconstructor {
   /** Size of its pictures in pixels; a number is the side of a square. */
@@ -22,7 +23,7 @@ export interface Reconstructor {
 async function openAutoencoder(folder: string, file: ComponentFile): Promise<Reconstructor> {
   const path = join(folder, "pipeline.json");
   const stage = checkingFile(path, () => firstStages[file.model]!(file.config as never, {}));
-  const buffers = await loadBuffers(join(folder, file.weights), specsOf(stage));
+  const buffers = await openWeightBuffers(join(folder, file.weights), specsOf(stage));
   const codec = new PictureCodec(stage, new SessionCache(buffers));
   return {
     imageSize: (file.config as unknown as VqganConfig).resolution,

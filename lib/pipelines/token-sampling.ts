@@ -3,7 +3,7 @@
 import type { Graph } from "../ir/graph.js";
 import type { TokenModel } from "../models/token-model.js";
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
-import type { Session } from "../runtime/program.js";
+import type { CachedRunOptions, SessionCache } from "../runtime/session-cache.js";
 import {
   discretePlan,
   discreteStepGraph,
@@ -23,7 +23,6 @@ import {
   type SampleCondition,
 } from "../trainers/condition-rows.js";
 import type { SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
-import type { SessionCache } from "./session-cache.js";
 
 export interface TokenJob {
   reader: ConditionReader;
@@ -37,6 +36,8 @@ export interface TokenJob {
   settings: SamplingSettings;
   /** Tokens of one picture to keep, -1 = make anew. */
   known?: Int32Array;
+  /** How the transformer is compiled; default floats. */
+  quantize?: CachedRunOptions["quantize"];
   signal?: AbortSignal;
 }
 
@@ -73,8 +74,9 @@ async function encodeCondition(job: TokenJob): Promise<Record<string, Int32Array
   const inputs = conditionRows(reader, rows);
   if (!reader.model.encodedInputs) return inputs;
   const graph = (): Graph => conditionGraph(reader.model, rows.length);
-  const session = await sessions.get(`condition ${rows.length}`, graph, signal);
-  return (await session.run(inputs, signal ? { signal } : {})) as Record<string, Float32Array>;
+  const key = `condition ${rows.length}`;
+  const encoded = await sessions.run(key, graph, inputs, signal ? { signal } : {});
+  return encoded as Record<string, Float32Array>;
 }
 
 /** The transformer as a denoiser that reads an encoded condition. */
@@ -87,21 +89,19 @@ const denoiser =
   };
 
 const runner =
-  (session: Session): RunStep =>
+  ({ sessions, quantize }: TokenJob, key: string, graph: () => Graph): RunStep =>
   (inputs, options) =>
-    session.run(inputs, options);
+    sessions.run(key, graph, inputs, { ...options, ...(quantize && { quantize }) });
 
 async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<DiscreteState>>> {
-  const { reader, sessions, schedule, settings, seed, firstSample, known, signal } = job;
+  const { reader, schedule, settings, seed, firstSample, known, signal } = job;
   const { model } = reader;
   const { codes, grid } = model.transformer.config;
   const batch = batchOf(job);
   const guided = isGuided(job);
   const tokens = grid[0] * grid[1];
   const graphOptions = { denoise: denoiser(model), batch, tokens, codes, guided };
-  const session = (key: string, graph: () => Graph): Promise<Session> =>
-    sessions.get(key, graph, signal);
-  const step = await session(`step ${batch} ${guided}`, () => discreteStepGraph(graphOptions));
+  const step = runner(job, `step ${batch} ${guided}`, () => discreteStepGraph(graphOptions));
   const { steps, sampler, guidanceScale, truncation, temperature, topK } = settings;
   const common = {
     schedule, batch, tokens, seed, guidanceScale, truncation, temperature, topK, firstSample,
@@ -111,10 +111,10 @@ async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<Discret
   }; // prettier-ignore
   if (sampler === "purity") {
     const key = `purity ${batch} ${guided} ${guidanceScale} ${truncation}`;
-    const reveal = await session(key, () =>
+    const reveal = runner(job, key, () =>
       purityStepGraph({ ...graphOptions, guidanceScale, truncation, priorWeight }),
     );
-    return samplePurity(runner(reveal), runner(step), {
+    return samplePurity(reveal, step, {
       ...common,
       plan: purityPlan(schedule, tokens, { steps }),
     });
@@ -123,7 +123,7 @@ async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<Discret
     sampler === "released"
       ? releasedFastPlan(schedule, Math.max(0, Math.round(schedule.timesteps / steps) - 1))
       : discretePlan(schedule, { steps });
-  return sampleDiscrete(runner(step), { ...common, plan });
+  return sampleDiscrete(step, { ...common, plan });
 }
 
 function repeatRow(row: Int32Array, count: number): Int32Array {

@@ -1,6 +1,6 @@
 // A VQ-Diffusion pipeline as a folder: codec and network with their weights, the words of a text model, pipeline.json.
 import { join } from "node:path";
-import { loadWeights, saveWeights } from "../checkpoint/weights.js";
+import { saveWeights } from "../checkpoint/weights.js";
 import { DiffusionError } from "../errors.js";
 import { textToToken, type TextToTokenConfig } from "../models/text-to-token.js";
 import { transformerAlone, type TokenModel } from "../models/token-model.js";
@@ -16,6 +16,7 @@ import {
 } from "./pipeline.js";
 import { VqDiffusionPipeline } from "./vq-diffusion.js";
 import { checkSettings, type VqDiffusionSettings } from "./vq-diffusion-settings.js";
+import { disposeWeights, openWeightBuffers } from "./weight-buffers.js";
 
 const files = {
   codec: "codec.safetensors",
@@ -121,7 +122,6 @@ export async function openVqDiffusion(
   }
   const path = join(folder, "pipeline.json");
   const model = checkedParts(path, codecFile, { ...modelFile!, model: network }, file.settings);
-  const weights = await loadWeights(join(folder, modelFile!.weights), model.parameters);
   const tokenizer =
     model.condition.kind === "text"
       ? await loadWords(
@@ -129,7 +129,11 @@ export async function openVqDiffusion(
           (model.config as TextToTokenConfig).condition,
         )
       : undefined;
-  const codec = await loadCodec(folder, codecFile);
+  const weights = await openWeightBuffers(join(folder, modelFile!.weights), model.parameters);
+  const codec = await loadCodec(folder, codecFile).catch((error: unknown) => {
+    disposeWeights(weights);
+    throw error;
+  });
   const parts = { codec, model, weights, ...(tokenizer && { tokenizer }) };
   const settings = file.settings as unknown as VqDiffusionSettings;
   return new VqDiffusionPipeline(file.name, folder, settings, parts);

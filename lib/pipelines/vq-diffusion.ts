@@ -3,7 +3,7 @@
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import type { TokenModel } from "../models/token-model.js";
 import { maskReplaceSchedule, type MaskReplaceSchedule } from "../processes/schedules.js";
-import { Buffer } from "../runtime/buffer.js";
+import { SessionCache } from "../runtime/session-cache.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
 import { classAttribute, type ConditionReader } from "../trainers/condition-rows.js";
 import { samplingRules, type SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
@@ -19,14 +19,14 @@ import { GeneratedImage } from "./generated-image.js";
 import { conditionOf, jobsOf, promptWarnings, type Askable, type Job } from "./jobs.js";
 import { knownTokens } from "./known-tokens.js";
 import { metadataOf, optionsOf } from "./picture-settings.js";
-import { SessionCache } from "./session-cache.js";
 import { sampleTokens, type TokenJob } from "./token-sampling.js";
 import { checkSampling, type VqDiffusionSettings } from "./vq-diffusion-settings.js";
+import { readBuffers, weightBuffers, type GivenWeights } from "./weight-buffers.js";
 
 export interface VqDiffusionParts {
   codec: Codec;
   model: TokenModel;
-  weights: ReadonlyMap<string, Float32Array>;
+  weights: GivenWeights;
   /** Of a text model. */
   tokenizer?: TextTokenizer;
 }
@@ -53,14 +53,7 @@ export class VqDiffusionPipeline implements Disposable {
       Object.entries(settings.attributes).map(([key, names]) => [key, names.length]),
     );
     this.#reader = { model, tokenizer, counts };
-    this.#sessions = new SessionCache(
-      new Map(
-        model.parameters.map(({ name: key, shape }) => [
-          key,
-          Buffer.fromArray(weights.get(key)!, "f32", shape, key),
-        ]),
-      ),
-    );
+    this.#sessions = new SessionCache(weightBuffers(weights, model.parameters));
   }
 
   /** Words of a text model; else undefined. */
@@ -183,11 +176,9 @@ export class VqDiffusionPipeline implements Disposable {
   }
 
   /** What savePipeline writes. */
-  parts(): VqDiffusionParts {
+  parts(): VqDiffusionParts & { weights: ReadonlyMap<string, Float32Array> } {
     const { model, tokenizer } = this.#reader;
-    const weights = new Map(
-      [...this.#sessions.buffers].map(([name, buffer]) => [name, buffer.read() as Float32Array]),
-    );
+    const weights = readBuffers(this.#sessions.buffers);
     return { codec: this.#codec, model, weights, ...(tokenizer && { tokenizer }) };
   }
 

@@ -37,7 +37,7 @@ describe("nearestCodes", () => {
     ]).toEqual([0]);
   });
 
-  it("disposes the programs it no longer keeps, after their last run", async () => {
+  it("disposes the programs it no longer keeps, once another is asked for", async () => {
     const disposed = vi.spyOn(Session.prototype, "dispose");
     const shapes = 40; // at once: more than are kept
     const results = await Promise.all(
@@ -47,6 +47,8 @@ describe("nearestCodes", () => {
       }),
     );
     results.forEach((found, i) => expect([...found]).toEqual(new Array(i + 1).fill(1)));
+    const rows = shapes + 1;
+    await nearestCodes(new Float32Array(2 * rows), Float32Array.of(1, 0, 0, 1), { width: 2 });
     await vi.waitFor(() => expect(disposed.mock.calls.length).toBeGreaterThanOrEqual(8));
     disposed.mockRestore();
   });

@@ -23,7 +23,7 @@ import { batchConditions } from "../../lib/pipelines/batch-conditions.js";
 import { denoise, type DenoiseStep } from "../../lib/pipelines/denoising.js";
 import { openDiffusion, type DiffusionParts } from "../../lib/pipelines/diffusion-folder.js";
 import { readPipelineFile } from "../../lib/pipelines/pipeline.js";
-import { SessionCache } from "../../lib/pipelines/session-cache.js";
+import { SessionCache } from "../../lib/runtime/session-cache.js";
 import { tinyDiffusion, tinyDit, tinySystems } from "./tiny-diffusion.js";
 
 const folders: string[] = [];
