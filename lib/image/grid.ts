@@ -1,8 +1,8 @@
 // Pictures of pictures: contact sheets with captions, before and after side by side, and pixels
 // made large.
-import sharp from "sharp";
 import { checkOptions, DiffusionError } from "../errors.js";
 import { toByteImage, type ByteImage, type Image, type Rgb } from "./image-io.js";
+import { loadSharp } from "./sharp.js";
 
 export interface SheetOptions {
   /** Pictures in a row. Default: about as many as rows. */
@@ -170,7 +170,10 @@ async function drawTexts(sheet: ByteImage, texts: string[], [r, g, b]: Rgb): Pro
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" ` +
     `font-family="DejaVu Sans, Arial, Helvetica, sans-serif" font-size="${fontSize}" ` +
     `fill="${ink}">${texts.join("")}</svg>`;
-  const drawn = await sharp(data, { raw: { width, height, channels: 3 }, limitInputPixels: false })
+  const drawn = await loadSharp()(data, {
+    raw: { width, height, channels: 3 },
+    limitInputPixels: false,
+  })
     .composite([{ input: Buffer.from(svg), top: 0, left: 0, limitInputPixels: false }])
     .removeAlpha()
     .raw()

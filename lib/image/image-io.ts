@@ -2,11 +2,12 @@
 // tags, frames) becomes RGB bytes in rows from the top, and every way a file can be wrong becomes
 // one clear error.
 import { readFile } from "node:fs/promises";
-import sharp, { type Metadata, type Sharp } from "sharp";
+import type { Metadata, Sharp } from "sharp";
 import { checkOptions, DiffusionError } from "../errors.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import { isPng, readPngTexts, withPngText } from "./png-text.js";
 import { bytesToSigned, signedToBytes } from "./range.js";
+import { loadSharp } from "./sharp.js";
 
 /** RGB, rows from the top, 3 bytes a pixel. */
 export interface ByteImage {
@@ -92,6 +93,7 @@ export async function decodeImage(
   const bytes = typeof source === "string" ? await readImageFile(source) : source;
   if (bytes.byteLength === 0)
     throw new DiffusionError("data", `${name}: expected an image, got an empty file`);
+  const sharp = loadSharp();
   try {
     const picture = sharp(bytes, {
       limitInputPixels: maxPixels,
@@ -135,7 +137,7 @@ export const toByteImage = ({ width, height, data }: Image): ByteImage => ({
 /** PNG bytes of a picture, with its generation settings inside when given. */
 export async function encodePng(image: Image, metadata?: GenerationMetadata): Promise<Buffer> {
   const { width, height, data } = checkedBytes("encodePng", image);
-  const png = await sharp(data, { raw: { width, height, channels: 3 } })
+  const png = await loadSharp()(data, { raw: { width, height, channels: 3 } })
     .png({ compressionLevel: 9 })
     .toBuffer();
   return metadata === undefined ? png : withPngText(png, metadataKey, JSON.stringify(metadata));
@@ -190,7 +192,7 @@ export async function resizeImage(
   checkOptions("resizeImage", options, ["fit", "filter", "background"]);
   const { background = white, filter = "lanczos3" } = options;
   const { width, height, data } = checkedBytes("resizeImage", image);
-  const source = sharp(data, { raw: { width, height, channels: 3 } });
+  const source = loadSharp()(data, { raw: { width, height, channels: 3 } });
   const resized = await shaped(source, { ...options, size }, background, filter)
     .raw()
     .toBuffer({ resolveWithObject: true });
