@@ -18,6 +18,6 @@ export const parity = withCommonOptions(new Command("parity"), ineffective)
   .action(async (folder: string, options: ParityOptions) => {
     applyCommonOptions(options);
     const { filter, json = false } = options;
-    const { failed } = await runParity(folder, { json, ...(filter && { filter }) });
-    if (failed > 0) process.exitCode = exitCodes.failure;
+    const { failed, unsupported } = await runParity(folder, { json, ...(filter && { filter }) });
+    if (failed + unsupported > 0) process.exitCode = exitCodes.failure;
   });

@@ -73,6 +73,18 @@ async function readTensors(path: string): Promise<Map<string, Values>> {
   );
 }
 
+/** A folder without a case is none; a case that cannot be read must not pass unseen. */
+const withoutCase =
+  (path: string) =>
+  (cause: unknown): undefined => {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw new DiffusionError(
+      "data",
+      `parity: expected a readable case.json in ${path}, got ${(cause as Error).message}`,
+      { cause },
+    );
+  };
+
 /** The cases below a folder, by name. */
 export async function listCases(folder: string): Promise<CaseHeader[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: unknown) => {
@@ -84,7 +96,7 @@ export async function listCases(folder: string): Promise<CaseHeader[]> {
   const headers = await Promise.all(
     names.map(async (name) => {
       const path = join(folder, name);
-      const file = await caseFile(path).catch(() => undefined);
+      const file = await caseFile(path).catch(withoutCase(path));
       return file && { name, kind: file.kind, folder: path };
     }),
   );

@@ -72,7 +72,8 @@ export const ditConfigOf = (config: GoldenDit, sigma: "learned" | "discarded"): 
 const guidedChannels = 3;
 
 function guidedOutput(model: Dit, x: Tensors, scale: number): Tensors {
-  const rows = x["cfg_x"]!;
+  const rows = x["cfg_x"];
+  if (!rows) throw new DiffusionError("data", "parity: expected cfg_x beside cfg_scale, got none");
   const half = rows.slice(
     rows.shape.map(() => 0),
     [rows.shape[0]! / 2, ...rows.shape.slice(1)],

@@ -48,6 +48,8 @@ const isGiven = (role: string): boolean => role === "input" || role === "const";
 function compareCase(golden: GoldenCase, actual: Record<string, Values>): Difference[] {
   const expected = [...golden.io].filter(([, { role }]) => !isGiven(role)).map(([name]) => name);
   const ways = Object.keys(actual).filter((name) => name.includes("@"));
+  if (expected.length === 0)
+    throw new DiffusionError("data", `parity: expected outputs in case ${golden.name}, got none`);
   return [...expected, ...ways].map((name) =>
     compareValues(name, golden.io.get(name.split("@")[0]!)!, actual[name], golden.rtol),
   );

@@ -24,6 +24,8 @@ export interface GoldenTransformer {
 
 const count = whole(1, limits.width);
 
+const adaptiveNorm = oneOf("adalayernorm", "adalayernorm_abs", "adainsnorm", "adainsnorm_abs");
+
 const rules: Rules = {
   kind: oneOf("text", "class", "uncond"),
   n_layer: whole(1, limits.layers),
@@ -32,7 +34,7 @@ const rules: Rules = {
   mlp_hidden_times: real(1 / 64, 64),
   block_activate: oneOf("GELU", "GELU2"),
   timestep_type: oneOf("adalayernorm", "adalayernorm_abs"),
-  class_type: maybe(oneOf("adalayernorm", "adalayernorm_abs", "adainsnorm", "adainsnorm_abs")),
+  class_type: maybe(adaptiveNorm),
   class_number: maybe(count),
   mlp_type: oneOf("fc", "conv_mlp"),
   hw: listOf(whole(1, limits.side), 2, 2),
@@ -45,6 +47,9 @@ const rules: Rules = {
   attn_pdrop: maybe(real(0, 1)),
   resid_pdrop: maybe(real(0, 1)),
 };
+
+/** What a model that is told classes has to say of them. */
+const classRules: Rules = { ...rules, class_type: adaptiveNorm, class_number: count };
 
 /** Options of each kind's loss. */
 export const lossRules: Rules = {
@@ -80,7 +85,7 @@ export function transformerConfig(
   config: GoldenTransformer,
   timesteps: number,
 ): VqTransformerConfig {
-  checkFields("transformer", config, rules);
+  checkFields("transformer", config, config.kind === "class" ? classRules : rules);
   const condition = conditions[config.kind](config);
   return {
     codes: config.K,

@@ -75,7 +75,6 @@ const facebook =
 const clip = { activation: "quickGelu" };
 
 /** Family of each kind of case, and its facts in the words of the original. */
-/** Family of each kind of case, and its facts in the words of the original. */
 const expected: Readonly<Record<string, [family: string, facts: (config: Facts) => Facts]>> = {
   taming_vqmodel: ["taming-vqgan", compVis],
   taming_gumbelvq: ["taming-vqgan", compVis],

@@ -1,8 +1,9 @@
 // What the parity report says of cases that it cannot run, as text and as JSON. The cases themselves live elsewhere.
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import { runParity, type ParityReport } from "../../lib/golden/parity.js";
 
 let folder: string;
@@ -44,4 +45,20 @@ it("refuses a filter that matches nothing, and a folder without cases", async ()
     message: expect.stringContaining("the nearest name is future_case") as string,
   });
   await expect(runParity(join(folder, "future_case"))).rejects.toThrow(/got none/);
+});
+
+it("passes no case that it cannot read or that has nothing to compare", async () => {
+  const broken = join(folder, "..", `${basename(folder)}-broken`);
+  await mkdir(join(broken, "cut"), { recursive: true });
+  await writeFile(join(broken, "cut", "case.json"), '{"kind": "fut');
+  await expect(runParity(broken)).rejects.toThrow(/readable case\.json in .*cut, got/);
+  const header = { kind: "torch_ops", config: { ops: [] }, tolerance: { rtol: 0 }, io: {} };
+  await writeFile(join(broken, "cut", "case.json"), JSON.stringify(header));
+  await writeSafetensors(join(broken, "cut", "io.safetensors"), []);
+  const { cases } = await runParity(broken, { write: () => undefined });
+  expect(cases[0]).toMatchObject({
+    status: "failed",
+    reason: "parity: expected outputs in case cut, got none",
+  });
+  await rm(broken, { recursive: true });
 });

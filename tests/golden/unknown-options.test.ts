@@ -89,3 +89,26 @@ it("looks into the options of optimizers, and knows them by name", async () => {
   expect(await job("AdamW", { lr: 0.1, amsgrad: true })).toContain("amsgrad");
   expect(await job("Adamw", { lr: 0.1 })).toContain('did you mean "AdamW"');
 });
+
+it("asks a model of classes what it is told of them", async () => {
+  const transformer = {
+    kind: "class",
+    n_layer: 1,
+    n_embd: 8,
+    n_head: 1,
+    mlp_hidden_times: 1,
+    block_activate: "GELU2",
+    timestep_type: "adalayernorm",
+    class_number: 3,
+    mlp_type: "fc",
+    hw: [2, 2],
+    K: 5,
+  };
+  const diffusion = {
+    auxiliary_loss_weight: 0,
+    adaptive_auxiliary_loss: true,
+    mask_weight: [1, 1],
+  };
+  const config = { transformer, diffusion_step: 4, diffusion, batch: 1 };
+  expect(await refuse("vqd_class_transformer", config)).toContain("class_type");
+});
