@@ -12,36 +12,26 @@ import {
 } from "../nn/adaln-zero.js";
 import type { AdaLnZeroBlock } from "../nn/adaln-zero.js";
 import { fusedAttention } from "../nn/fused-attention.js";
-import { normalLinear } from "../nn/init.js";
-import { labelEmbedding } from "../nn/label-embedding.js";
 import { mlp } from "../nn/mlp.js";
 import { ParamScope } from "../nn/module.js";
 import { fromPatches, patchEmbedding } from "../nn/patches.js";
 import { gridSinusoids } from "../nn/positions.js";
-import { timeEmbedding } from "../nn/time-embedding.js";
 import { geluTanh } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
-import { checkFields, flag, limits, listOf, oneOf, optional, real, whole } from "./check-config.js";
+import { checkFields, limits, listOf, oneOf, optional, whole } from "./check-config.js";
 import type { Rule } from "./check-config.js";
-import { guidedPass } from "./class-guidance.js";
 import type { ClassInput, GuidanceOptions } from "./class-guidance.js";
+import {
+  classCondition,
+  classGuidance,
+  classTransformerRules,
+  timeFeatures,
+  type ClassTransformerConfig,
+} from "./class-transformer.js";
 
-export interface DitConfig {
+export interface DitConfig extends ClassTransformerConfig {
   /** Height and width of the input, divisible by `patch`. */
   size: readonly [number, number];
-  /** Side of a patch. */
-  patch: number;
-  /** Channels of the input; default 4. */
-  channels?: number;
-  /** Divisible by `heads` and by 4. */
-  width: number;
-  layers: number;
-  heads: number;
-  /** Hidden width of the MLP in widths, cut to a whole number; default 4. */
-  mlpRatio?: number;
-  classes: number;
-  /** A row of the label table for "no class", index `classes`; default true. */
-  nullClass?: boolean;
   /**
    * What the second half of the output's channels is: the network's variance ("learned", DiT),
    * computed and thrown away ("discarded", SiT), or not there ("none"). Default "learned".
@@ -67,21 +57,11 @@ export interface Dit {
 
 /** What each key of a configuration may be. */
 export const ditRules: Readonly<Record<keyof DitConfig, Rule>> = {
+  ...classTransformerRules,
   size: listOf(whole(1, limits.side), 2, 2),
-  patch: whole(1, limits.side),
-  channels: optional(whole(1, limits.width)),
-  width: whole(4, limits.width),
-  layers: whole(1, limits.layers),
-  heads: whole(1, limits.width),
-  mlpRatio: optional(real(1 / 64, 64)),
-  classes: whole(1, limits.codes),
-  nullClass: optional(flag),
   sigma: optional(oneOf("learned", "discarded", "none")),
   trainedBy: optional(oneOf("original", "diffusers")),
 };
-
-/** Sinusoids of a time, cosines first. */
-const timeFeatures = 256;
 
 function checkConfig(config: DitConfig): void {
   checkFields("dit", config, ditRules);
@@ -129,22 +109,14 @@ function block(scope: ParamScope, config: DitConfig): AdaLnZeroBlock<void> {
   });
 }
 
-/** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
-export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Dit {
-  checkConfig(config);
-  const { size, patch, channels = 4, width, layers, classes, nullClass = true } = config;
-  const { sigma = "learned", trainedBy = "original" } = config;
+/** x (B, H, W, channels) -> the same of twice the channels, unless sigma is "none". */
+function tokenPass(config: DitConfig, scope: ParamScope): (input: DitInput) => Tensor {
+  const { size, patch, channels = 4, width, layers, trainedBy } = config;
   const grid: [number, number] = [size[0] / patch, size[1] / patch];
-  const outChannels = sigma === "none" ? channels : 2 * channels;
-
+  const outChannels = config.sigma === "none" ? channels : 2 * channels;
   const embed = patchEmbedding(scope.child("x_embedder"), { patch, channels, width });
-  const embedTime = timeEmbedding(scope.child("t_embedder").child("mlp"), {
-    width: timeFeatures,
-    out: width,
-    divisor: timeFeatures / 2 - (trainedBy === "diffusers" ? 1 : 0),
-    inits: normalLinear(0.02),
-  });
-  const embedLabel = labelEmbedding(scope.child("y_embedder"), { classes, width, nullClass });
+  const slowest = trainedBy === "diffusers" ? 1 : 0;
+  const conditionOf = classCondition("dit", scope, config, timeFeatures / 2 - slowest);
   const blocks = Array.from({ length: layers }, (_, i) =>
     block(scope.child("blocks").child(i), config),
   );
@@ -154,32 +126,31 @@ export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Di
     out: patch * patch * outChannels,
     modulation: modulation(last.child("adaLN_modulation"), { width, vectors: finalVectors }),
   });
+  return ({ x, ...told }) => {
+    const condition = conditionOf(told);
+    const start = embed(x).add(gridSinusoids(x.trace, { grid, width }));
+    const tokens = blocks.reduce((h, run) => run(h, condition), start);
+    return fromPatches(finish(tokens, condition), grid, patch, "pqc");
+  };
+}
 
+/** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
+export function dit(config: DitConfig, scope: ParamScope = new ParamScope()): Dit {
+  checkConfig(config);
+  const { size, channels = 4, sigma } = config;
+  const run = tokenPass(config, scope);
   const forward = (input: DitInput): Tensor => {
     checkInput(config, input);
-    const { x, times, labels, isNull } = input;
-    if (isNull) needNullClass();
-    const condition = embedTime(times).add(embedLabel(labels, isNull));
-    const start = embed(x).add(gridSinusoids(x.trace, { grid, width }));
-    const tokens = finish(
-      blocks.reduce((h, run) => run(h, condition), start),
-      condition,
-    );
-    const map = fromPatches(tokens, grid, patch, "pqc");
-    return sigma === "discarded" ? map.slice([0, 0, 0, 0], [x.shape[0]!, ...size, channels]) : map;
-  };
-  const needNullClass = (): void => {
-    if (nullClass) return;
-    throw new DiffusionError("option", "dit: expected a model with nullClass, got one without");
+    const map = run(input);
+    return sigma === "discarded"
+      ? map.slice([0, 0, 0, 0], [input.x.shape[0]!, ...size, channels])
+      : map;
   };
   return {
     config,
     parameters: scope.specs(),
     forward,
-    guided(input, options) {
-      needNullClass();
-      return guidedPass({ forward, classes, channels }, input, options);
-    },
+    guided: classGuidance("dit", config, forward),
   };
 }
 

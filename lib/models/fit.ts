@@ -8,9 +8,8 @@ import { adaLnZeroBlock, blockVectors, finalLayer, finalVectors } from "../nn/ad
 import type { AdaLnZeroBlock, MakeNorm } from "../nn/adaln-zero.js";
 import { fusedAttention } from "../nn/fused-attention.js";
 import type { Heads } from "../nn/fused-attention.js";
-import { normalLinear, ones, xavierLinear, zeros } from "../nn/init.js";
+import { ones, xavierLinear, zeros } from "../nn/init.js";
 import type { LinearInits } from "../nn/init.js";
-import { labelEmbedding } from "../nn/label-embedding.js";
 import { linear } from "../nn/linear.js";
 import type { Layer } from "../nn/linear.js";
 import { mlp, swiglu } from "../nn/mlp.js";
@@ -18,33 +17,25 @@ import { ParamScope } from "../nn/module.js";
 import { fromPatches, toPatches } from "../nn/patches.js";
 import { gridRotation, placeRotation, rotate } from "../nn/rotary.js";
 import type { Rotation, RotaryOptions, RotaryStretch } from "../nn/rotary.js";
-import { timeEmbedding } from "../nn/time-embedding.js";
 import { equal, geluTanh, layerNorm, rmsNorm, silu, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { checkFields, flag, limits, object, oneOf, optional, real, whole } from "./check-config.js";
 import type { Rule, Rules } from "./check-config.js";
-import { guidedPass } from "./class-guidance.js";
 import type { ClassInput, GuidanceOptions } from "./class-guidance.js";
+import {
+  classCondition,
+  classGuidance,
+  classTransformerRules,
+  type ClassTransformerConfig,
+} from "./class-transformer.js";
 
 /** Norm of features; the scaled ones have a weight. */
 export type HeadNorm = "none" | "layer" | "scaledLayer" | "rms" | "scaledRms";
 
-export interface FitConfig {
-  /** Side of a patch. */
-  patch: number;
-  /** Channels of the input; default 4. */
-  channels?: number;
-  /** Divisible by `heads`; a head's width by 4. */
-  width: number;
-  layers: number;
-  heads: number;
-  /** Hidden width of a plain MLP in widths, cut to a whole number; default 4. */
-  mlpRatio?: number;
+/** A head's width is divisible by 4. */
+export interface FitConfig extends ClassTransformerConfig {
   /** Gated with two thirds of the hidden width, gated with all of it, or plain; default "swiglu". */
   mlp?: "swiglu" | "wideSwiglu" | "gelu";
-  classes: number;
-  /** A row of the label table for "no class", index `classes`; default true. */
-  nullClass?: boolean;
   /** Twice the channels in the output, the second half the variance; default "none". */
   sigma?: "learned" | "none";
   /**
@@ -102,15 +93,8 @@ const headNorm = oneOf("none", "layer", "scaledLayer", "rms", "scaledRms");
 
 /** What each key of a configuration may be. */
 export const fitRules: Readonly<Record<keyof FitConfig, Rule>> = {
-  patch: whole(1, limits.side),
-  channels: optional(whole(1, limits.width)),
-  width: whole(4, limits.width),
-  layers: whole(1, limits.layers),
-  heads: whole(1, limits.width),
-  mlpRatio: optional(real(1 / 64, 64)),
+  ...classTransformerRules,
   mlp: optional(oneOf("swiglu", "wideSwiglu", "gelu")),
-  classes: whole(1, limits.codes),
-  nullClass: optional(flag),
   sigma: optional(oneOf("learned", "none")),
   modulation: optional(oneOf("lora", "linear", "swiglu")),
   modulationRank: optional(whole(1, limits.width)),
@@ -139,8 +123,6 @@ const kPlaces = 256;
 /** Large enough to vanish in a softmax, small enough to stay finite in float16. */
 const kHidden = -3e4;
 const normEps = 1e-6;
-/** Sinusoids of a time, cosines first. */
-const timeFeatures = 256;
 
 const zeroLinear: LinearInits = () => ({ weightInit: zeros, biasInit: zeros });
 
@@ -263,74 +245,67 @@ function ownPicture(mask: Tensor): Tensor {
   return where(isOwn, mask.trace.constant(0), kHidden);
 }
 
-/** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
-export function fit(config: FitConfig, scope: ParamScope = new ParamScope()): Fit {
-  checkConfig(config);
-  const { patch, channels = 4, width, layers, heads, classes, nullClass = true } = config;
-  const { sigma = "none", modulationBias: bias = true, rotary = {}, timeShift = 1 } = config;
-  const headWidth = width / heads;
-  const outChannels = sigma === "learned" ? 2 * channels : channels;
-  const values = patch * patch * channels;
+/** s t / (1 + (s - 1) t), at most 1. */
+function shiftedTimes(times: Tensor, { timeShift: s = 1 }: FitConfig): Tensor {
+  const t = times.cast("f32");
+  if (s === 1) return t;
+  const stretched = t.mul(s - 1).add(1);
+  return t.mul(s).div(stretched).minimum(1);
+}
 
+/** Channels of the values of one patch, and of what the network makes of them. */
+const patchValues = ({ patch, channels = 4, sigma }: FitConfig): { in: number; out: number } => {
+  const values = patch * patch * channels;
+  return { in: values, out: sigma === "learned" ? 2 * values : values };
+};
+
+type Condition = Omit<FitInput, "x">;
+type TokenPass = (tokens: Tensor, condition: Condition, call: Shared) => Tensor;
+
+/** The vectors that all blocks share, where the modulation is "lora". */
+function sharedVectors(scope: ParamScope, config: FitConfig): Layer | undefined {
+  const { width, modulationBias: bias = true } = config;
+  if ((config.modulation ?? "lora") !== "lora") return undefined;
+  const out = blockVectors * width;
+  const place = scope.child("global_adaLN_modulation").child(1);
+  return linear(place, { in: width, out, bias, ...zeroLinear(width, out) });
+}
+
+/** Values of patches (B, N, in) -> (B, N, out). */
+function tokenPass(config: FitConfig, scope: ParamScope): TokenPass {
+  const { width, layers } = config;
+  const values = patchValues(config);
   const embed = linear(scope.child("x_embedder").child("proj"), {
-    in: values,
+    in: values.in,
     out: width,
-    ...xavierLinear(values, width),
+    ...xavierLinear(values.in, width),
   });
-  const embedTime = timeEmbedding(scope.child("t_embedder").child("mlp"), {
-    width: timeFeatures,
-    out: width,
-    inits: normalLinear(0.02),
-  });
-  const embedLabel = labelEmbedding(scope.child("y_embedder"), { classes, width, nullClass });
-  const isShared = (config.modulation ?? "lora") === "lora";
-  const shared = isShared
-    ? linear(scope.child("global_adaLN_modulation").child(1), {
-        in: width,
-        out: blockVectors * width,
-        bias,
-        ...zeroLinear(width, blockVectors * width),
-      })
-    : undefined;
+  const conditionOf = classCondition("fit", scope, config);
+  const shared = sharedVectors(scope, config);
   const blocks = Array.from({ length: layers }, (_, i) =>
     block(scope.child("blocks").child(i), config),
   );
   const last = scope.child("final_layer");
+  const place = last.child("adaLN_modulation");
   const finish = finalLayer(last, {
     ...tokenNorm(config),
     width,
-    out: patch * patch * outChannels,
-    modulation: modulation(
-      last.child("adaLN_modulation"),
-      config,
-      finalVectors,
-      Math.floor(width / 2),
-    ),
+    out: values.out,
+    modulation: modulation(place, config, finalVectors, Math.floor(width / 2)),
   });
-
-  const shifted = (times: Tensor): Tensor => {
-    const t = times.cast("f32");
-    return timeShift === 1
-      ? t
-      : t
-          .mul(timeShift)
-          .div(t.mul(timeShift - 1).add(1))
-          .minimum(1);
-  };
-
-  type Condition = Pick<FitInput, "times" | "labels" | "isNull">;
-  const run = (tokens: Tensor, { times, labels, isNull }: Condition, call: Shared): Tensor => {
-    if (isNull) needNullClass();
-    const condition = embedTime(shifted(times)).add(embedLabel(labels, isNull));
+  return (tokens, told, call) => {
+    const condition = conditionOf({ ...told, times: shiftedTimes(told.times, config) });
     const all = shared ? { ...call, vectors: shared(silu(condition)) } : call;
-    const start = embed(tokens);
-    return finish(
-      blocks.reduce((x, next) => next(x, condition, all), start),
-      condition,
-    );
+    const mixed = blocks.reduce((x, next) => next(x, condition, all), embed(tokens));
+    return finish(mixed, condition);
   };
+}
 
-  const forward = ({ x, ...condition }: FitInput): Tensor => {
+/** Of pictures of one size: every place is on one grid. */
+const picturePass =
+  (config: FitConfig, run: TokenPass) =>
+  ({ x, ...condition }: FitInput): Tensor => {
+    const { patch, channels = 4, width, heads, rotary } = config;
     const [, H, W] = x.shape as [number, number, number, number];
     if (x.rank !== 4 || x.shape[3] !== channels || H % patch !== 0 || W % patch !== 0) {
       throw new DiffusionError(
@@ -339,43 +314,46 @@ export function fit(config: FitConfig, scope: ParamScope = new ParamScope()): Fi
       );
     }
     const grid: [number, number] = [H / patch, W / patch];
-    const rotation = gridRotation(x.trace, grid, { ...rotary, width: headWidth });
+    const rotation = gridRotation(x.trace, grid, { ...rotary, width: width / heads });
     const tokens = run(toPatches(x, patch, "cpq"), condition, { rotation });
     return fromPatches(tokens, grid, patch, "cpq");
   };
 
-  const needNullClass = (): void => {
-    if (nullClass) return;
-    throw new DiffusionError("option", "fit: expected a model with nullClass, got one without");
+/** Of pictures of several sizes in one sequence: each token says its place. */
+const sequencePass =
+  (config: FitConfig, run: TokenPass) =>
+  ({ tokens, rows, columns, mask, ...condition }: FitTokens): Tensor => {
+    const { width, heads, rotary = {} } = config;
+    const values = patchValues(config).in;
+    if (tokens.rank !== 3 || tokens.shape[2] !== values) {
+      throw new DiffusionError(
+        "shape",
+        `fit: expected tokens (B, N, ${values}), got ${formatShape(tokens.shape)}`,
+      );
+    }
+    if ((rotary.stretch ?? "none") !== "none") {
+      throw new DiffusionError(
+        "option",
+        `fit: expected tokens with places in a model without rotary.stretch, got ${rotary.stretch}; use forward`,
+      );
+    }
+    const [B, N] = mask.shape as [number, number];
+    const isToken = where(equal(mask, 0), mask.trace.constant(0), 1).reshape([B, N, 1]);
+    const rotation = placeRotation(rows, columns, kPlaces, { ...rotary, width: width / heads });
+    return run(tokens, condition, { rotation, mask: ownPicture(mask), isToken }).mul(isToken);
   };
 
+/** Builds the model on a scope of its own, or below `scope` when it is part of something larger. */
+export function fit(config: FitConfig, scope: ParamScope = new ParamScope()): Fit {
+  checkConfig(config);
+  const run = tokenPass(config, scope);
+  const forward = picturePass(config, run);
   return {
     config,
     parameters: scope.specs(),
     forward,
-    forwardTokens({ tokens, rows, columns, mask, ...condition }) {
-      if (tokens.rank !== 3 || tokens.shape[2] !== values) {
-        throw new DiffusionError(
-          "shape",
-          `fit: expected tokens (B, N, ${values}), got ${formatShape(tokens.shape)}`,
-        );
-      }
-      if ((rotary.stretch ?? "none") !== "none") {
-        throw new DiffusionError(
-          "option",
-          `fit: expected tokens with places in a model without rotary.stretch, got ${rotary.stretch}; use forward`,
-        );
-      }
-      const [B, N] = mask.shape as [number, number];
-      const isToken = where(equal(mask, 0), mask.trace.constant(0), 1).reshape([B, N, 1]);
-      const rotation = placeRotation(rows, columns, kPlaces, { ...rotary, width: headWidth });
-      const call = { rotation, mask: ownPicture(mask), isToken };
-      return run(tokens, condition, call).mul(isToken);
-    },
-    guided(input, options) {
-      needNullClass();
-      return guidedPass({ forward, classes, channels }, input, options);
-    },
+    forwardTokens: sequencePass(config, run),
+    guided: classGuidance("fit", config, forward),
   };
 }
 

@@ -6,11 +6,16 @@ import { normal, zeros } from "../nn/init.js";
 import type { ParamScope } from "../nn/module.js";
 import { nearestCodes, scatterAdd, stopGradient, where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
-import type { Trace } from "../trace/trace.js";
 import { checkFields, flag, limits, oneOf, optional, real, whole } from "./check-config.js";
 import type { Rule } from "./check-config.js";
-import { codebookAverages, straightThrough, unitLength } from "./vector-quantizer.js";
-import type { Quantised } from "./vector-quantizer.js";
+import {
+  quantisedBy,
+  readState,
+  rows,
+  unitLength,
+  updatedAverages,
+  type VectorQuantizer,
+} from "./vector-quantizer.js";
 
 export interface SphericalCodebookConfig {
   /** Codebook entries K. */
@@ -27,18 +32,11 @@ export interface SphericalCodebookConfig {
   decay?: number;
 }
 
-export interface SphericalCodebook {
+/** Codes are kept by moving averages; `lookup` gives them as stored. */
+export interface SphericalCodebook extends Omit<VectorQuantizer, "config" | "averages"> {
   readonly config: SphericalCodebookConfig;
-  readonly codebook: ParamSpec;
   /** The other state: how often codes are used and, with "euclidean", sums of their latents. */
   readonly averages: { counts: ParamSpec; sums?: ParamSpec };
-  quantise(latents: Tensor): Quantised;
-  /** Nearest codes only, same shape as latents without the last axis. */
-  indices(latents: Tensor): Tensor;
-  /** Code vectors of token ids, as stored: (...) -> (..., D). */
-  lookup(tokens: Tensor): Tensor;
-  /** New state after a batch, by state name. */
-  updates(latents: Tensor, indices: Tensor): Record<string, Tensor>;
 }
 
 const rules: Readonly<Record<keyof SphericalCodebookConfig, Rule>> = {
@@ -49,8 +47,6 @@ const rules: Readonly<Record<keyof SphericalCodebookConfig, Rule>> = {
   commitment: optional(real(0, 1e6)),
   decay: optional(real(0, 1)),
 };
-
-const rows = (x: Tensor): Tensor => x.reshape([x.size / x.shape.at(-1)!, x.shape.at(-1)!]);
 
 interface Averages {
   codebook: Tensor;
@@ -91,13 +87,12 @@ export function sphericalCodebook(
   const start = normal(1 / Math.sqrt(D));
   const codebook = scope.state("embed", [K, D], start);
   const sums = isCosine ? undefined : scope.state("embed_avg", [K, D], start);
-  const read = (t: Trace, spec: ParamSpec): Tensor => t.state(spec.name, { shape: spec.shape });
   const compared = (latents: Tensor): Tensor => (unitLatents ? unitLength(latents) : latents);
   const indices = (latents: Tensor): Tensor =>
-    nearestCodes(rows(compared(latents)), read(latents.trace, codebook), { metric }).reshape(
+    nearestCodes(rows(compared(latents)), readState(latents.trace, codebook), { metric }).reshape(
       latents.shape.slice(0, -1),
     );
-  const lookup = (tokens: Tensor): Tensor => read(tokens.trace, codebook).gather(tokens, 0);
+  const lookup = (tokens: Tensor): Tensor => readState(tokens.trace, codebook).gather(tokens, 0);
   return {
     config,
     codebook,
@@ -108,34 +103,16 @@ export function sphericalCodebook(
       const z = compared(latents);
       const ids = indices(latents);
       const chosen = lookup(ids);
-      const quantised = straightThrough(z, chosen);
-      const flat = stopGradient(rows(z));
-      latents.trace.record(scope.path, quantised);
-      return {
-        quantised,
-        indices: ids,
-        loss: stopGradient(chosen).sub(z).square().mean().mul(commitment),
-        compared: flat,
-        errors: flat
-          .sub(stopGradient(rows(chosen)))
-          .square()
-          .sum([1]),
-      };
+      const loss = stopGradient(chosen).sub(z).square().mean().mul(commitment);
+      return quantisedBy(scope, z, chosen, { indices: ids, loss });
     },
     updates(latents, ids) {
+      if (sums)
+        return updatedAverages({ codebook, counts, sums }, compared(latents), ids, { decay });
       const t = latents.trace;
-      const state = { codebook: read(t, codebook), counts: read(t, counts) };
-      if (!sums) {
-        const next = averageDirections(state, latents, ids, decay);
-        return { [codebook.name]: next.codebook, [counts.name]: next.counts };
-      }
-      const all = { ...state, sums: read(t, sums) };
-      const next = codebookAverages(all, compared(latents), ids, { decay });
-      return {
-        [codebook.name]: next.codebook,
-        [counts.name]: next.counts,
-        [sums.name]: next.sums,
-      };
+      const state = { codebook: readState(t, codebook), counts: readState(t, counts) };
+      const next = averageDirections(state, latents, ids, decay);
+      return { [codebook.name]: next.codebook, [counts.name]: next.counts };
     },
   };
 }

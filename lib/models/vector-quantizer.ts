@@ -92,7 +92,8 @@ export function unitLength(x: Tensor): Tensor {
   return x.div(x.square().sum([last], true).sqrt().maximum(kUnitEps));
 }
 
-const rows = (latents: Tensor): Tensor => {
+/** (…, D) -> (rows, D). */
+export const rows = (latents: Tensor): Tensor => {
   const D = latents.shape.at(-1)!;
   return latents.reshape([latents.size / D, D]);
 };
@@ -142,6 +143,39 @@ export function codebookAverages(
     .div(total.add(K * eps))
     .mul(total);
   return { codebook: sums.div(smoothed.reshape([K, 1])), counts, sums };
+}
+
+/** States of a codebook kept by moving averages. */
+type CodebookSpecs = Readonly<Record<keyof CodebookState, ParamSpec>>;
+
+export const readState = (t: Trace, { name, shape }: ParamSpec): Tensor => t.state(name, { shape });
+
+/** Moving averages after a batch, by the names of the states. */
+export function updatedAverages(
+  specs: CodebookSpecs,
+  latents: Tensor,
+  indices: Tensor,
+  options: { decay?: number; eps?: number },
+): Record<string, Tensor> {
+  const names = ["codebook", "counts", "sums"] as const;
+  const read = names.map((name) => [name, readState(latents.trace, specs[name])]);
+  const state = Object.fromEntries(read) as unknown as CodebookState;
+  const next = codebookAverages(state, latents, indices, options);
+  return Object.fromEntries(names.map((name) => [specs[name].name, next[name]]));
+}
+
+/** What a quantizer answers: latents as they are compared, and the vectors of their codes, both (…, D). */
+export function quantisedBy(
+  scope: ParamScope,
+  latents: Tensor,
+  chosen: Tensor,
+  { indices, loss }: Pick<Quantised, "indices" | "loss">,
+): Quantised {
+  const quantised = straightThrough(latents, chosen);
+  latents.trace.record(scope.path, quantised);
+  const compared = stopGradient(rows(latents));
+  const apart = compared.sub(stopGradient(rows(chosen)));
+  return { quantised, indices, loss, compared, errors: apart.square().sum([1]) };
 }
 
 /**
@@ -204,87 +238,61 @@ function checkQuantizer(config: VectorQuantizerConfig): void {
   );
 }
 
-export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
-  checkQuantizer(config);
-  const { codes: K, width: D, codebook: kind = "gradient", metric = "euclidean" } = config;
-  const { beta = 0.25, legacyBeta = true, rateWeight = 0 } = config;
-  const isEma = kind === "ema";
+/** Where the codes are: a parameter, or states with their moving averages. */
+function storedCodes(
+  scope: ParamScope,
+  { codes: K, width: D, codebook: kind, metric }: VectorQuantizerConfig,
+): Pick<VectorQuantizer, "codebook" | "averages"> {
   const place = scope.child("embedding");
   const init =
-    metric === "cosine" || isEma
+    metric === "cosine" || kind === "ema"
       ? normal(1)
       : ({ kind: "uniform", low: -1 / K, high: 1 / K } as const);
-  const codebook = isEma
-    ? place.state("weight", [K, D], init)
-    : place.param("weight", [K, D], init);
-  // Counts begin at one: with the reference's zeros the first update throws every unused code far
-  // away.
-  const averages = isEma
-    ? {
-        counts: place.state("cluster_size", [K], ones),
-        sums: place.state("embed_avg", [K, D], init),
-      }
-    : undefined;
+  if (kind !== "ema") return { codebook: place.param("weight", [K, D], init) };
+  const codebook = place.state("weight", [K, D], init);
+  // Counts begin at one: with the reference's zeros the first update throws every unused code far away.
+  const counts = place.state("cluster_size", [K], ones);
+  return { codebook, averages: { counts, sums: place.state("embed_avg", [K, D], init) } };
+}
 
-  const stored = (t: Trace): Tensor =>
-    isEma ? t.state(codebook.name, { shape: codebook.shape }) : t.parameter(codebook);
-  const vectors = (t: Trace): Tensor => (metric === "cosine" ? unitLength(stored(t)) : stored(t));
-  const nearest = (latents: Tensor): Tensor => {
+export function vectorQuantizer(scope: ParamScope, config: VectorQuantizerConfig): VectorQuantizer {
+  checkQuantizer(config);
+  const { codebook: kind = "gradient", metric = "euclidean" } = config;
+  const { beta = 0.25, legacyBeta = true, rateWeight = 0 } = config;
+  const { codebook, averages } = storedCodes(scope, config);
+  const unit = (x: Tensor): Tensor => (metric === "cosine" ? unitLength(x) : x);
+  const stored = (t: Trace): Tensor => (averages ? readState(t, codebook) : t.parameter(codebook));
+  const indices = (latents: Tensor): Tensor => {
     const t = latents.trace;
     const flat = rows(latents);
-    const codes = stored(t);
-    const counts =
-      averages && rateWeight > 0 ? t.state(averages.counts.name, { shape: [K] }) : undefined;
-    const chosen = counts
-      ? cheapestCodes(flat, codes, { counts, rateWeight })
-      : nearestCodes(flat, codes, { metric });
+    const chosen =
+      averages && rateWeight > 0
+        ? cheapestCodes(flat, stored(t), { counts: readState(t, averages.counts), rateWeight })
+        : nearestCodes(flat, stored(t), { metric });
     return chosen.reshape(latents.shape.slice(0, -1));
   };
-  const lookup = (tokens: Tensor): Tensor => vectors(tokens.trace).gather(tokens, 0);
-
+  const lookup = (tokens: Tensor): Tensor => unit(stored(tokens.trace)).gather(tokens, 0);
   return {
     config,
     codebook,
     ...(averages && { averages }),
-    indices: nearest,
+    indices,
     lookup,
     quantise(latents) {
-      const z = metric === "cosine" ? unitLength(latents) : latents;
-      const indices = nearest(latents);
-      const chosen = lookup(indices);
-      const loss = isEma
+      const z = unit(latents);
+      const ids = indices(latents);
+      const chosen = lookup(ids);
+      const loss = averages
         ? stopGradient(chosen).sub(z).square().mean().mul(beta)
         : codebookLoss(z, chosen, beta, legacyBeta);
-      const quantised = straightThrough(z, chosen);
-      latents.trace.record(scope.path, quantised);
-      const compared = stopGradient(rows(z));
-      const errors = compared
-        .sub(stopGradient(rows(chosen)))
-        .square()
-        .sum([1]);
-      return { quantised, indices, loss, compared, errors };
+      return quantisedBy(scope, z, chosen, { indices: ids, loss });
     },
-    updates(latents, indices) {
-      if (!averages) {
-        throw new DiffusionError(
-          "option",
-          `vectorQuantizer: expected codebook "ema" to update averages, got "${kind}"`,
-        );
-      }
-      const t = latents.trace;
-      const read = (spec: ParamSpec): Tensor => t.state(spec.name, { shape: spec.shape });
-      const state = {
-        codebook: read(codebook),
-        counts: read(averages.counts),
-        sums: read(averages.sums),
-      };
-      const z = metric === "cosine" ? unitLength(latents) : latents;
-      const next = codebookAverages(state, z, indices, config);
-      return {
-        [codebook.name]: next.codebook,
-        [averages.counts.name]: next.counts,
-        [averages.sums.name]: next.sums,
-      };
+    updates(latents, ids) {
+      if (averages) return updatedAverages({ codebook, ...averages }, unit(latents), ids, config);
+      throw new DiffusionError(
+        "option",
+        `vectorQuantizer: expected codebook "ema" to update averages, got "${kind}"`,
+      );
     },
   };
 }
