@@ -26,7 +26,7 @@ if (!workload) {
 }
 const threads = Number(options.threads);
 native().configure({ threads });
-const program = await compile(workload.graph());
+const program = await compile(workload.graph(), workload.compileOptions);
 const { session, inputs } = await bindRandom(workload, program, 0);
 const { steps } = program.plan();
 const least = steps.map(() => Infinity);

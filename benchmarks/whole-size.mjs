@@ -11,7 +11,7 @@ const workloads = benchWorkloads.filter(({ kind, batch }) => kind === "network" 
 
 async function measure(name) {
   const workload = workloads.find((w) => w.name === name);
-  const program = await compile(workload.graph());
+  const program = await compile(workload.graph(), workload.compileOptions);
   const plan = program.plan();
   const { inputs: declared, values } = program.graph;
   const bytes = ({ value }) => 4 * values[value].shape.reduce((a, b) => a * b, 1);

@@ -61,18 +61,19 @@ const markdown = (heads, rows) =>
 /** The README's table: medians with their spread, and ratios to the best peer and to torch as installed. */
 export function readmeTable(lines) {
   const rows = grouped(lines)
-    .filter(([{ threads, unit }]) => threads === Math.max(...lines[0].threads) && unit !== "MB")
+    .filter(([{ threads }]) => threads === Math.max(...lines[0].threads))
     .map((group) => {
       const c = cells(group);
       const installed = peer(group, "torch installed");
+      const times = (line) => (line.unit === "MB" ? 1 / line.ratio : line.ratio);
       return [
         c.workload,
-        `${c.ours} (${c.spread})`,
+        c.spread ? `${c.ours} (${c.spread})` : c.ours,
         c["torch tuned"],
         c["as installed"],
         c["ONNX Runtime"],
-        `**${c.ratio}**`,
-        installed ? fixed(installed.ratio, 1) : "–",
+        `**${fixed(times(group[0]), 2)}**`,
+        installed ? fixed(times(installed), 1) : "–",
       ];
     });
   const heads = ["work", "smalti (min–max)", "torch, tuned", "torch, as installed"];

@@ -38,7 +38,10 @@ function goalOf(row, threads, isa) {
   return threads === 2 || row.threads === threads ? row.goal : row.goal * slack;
 }
 
+/** The bound is that of float32. */
 function boundFacts(workload, limits, oursMs) {
+  if (workload.compileOptions)
+    return { gflops: null, share_of_bound: null, share_of_direct_bound: null };
   const bound = boundOf(workload, limits);
   return {
     gflops: (1000 * bound.gflop) / oursMs || null,

@@ -75,7 +75,7 @@ export async function prepare(
   seed: number,
   given?: Record<string, Buffer>,
 ): Promise<ReadyWorkload> {
-  const program = await compile(workload.graph());
+  const program = await compile(workload.graph(), workload.compileOptions);
   const { session, inputs, state } = await bindRandom(workload, program, seed, given);
   const timedCall = async (): Promise<number> => {
     const start = performance.now();

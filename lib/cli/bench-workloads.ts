@@ -13,6 +13,7 @@ import { vqganConfigs } from "../models/vqgan-configs.js";
 import { vqgan } from "../models/vqgan.js";
 import { coefficientTable, maskReplaceSchedule } from "../processes/schedules.js";
 import type { TensorData } from "../runtime/buffer.js";
+import type { CompileOptions } from "../runtime/program.js";
 import { fusedStepGraph } from "../trainers/train-step.js";
 import * as ops from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -24,6 +25,7 @@ export interface BenchWorkload {
   /** A kernel is timed inside the core, the others as the calls that a program makes. */
   kind: "network" | "training" | "kernel";
   graph: () => Graph;
+  compileOptions?: CompileOptions;
   /** What the bound is computed of: the graph, or the forward pass of a training step, which counts three times. */
   forward: () => Graph;
   /** Values by graph input that must not be random numbers between -1 and 1. */
@@ -180,6 +182,11 @@ function networkWorkload(name: string, batch: number, build: Build): BenchWorklo
   return { name, batch, kind: "network", values, graph, forward: graph };
 }
 
+const quantizedWorkload = (name: string, build: Build): BenchWorkload => ({
+  ...networkWorkload(`int8_${name}`, 1, build),
+  compileOptions: { quantize: "int8" },
+});
+
 /** Forward, backward and one AdamW update of the mean squared error. */
 const trainingWorkload = (name: string, batch: number, build: Build): BenchWorkload => ({
   name: `train_${name}`,
@@ -276,6 +283,8 @@ export const benchWorkloads: readonly BenchWorkload[] = [
   ...[1, 4].map((batch) => networkWorkload("dit_s2", batch, ditNetwork("S/2"))),
   ...[1, 4].map((batch) => networkWorkload("dit_b2", batch, ditNetwork("B/2"))),
   ...[1, 4].map((batch) => networkWorkload("vqd_small", batch, vqdSmall)),
+  quantizedWorkload("cifar_unet", cifarUnet),
+  quantizedWorkload("dit_b2", ditNetwork("B/2")),
   trainingWorkload("cifar_unet", 4, cifarUnet),
   trainingWorkload("small64_unet", 4, small64Unet),
   trainingWorkload("dit_s2", 4, ditNetwork("S/2")),
