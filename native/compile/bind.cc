@@ -101,13 +101,6 @@ double count_flops(const Binder& b) {
          elements_of(b.module, b.node->inputs.empty() ? b.node->outputs[0] : b.node->inputs[0]);
 }
 
-double winograd_work(const Binder& b) {
-  if (b.node->op == "conv2dGradWeight")
-    return winograd_grad_work(grad_weight_shape(b.graph, *b.node));
-  const int64_t panel_columns = b.step.table->panel_columns;
-  return winograd_work(winograd_args(conv2d_shape(b.graph, *b.node), b.step.tile, panel_columns));
-}
-
 double count_bytes(const Module& module, const Step& step) {
   double bytes = 0;
   for (const int value : step.inputs) bytes += static_cast<double>(module.spec(value).bytes());
@@ -184,9 +177,11 @@ std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, co
   Binder binder(module, memory, step);
   std::vector<Instruction> instructions = bind_step(binder);
   Instruction& first = instructions.front();
-  first.flops = count_flops(binder);
-  first.work =
-      step.kind == Step::Kind::node && step.tile != 0 ? winograd_work(binder) : first.flops;
+  first.flops = first.work = count_flops(binder);
+  if (step.kind == Step::Kind::node && step.tile != 0) {
+    first.work = winograd_work(winograd_args(conv2d_shape(module.graph, module.node(step.node)),
+                                             step.tile, step.table->panel_columns));
+  }
   first.bytes = count_bytes(module, step);
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {

@@ -92,8 +92,6 @@ class Selector {
     } else if (node.op == "nearestCodes") {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
-    } else if (node.op == "conv2dGradWeight") {
-      prepare_grad_weight(step, grad_weight_shape(module_.graph, node));
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
@@ -126,13 +124,6 @@ class Selector {
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     add_temp(step, Dtype::f32, temps.products);
-  }
-
-  void prepare_grad_weight(Step& step, const Conv2dGradWeightArgs& conv) {
-    const bool has_kernel = module_.isa != nullptr && module_.isa->winograd_grad.run != nullptr;
-    if (!module_.allows_winograd || !has_kernel || !winograd_takes_gradient(conv)) return;
-    step.tile = kWinogradGradTile;
-    for (const int64_t floats : winograd_grad_temps(conv)) add_temp(step, Dtype::f32, floats);
   }
 
   void prepare_int8(Step& step, const Node& node) {
@@ -235,32 +226,6 @@ Conv2dArgs conv2d_shape(const Graph& graph, const Node& node) {
   a.dilation = 1;
   a.dtype = graph.out(node).dtype;
   if (node.op == "conv2dGradInput") turn_into_input_gradient(a);
-  return a;
-}
-
-Conv2dGradWeightArgs grad_weight_shape(const Graph& graph, const Node& node) {
-  Conv2dGradWeightArgs a = {};
-  const Shape& x = graph.in(node, 0).shape;
-  const Shape& dy = graph.in(node, 1).shape;
-  const std::vector<int64_t> kernel = node.integers("kernel");
-  const std::vector<int64_t> stride = node.integers("stride");
-  const std::vector<int64_t> padding = node.integers("padding");
-  a.B = x[0];
-  a.H = x[1];
-  a.W = x[2];
-  a.groups = node.integer_or("groups", 1);
-  a.C = x[3] / a.groups;
-  a.O = dy[3] / a.groups;
-  a.KH = kernel[0];
-  a.KW = kernel[1];
-  a.OH = dy[1];
-  a.OW = dy[2];
-  a.stride_h = stride[0];
-  a.stride_w = stride[1];
-  a.pad_top = padding[0];
-  a.pad_left = padding[2];
-  a.upsample = node.integer_or("upsample", 1);
-  a.dtype = graph.out(node).dtype;
   return a;
 }
 

@@ -2,7 +2,6 @@
 // add synthetic ones.
 #pragma once
 
-#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -148,10 +147,8 @@ struct MatmulShape {
 };
 MatmulShape matmul_shape(const Graph& graph, const Node& node);
 
-// The convolution that conv2d or conv2dGradInput is, and the gradient that conv2dGradWeight is: no
-// pointers, no packed sizes.
+// The convolution that conv2d or conv2dGradInput is: no pointers, no packed sizes.
 Conv2dArgs conv2d_shape(const Graph& graph, const Node& node);
-Conv2dGradWeightArgs grad_weight_shape(const Graph& graph, const Node& node);
 
 // --- winograd.cc: the tile that is cheapest, 0 for none; arguments without pointers; floats of the
 // tensors between its stages; operations of the kernel
@@ -163,11 +160,6 @@ struct WinogradTemps {
 };
 WinogradTemps winograd_temps(const WinogradArgs& args);
 double winograd_work(const WinogradArgs& args);
-// Whether the gradient of a weight is cheaper so; floats of its three tensors; its operations
-constexpr int64_t kWinogradGradTile = 4;
-bool winograd_takes_gradient(const Conv2dGradWeightArgs& conv);
-std::array<int64_t, 3> winograd_grad_temps(const Conv2dGradWeightArgs& conv);
-double winograd_grad_work(const Conv2dGradWeightArgs& conv);
 
 // --- int8.cc: whether the product of a step can run on 8-bit integers and is to; its shape as a
 // convolution

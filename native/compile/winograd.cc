@@ -39,21 +39,6 @@ double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
          kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
 }
 
-constexpr double kProductStore = 12;  // a number of the transformed gradient, written and read
-constexpr int64_t kLeastGradChannels = 16;
-constexpr int64_t kLeastGradTiles = 48;  // shorter sums: the direct kernel errs too little
-
-int64_t grad_tiles(const Conv2dGradWeightArgs& c) {
-  return c.B * ceil_div(c.OH, kWinogradGradTile) * ceil_div(c.OW, kWinogradGradTile);
-}
-
-double winograd_grad_cost(const Conv2dGradWeightArgs& c) {
-  const auto tiles = static_cast<double>(grad_tiles(c));
-  const auto weights = static_cast<double>(c.C * c.O);
-  return 36 *
-         (weights * (tiles + kProductStore) + kTransform * tiles * static_cast<double>(c.C + c.O));
-}
-
 }  // namespace
 
 int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
@@ -94,22 +79,6 @@ WinogradTemps winograd_temps(const WinogradArgs& a) {
   const int64_t rows = (a.tile + 2) * (a.tile + 2) * tiles_of(a.conv, a.tile);
   return {rows * winograd_row(a.conv.C), rows * winograd_row(a.conv.O)};
 }
-
-bool winograd_takes_gradient(const Conv2dGradWeightArgs& c) {
-  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.groups == 1 &&
-                    c.dtype == Dtype::f32 && c.C >= kLeastGradChannels &&
-                    c.O >= kLeastGradChannels && grad_tiles(c) >= kLeastGradTiles;
-  const double direct =
-      9.0 * static_cast<double>(c.C * c.O) * static_cast<double>(c.B * c.OH * c.OW);
-  return fits && winograd_grad_cost(c) < direct;
-}
-
-std::array<int64_t, 3> winograd_grad_temps(const Conv2dGradWeightArgs& c) {
-  const int64_t rows = 36 * grad_tiles(c);
-  return {rows * winograd_row(c.C), rows * winograd_row(c.O), 36 * c.C * c.O};
-}
-
-double winograd_grad_work(const Conv2dGradWeightArgs& c) { return 2 * winograd_grad_cost(c); }
 
 double winograd_work(const WinogradArgs& a) { return 2 * winograd_cost(a.conv, a.tile, false); }
 

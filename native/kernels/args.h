@@ -369,15 +369,6 @@ struct Conv2dGradWeightArgs {
   Dtype dtype;
 };
 
-// The same for 3x3, stride 1, one group by minimal filtering on tiles of 4 x 4 results, 36
-// elements.
-struct WinogradGradArgs {
-  Conv2dGradWeightArgs conv;
-  void* inputs;     // (36, tiles, winograd_row(C))
-  void* gradients;  // (36, tiles, winograd_row(O))
-  void* products;   // (36, C, O)
-};
-
 // ---------------------------------------------------------------- normalisation, softmax,
 // attention
 

@@ -42,8 +42,7 @@ struct KernelTable {
   Kernel<Conv2dArgs> conv2d;
   Kernel<PackArgs> winograd_pack;  // the reference has none of these two: conv2d is their reference
   Kernel<WinogradArgs> winograd;
-  Kernel<WinogradGradArgs> winograd_grad;  // likewise conv2d_grad_weight
-  Kernel<PackArgs> int8_pack;              // the reference has neither: 8 bits are an approximation
+  Kernel<PackArgs> int8_pack;  // the reference has neither: 8 bits are an approximation
   Kernel<Int8ConvArgs> int8_conv;
   Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;
   Kernel<GroupNormArgs> group_norm;
