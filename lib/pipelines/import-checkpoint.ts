@@ -181,6 +181,7 @@ function identifyOne(
 ): Identified {
   const { family, place } = found;
   const where = `${checkpoint.path}: ${family.name}`;
+  checkTensorsOf(where, found, as);
   const said = fileValues(family, checkpoint.configs);
   const facts = factsOf(where, family, said, given, as);
   const missing = Object.fromEntries(
@@ -256,17 +257,35 @@ function includes(whole: unknown, part: unknown): boolean {
  * things that have no effect on them.
  */
 function publishedNames(found: Recognised, facts: readonly KnownFact[]): string[] {
-  const { family, shapes, origins } = found;
-  const foreign = { shapes: shapes.shapes, origins };
+  const { family } = found;
   const agrees = (part: Record<string, unknown>): boolean =>
     facts.every(({ name, value }) => part[name] === undefined || includes(value, part[name]));
-  return Object.entries(family.published ?? {}).flatMap(([name, part]) => {
-    if (!agrees(part as Record<string, unknown>)) return [];
-    const { parameters, states = [] } = family.build(part);
-    if (parameters.length > shapes.shapes.size) return [];
-    const fit = fitWeights([...parameters, ...states], family.keys(part, shapes), foreign);
-    return describeMisfits(fit) === undefined ? [name] : [];
-  });
+  return Object.entries(family.published ?? {})
+    .filter(([, part]) => agrees(part as Record<string, unknown>) && hasTensorsOf(found, part))
+    .map(([name]) => name);
+}
+
+/** Whether a checkpoint has all tensors of a configuration. */
+function hasTensorsOf({ family, shapes, origins }: Recognised, config: object): boolean {
+  const { parameters, states = [] } = family.build(config);
+  if (parameters.length > shapes.shapes.size) return false;
+  const foreign = { shapes: shapes.shapes, origins };
+  const fit = fitWeights([...parameters, ...states], family.keys(config, shapes), foreign);
+  return describeMisfits(fit) === undefined;
+}
+
+/** Facts of another configuration, such as its heads, would go unnoticed: no shape depends on them. */
+function checkTensorsOf(where: string, found: Recognised, as: string | undefined): void {
+  const part = found.family.published?.[as ?? ""];
+  if (as === undefined || !part || hasTensorsOf(found, part)) return;
+  const names = publishedNames(found, []);
+  throw fault(
+    where,
+    names.length > 0
+      ? `a published configuration with these tensors: ${names.join(", ")}`
+      : "--set with each fact of a model whose tensors no published configuration has",
+    `--as ${as}`,
+  );
 }
 
 /** A configuration file of another checkpoint would go unnoticed but for what the shapes show. */

@@ -114,6 +114,8 @@ describe("a VQGAN of taming-transformers", () => {
     expect(() => identify(file, { facts: { resolution: -1 } })).toThrow(/resolution to be from 1/);
     expect(() => identify(file, { family: "taming-vqgna" })).toThrow(/did you mean "taming-vqgan"/);
     expect(() => identify(file, { as: "f16-1025" })).toThrow(/did you mean "f16-1024"/);
+    // facts of a larger model, such as its resolution, are not those of this one
+    expect(() => identify(file, { as: "f16-1024" })).toThrow(/no published configuration has, got --as f16-1024/); // prettier-ignore
   });
 
   it("is converted to a folder that the library loads, in each element type", async () => {
