@@ -101,6 +101,16 @@ double count_flops(const Binder& b) {
          elements_of(b.module, b.node->inputs.empty() ? b.node->outputs[0] : b.node->inputs[0]);
 }
 
+// Operations of the kernel of a convolution that runs by Winograd's algorithm.
+double count_work(const Binder& b) {
+  if (b.node->op == "conv2dGradWeight") {
+    return winograd_work(
+        winograd_gradient_args(conv2d_grad_weight_shape(b.graph, *b.node), b.step.tile));
+  }
+  return winograd_work(
+      winograd_args(conv2d_shape(b.graph, *b.node), b.step.tile, b.step.table->panel_columns));
+}
+
 double count_bytes(const Module& module, const Step& step) {
   double bytes = 0;
   for (const int value : step.inputs) bytes += static_cast<double>(module.spec(value).bytes());
@@ -178,10 +188,7 @@ std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, co
   std::vector<Instruction> instructions = bind_step(binder);
   Instruction& first = instructions.front();
   first.flops = first.work = count_flops(binder);
-  if (step.kind == Step::Kind::node && step.tile != 0) {
-    first.work = winograd_work(winograd_args(conv2d_shape(module.graph, module.node(step.node)),
-                                             step.tile, step.table->panel_columns));
-  }
+  if (step.kind == Step::Kind::node && step.tile != 0) first.work = count_work(binder);
   first.bytes = count_bytes(module, step);
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {

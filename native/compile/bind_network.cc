@@ -71,31 +71,20 @@ Instruction bind_conv2d(Binder& b) {
 }
 
 Instruction bind_conv2d_grad_weight(Binder& b) {
-  Conv2dGradWeightArgs a = {};
-  const Shape& x = b.in_shape(0);
-  const Shape& dy = b.in_shape(1);
-  const std::vector<int64_t> kernel = b.node->integers("kernel");
-  const std::vector<int64_t> stride = b.node->integers("stride");
-  const std::vector<int64_t> padding = b.node->integers("padding");
-  a.B = x[0];
-  a.H = x[1];
-  a.W = x[2];
-  a.groups = b.node->integer_or("groups", 1);
-  a.C = x[3] / a.groups;
-  a.O = dy[3] / a.groups;
-  a.KH = kernel[0];
-  a.KW = kernel[1];
-  a.OH = dy[1];
-  a.OW = dy[2];
-  a.stride_h = stride[0];
-  a.stride_w = stride[1];
-  a.pad_top = padding[0];
-  a.pad_left = padding[2];
-  a.upsample = b.node->integer_or("upsample", 1);
-  a.dtype = b.dtype();
-  b.fix_inputs(a.x, a.dy);
-  b.fix_outputs(a.dw);
-  return b.finish(a, &KernelTable::conv2d_grad_weight, b.is_f32());
+  const Conv2dGradWeightArgs conv = conv2d_grad_weight_shape(b.graph, *b.node);
+  if (b.step.tile == 0) {
+    Conv2dGradWeightArgs a = conv;
+    b.fix_inputs(a.x, a.dy);
+    b.fix_outputs(a.dw);
+    return b.finish(a, &KernelTable::conv2d_grad_weight, b.is_f32());
+  }
+  WinogradGradArgs a = winograd_gradient_args(conv, b.step.tile);
+  b.fix_inputs(a.conv.x, a.conv.dy);
+  b.fix_outputs(a.conv.dw);
+  b.fix(a.inputs, b.place(b.step.temps[0]));
+  b.fix(a.gradients, b.place(b.step.temps[1]));
+  b.fix(a.products, b.place(b.step.temps[2]));
+  return b.finish(a, &KernelTable::winograd_grad_weight, true);
 }
 
 template <class Args>

@@ -89,6 +89,8 @@ class Selector {
                    &pick(module_, &KernelTable::matmul, is_f32));
     } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
       prepare_conv2d(step, node, is_f32);
+    } else if (node.op == "conv2dGradWeight") {
+      prepare_grad_weight(step, node);
     } else if (node.op == "nearestCodes") {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
@@ -134,6 +136,18 @@ class Selector {
     pack_operand(step, pack, module_.isa);
     add_temp(step, Dtype::u8, int8_input_bytes(conv));
     add_temp(step, Dtype::f32, conv.B * int8_blocks(conv) * 2);
+  }
+
+  void prepare_grad_weight(Step& step, const Node& node) {
+    const bool is_offered = module_.allows_winograd && module_.isa != nullptr &&
+                            module_.isa->winograd_grad_weight.run != nullptr;
+    const Conv2dGradWeightArgs conv = conv2d_grad_weight_shape(module_.graph, node);
+    step.tile = is_offered ? winograd_gradient_tile(conv) : 0;
+    if (step.tile == 0) return;
+    const WinogradGradTemps temps =
+        winograd_gradient_temps(winograd_gradient_args(conv, step.tile));
+    for (const int64_t floats : {temps.inputs, temps.gradients, temps.products})
+      add_temp(step, Dtype::f32, floats);
   }
 
   int flat_value(Dtype dtype, int64_t elements) {
@@ -226,6 +240,32 @@ Conv2dArgs conv2d_shape(const Graph& graph, const Node& node) {
   a.dilation = 1;
   a.dtype = graph.out(node).dtype;
   if (node.op == "conv2dGradInput") turn_into_input_gradient(a);
+  return a;
+}
+
+Conv2dGradWeightArgs conv2d_grad_weight_shape(const Graph& graph, const Node& node) {
+  Conv2dGradWeightArgs a = {};
+  const Shape& x = graph.in(node, 0).shape;
+  const Shape& dy = graph.in(node, 1).shape;
+  const std::vector<int64_t> kernel = node.integers("kernel");
+  const std::vector<int64_t> stride = node.integers("stride");
+  const std::vector<int64_t> padding = node.integers("padding");
+  a.B = x[0];
+  a.H = x[1];
+  a.W = x[2];
+  a.groups = node.integer_or("groups", 1);
+  a.C = x[3] / a.groups;
+  a.O = dy[3] / a.groups;
+  a.KH = kernel[0];
+  a.KW = kernel[1];
+  a.OH = dy[1];
+  a.OW = dy[2];
+  a.stride_h = stride[0];
+  a.stride_w = stride[1];
+  a.pad_top = padding[0];
+  a.pad_left = padding[2];
+  a.upsample = node.integer_or("upsample", 1);
+  a.dtype = graph.in(node, 0).dtype;
   return a;
 }
 

@@ -160,6 +160,15 @@ struct WinogradTemps {
 };
 WinogradTemps winograd_temps(const WinogradArgs& args);
 double winograd_work(const WinogradArgs& args);
+// The same for the gradient of the weight.
+Conv2dGradWeightArgs conv2d_grad_weight_shape(const Graph& graph, const Node& node);
+int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& conv);
+WinogradGradArgs winograd_gradient_args(const Conv2dGradWeightArgs& conv, int64_t tile);
+struct WinogradGradTemps {
+  int64_t inputs, gradients, products;
+};
+WinogradGradTemps winograd_gradient_temps(const WinogradGradArgs& args);
+double winograd_work(const WinogradGradArgs& args);
 
 // --- int8.cc: whether the product of a step can run on 8-bit integers and is to; its shape as a
 // convolution

@@ -15,6 +15,9 @@ constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
+constexpr int64_t kGradientFloats = int64_t{1} << 21;  // wanted of transformed operands at once
+constexpr int64_t kGradientTiles = 48;                 // but no fewer tiles
+
 // What one costs, in multiply-adds of the micro-kernel.
 constexpr double kTransform = 14;  // a number through the transform of inputs or of results
 constexpr double kStream = 8;      // a weight read from memory
@@ -22,7 +25,8 @@ constexpr double kPacking = 16;    // a weight packed in the run
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t tiles_of(const Conv2dArgs& c, int64_t tile) {
+template <class Args>
+int64_t tiles_of(const Args& c, int64_t tile) {
   return c.B * ceil_div(c.OH, tile) * ceil_div(c.OW, tile);
 }
 
@@ -36,6 +40,19 @@ double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
   const int64_t elements = (tile + 2) * (tile + 2);
   const int64_t rows = tiles_of(c, tile);
   return product_cost(c, elements, rows, packs_in_run) +
+         kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
+}
+
+// Products (C, tiles) by (tiles, O); the sums are written and read once more.
+double gradient_cost(const Conv2dGradWeightArgs& c, int64_t matrices, int64_t rows) {
+  return static_cast<double>(matrices * c.C) * static_cast<double>(c.O) *
+         (static_cast<double>(rows) + kStream);
+}
+
+double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
+  const int64_t elements = (tile + 2) * (tile + 2);
+  const int64_t rows = tiles_of(c, tile);
+  return gradient_cost(c, elements, rows) + gradient_cost(c, elements, 0) +
          kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
 }
 
@@ -78,6 +95,43 @@ WinogradTemps winograd_temps(const WinogradArgs& a) {
   if (!a.is_staged) return {};
   const int64_t rows = (a.tile + 2) * (a.tile + 2) * tiles_of(a.conv, a.tile);
   return {rows * winograd_row(a.conv.C), rows * winograd_row(a.conv.O)};
+}
+
+int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
+  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.groups == 1 &&
+                    c.dtype == Dtype::f32;
+  if (!fits) return 0;
+  int64_t best = 0;
+  double least = gradient_cost(c, 9, c.B * c.OH * c.OW);
+  for (const int64_t tile : {4, 2}) {
+    const double cost = winograd_gradient_cost(c, tile);
+    if (cost >= least || (tile == 4 && std::min(c.C, c.O) < kLeastChannels)) continue;
+    least = cost;
+    best = tile;
+  }
+  return best;
+}
+
+WinogradGradArgs winograd_gradient_args(const Conv2dGradWeightArgs& c, int64_t tile) {
+  WinogradGradArgs a = {};
+  a.conv = c;
+  a.tile = tile;
+  const int64_t tiles = tiles_of(c, tile);
+  const int64_t floats = (tile + 2) * (tile + 2) * (c.C + c.O);
+  const int64_t wanted = std::max(kGradientTiles, kGradientFloats / floats);
+  const int64_t blocks = std::min(kWinogradGradBlocks, ceil_div(tiles, wanted));
+  a.block = ceil_div(tiles, blocks);
+  return a;
+}
+
+WinogradGradTemps winograd_gradient_temps(const WinogradGradArgs& a) {
+  const int64_t elements = (a.tile + 2) * (a.tile + 2);
+  return {elements * a.block * winograd_row(a.conv.C), elements * a.block * winograd_row(a.conv.O),
+          elements * a.conv.C * winograd_row(a.conv.O)};
+}
+
+double winograd_work(const WinogradGradArgs& a) {
+  return 2 * winograd_gradient_cost(a.conv, a.tile);
 }
 
 double winograd_work(const WinogradArgs& a) { return 2 * winograd_cost(a.conv, a.tile, false); }

@@ -40,8 +40,9 @@ struct KernelTable {
   Kernel<PackArgs> pack;
   Kernel<MatmulArgs> matmul;
   Kernel<Conv2dArgs> conv2d;
-  Kernel<PackArgs> winograd_pack;  // the reference has none of these two: conv2d is their reference
+  Kernel<PackArgs> winograd_pack;  // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;
+  Kernel<WinogradGradArgs> winograd_grad_weight;
   Kernel<PackArgs> int8_pack;  // the reference has neither: 8 bits are an approximation
   Kernel<Int8ConvArgs> int8_conv;
   Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;

@@ -27,8 +27,10 @@ function weightShape({ x, O, isGradient }: Shape): number[] {
   return isGradient ? [3, 3, O, x[3]] : [3, 3, x[3], O];
 }
 
-/** Bias, SiLU and a residual hang on the convolution. */
-function graphOf(shape: Shape, dtype: "f32" | "f64", plain: boolean): Graph {
+/** What hangs on the convolution: nothing, SiLU and others, or terms only: a bias, one of each sample and y's own shape. */
+type Epilogue = "none" | "program" | "sum";
+
+function graphOf(shape: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph {
   const { padding = [1, 1, 1, 1], upsample = 1 } = shape;
   const [top, bottom, left, right] = padding;
   return trace(
@@ -45,7 +47,15 @@ function graphOf(shape: Shape, dtype: "f32" | "f64", plain: boolean): Graph {
           })[0]!
         : conv2d(x, w, { padding, upsample });
       const b = t.parameter({ name: "b", shape: [shape.O], init: zeros });
-      t.output("y", plain ? y : y.add(b).silu().add(y.mul(0.5)));
+      const input = (name: string, of: readonly number[]) =>
+        t.input(name, { shape: [...of], dtype });
+      const residual = () => input("residual", y.shape);
+      const ends = {
+        none: () => y,
+        program: () => y.add(b).silu().add(y.mul(0.5)),
+        sum: () => residual().add(y.add(b).add(input("each", [y.shape[0]!, 1, 1, shape.O]))),
+      };
+      t.output("y", ends[epilogue]());
     },
     { dtype },
   );
@@ -69,7 +79,12 @@ async function run(graph: Graph, shape: Shape, options: CompileOptions): Promise
     graph.inputs.filter(({ role }) => role !== "input").map(({ name }) => [name, weights[name]!]),
   );
   using session = await program.bind(bound);
-  const { y } = await session.run({ x: as(noise(1, elements(shape.x))) });
+  const given = graph.inputs
+    .filter(({ role }) => role === "input")
+    .map(({ name, value }, i) => {
+      return [name, as(noise(10 + i, elements(graph.values[value]!.shape)))] as const;
+    });
+  const { y } = await session.run(Object.fromEntries(given));
   return { y: y as unknown as ArrayLike<number>, text: program.print() };
 }
 
@@ -99,20 +114,23 @@ describe.each(isas)("%s", (isa) => {
   it.each(shapes.map((shape) => [JSON.stringify(shape), shape] as const))(
     "errs at most four times as much as the direct kernel: %s",
     async (_, shape) => {
-      const exact = await run(graphOf(shape, "f64", true), shape, { isa: "ref" });
-      const direct = await run(graphOf(shape, "f32", true), shape, { isa, winograd: false });
-      const ours = await run(graphOf(shape, "f32", true), shape, { isa });
+      const exact = await run(graphOf(shape, "f64", "none"), shape, { isa: "ref" });
+      const direct = await run(graphOf(shape, "f32", "none"), shape, { isa, winograd: false });
+      const ours = await run(graphOf(shape, "f32", "none"), shape, { isa });
       expect(direct.text).not.toContain("F(");
       expect(ours.text).toMatch(/F\((2x2|4x4),3x3\)/);
       expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
     },
   );
 
-  it.each(shapes.map((shape) => [JSON.stringify(shape), shape] as const))(
+  const ends = shapes.flatMap((shape) =>
+    (["program", "sum"] as const).map((end) => ({ shape, end })),
+  );
+  it.each(ends.map((row) => [JSON.stringify(row), row] as const))(
     "runs its epilogue: %s",
-    async (_, shape) => {
-      const exact = await run(graphOf(shape, "f64", false), shape, { isa: "ref" });
-      const ours = await run(graphOf(shape, "f32", false), shape, { isa });
+    async (_, { shape, end }) => {
+      const exact = await run(graphOf(shape, "f64", end), shape, { isa: "ref" });
+      const ours = await run(graphOf(shape, "f32", end), shape, { isa });
       const scale = rms(
         exact.y,
         Array.from(exact.y, () => 0),
@@ -122,10 +140,52 @@ describe.each(isas)("%s", (isa) => {
   );
 });
 
+/** The gradient of the weight, from the same x and a dy of O channels. */
+function gradientGraph({ x: [B, H, W, C], O, upsample = 1 }: Shape, dtype: "f32" | "f64"): Graph {
+  return trace(
+    (t) => {
+      const x = t.input("x", { shape: [B, H, W, C], dtype });
+      const dy = t.input("dy", { shape: [B, H * upsample, W * upsample, O], dtype });
+      const window = { kernel: [3, 3], stride: [1, 1], padding: [1, 1, 1, 1] };
+      t.output("dw", t.append("conv2dGradWeight", [x, dy], { ...window, groups: 1, upsample })[0]!);
+    },
+    { dtype },
+  );
+}
+
+async function runGradient(shape: Shape, options: CompileOptions): Promise<Result> {
+  const dtype = options.isa === "ref" ? "f64" : "f32";
+  const { x, O, upsample = 1 } = shape;
+  using program = await compile(gradientGraph(shape, dtype), options);
+  using session = await program.bind({});
+  const as = (data: Float32Array) => (dtype === "f64" ? Float64Array.from(data) : data);
+  const dySize = (elements(x) / x[3]) * upsample ** 2 * O;
+  const { dw } = await session.run({ x: as(noise(1, elements(x))), dy: as(noise(4, dySize)) });
+  return { y: dw as unknown as ArrayLike<number>, text: program.print() };
+}
+
+describe.each(isas)("gradient of the weight on %s", (isa) => {
+  const rows: readonly Shape[] = [
+    { x: [1, 16, 16, 48], O: 48 },
+    { x: [3, 9, 7, 50], O: 65 },
+    { x: [2, 12, 17, 66], O: 97 },
+    { x: [1, 6, 7, 64], O: 64, upsample: 2 },
+    { x: [2, 12, 12, 48], O: 32 },
+  ];
+  it.each(rows.map((shape) => [JSON.stringify(shape), shape] as const))("%s", async (_, shape) => {
+    const exact = await runGradient(shape, { isa: "ref" });
+    const direct = await runGradient(shape, { isa, winograd: false });
+    const ours = await runGradient(shape, { isa });
+    expect(direct.text).not.toContain("F(");
+    expect(ours.text).toMatch(/F\((2x2|4x4),3x3\)/);
+    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+  });
+});
+
 describe("turned off", () => {
   const shape = shapes[0]!;
   it("by the option and by SMALTI_WINOGRAD=0", async () => {
-    const graph = graphOf(shape, "f32", true);
+    const graph = graphOf(shape, "f32", "none");
     const plain = await run(graph, shape, { winograd: false });
     expect(plain.text).not.toContain("F(");
     process.env["SMALTI_WINOGRAD"] = "0";
