@@ -259,7 +259,7 @@ export * as functions from "./trace/functions.js";
 export { ParamScope } from "./nn/module.js";
 export { initialValues } from "./nn/init.js";
 export { gradients } from "./autodiff/differentiate.js";
-export { compile, Program, Session } from "./runtime/program.js";
+export { compile, Program, Session, type Quantize } from "./runtime/program.js";
 export { Buffer as DeviceBuffer } from "./runtime/buffer.js";
 export { describeBackends, configureBackend } from "./runtime/device.js";
 export { nearestCodes, maskAndReplace } from "./kernels/kernels.js";

@@ -1,8 +1,8 @@
 // `smalti repro`: makes a picture again from the settings it carries and says whether a bit differs.
 import { Command } from "commander";
 import { DiffusionError } from "../errors.js";
-import { decodeImage, readPngMetadata } from "../image/image-io.js";
-import { loadPipeline } from "../pipelines/load-pipeline.js";
+import { decodeImage, readPngMetadata, type GenerationMetadata } from "../image/image-io.js";
+import { loadPipeline, type LoadOptions } from "../pipelines/load-pipeline.js";
 import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { exitCodes, interruptSignal, result } from "./terminal.js";
 
@@ -12,10 +12,11 @@ interface ReproOptions extends ProcessOptions {
 }
 
 /** The pipeline asked for, or the one that the picture names, which may be a folder of another machine. */
-async function openPipeline(asked: string | undefined, named: string) {
-  if (asked !== undefined) return loadPipeline(asked);
+async function openPipeline(asked: string | undefined, { model, settings }: GenerationMetadata) {
+  const options: LoadOptions = settings?.["quantize"] === "int8" ? { quantize: "int8" } : {};
+  if (asked !== undefined) return loadPipeline(asked, options);
   try {
-    return await loadPipeline(named);
+    return await loadPipeline(model, options);
   } catch (cause) {
     if (!(cause instanceof DiffusionError) || cause.code !== "checkpoint") throw cause;
     throw new DiffusionError(
@@ -41,7 +42,7 @@ export const repro = withCommonOptions(new Command("repro"), { seed: "the pictur
         `repro: expected a PNG with smalti settings, got ${file} without; only pictures saved by smalti can be made again`,
       );
     }
-    using pipe = await openPipeline(options.model, metadata.model);
+    using pipe = await openPipeline(options.model, metadata);
     const image = await pipe.regenerate(metadata, { signal: interruptSignal("stopping") });
     if (options.out) await image.save(options.out);
     const old = await decodeImage(file);

@@ -5,7 +5,8 @@ import { admEncoderUnet, type AdmEncoderUnetConfig } from "../models/adm-encoder
 import type { Denoiser } from "../models/denoiser.js";
 import { learnedVariance, parameterisationOf, type DiffusionProcess } from "../models/diffusion-process.js"; // prettier-ignore
 import { ParamScope } from "../nn/module.js";
-import type { CachedRunOptions, SessionCache } from "../runtime/session-cache.js";
+import type { Quantize } from "../runtime/program.js";
+import type { SessionCache } from "../runtime/session-cache.js";
 import { startDeviation } from "../processes/gaussian-levels.js";
 import {
   hasBefore,
@@ -67,7 +68,7 @@ export interface DenoiseJob {
   /** Number of the first sample under the seed; the others follow. */
   firstSample: number;
   /** How the step is compiled; default floats. */
-  quantize?: CachedRunOptions["quantize"];
+  quantize?: Quantize | undefined;
   signal?: AbortSignal;
 }
 

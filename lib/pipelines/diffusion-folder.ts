@@ -13,6 +13,7 @@ import { denoiser } from "../models/denoiser.js";
 import { diffuseVae, type DiffuseVaeConfig } from "../models/diffusevae-vae.js";
 import { klFirstStage, vqFirstStage, type FirstStage } from "../models/first-stage.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
+import type { Quantize } from "../runtime/program.js";
 import { ClipTokenizer } from "../text/clip-tokenizer.js";
 import { checkingFile, writePipelineFile, type ComponentFile, type PipelineFile } from "./pipeline.js"; // prettier-ignore
 import {
@@ -171,6 +172,8 @@ export interface DiffusionParts {
   weights: Readonly<Partial<Record<DiffusionPart, Weights>>>;
   /** With a text encoder. */
   tokenizer?: ClipTokenizer;
+  /** How the denoiser, and the classifier that guides it, are computed; default in floats. */
+  quantize?: Quantize | undefined;
 }
 
 /** The words of a text encoder: the published table, or a smaller one of the folder. Throws "checkpoint". */

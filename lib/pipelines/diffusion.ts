@@ -3,6 +3,7 @@
 import { DiffusionError } from "../errors.js";
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import { shown } from "../models/check-config.js";
+import type { Quantize } from "../runtime/program.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
@@ -72,6 +73,11 @@ export class DiffusionPipeline implements Disposable {
     };
   }
 
+  /** How the denoiser is computed; undefined: in floats. */
+  get quantize(): Quantize | undefined {
+    return this.opened.quantize;
+  }
+
   /** Width and height of a picture in pixels. */
   get imageSize(): PictureSize {
     const [height, width] = this.settings.size;
@@ -115,7 +121,10 @@ export class DiffusionPipeline implements Disposable {
     metadata: GenerationMetadata,
     options: { signal?: AbortSignal } = {},
   ): Promise<GeneratedImage> {
-    const { images } = await this.generate({ ...optionsOf(metadata, carriedRules), ...options });
+    const { images } = await this.generate({
+      ...optionsOf(metadata, carriedRules, this.quantize),
+      ...options,
+    });
     return images[0]!;
   }
 
@@ -209,7 +218,7 @@ export class DiffusionPipeline implements Disposable {
       ...(classifier && { classifier: classifier.config }),
       process: this.settings.process,
       sessions: this.#sessions.denoiser!,
-      ...{ sampling, conditions, ...common },
+      ...{ sampling, conditions, quantize: this.quantize, ...common },
       batch: jobs.length,
       firstSample: jobs[0]!.sample,
     });
@@ -227,6 +236,7 @@ export class DiffusionPipeline implements Disposable {
     return metadataOf({
       ...{ model: this.name, job, seed, sampling: { ...sampling, ...carried } },
       attributes: this.#askable.attributes,
+      quantize: this.quantize,
       source: image && "derived",
     });
   }

@@ -1,7 +1,8 @@
 // The settings that a generated picture carries, and back to the options that make it again.
 import { DiffusionError } from "../errors.js";
 import type { GenerationMetadata } from "../image/image-io.js";
-import { checkFields, optional, text, whole, type Rules } from "../models/check-config.js";
+import { checkFields, optional, shown, text, whole, type Rules } from "../models/check-config.js";
+import type { Quantize } from "../runtime/program.js";
 import { version } from "../version.js";
 import type { Job, JobOptions } from "./jobs.js";
 
@@ -14,6 +15,8 @@ export interface Picture {
   sampling: object;
   /** Names of the values of each attribute. */
   attributes: Readonly<Record<string, readonly string[]>>;
+  /** How the network that is called in every step was computed. */
+  quantize?: Quantize | undefined;
   /** What else it was made from, which it does not carry. */
   source?: PictureSource | undefined;
 }
@@ -28,6 +31,7 @@ export function metadataOf({
   seed,
   sampling,
   attributes,
+  quantize,
   source,
 }: Picture): GenerationMetadata {
   const said = Object.entries(job.attributes)
@@ -42,6 +46,7 @@ export function metadataOf({
       ...sampling,
       sample: job.sample,
       ...Object.fromEntries(said),
+      ...(quantize && { quantize }),
       ...(source && { [source]: true }),
     },
   };
@@ -52,6 +57,7 @@ const settingRules: Rules = {
   style: optional(text(256)),
   category: optional(text(256)),
   class: optional(text(256)),
+  quantize: optional(text(64)),
   inpainted: () => undefined,
   derived: () => undefined,
 };
@@ -61,13 +67,17 @@ const metadataRules: Rules = {
   seed: optional(whole(0, Number.MAX_SAFE_INTEGER)),
 };
 
+const described = (quantize: unknown): string =>
+  quantize === undefined ? "no quantize" : `quantize ${shown(quantize)}`;
+
 /**
- * Options that make a picture again by a pipeline with these rules of sampling. The metadata comes from a PNG of a
- * stranger. Throws "data".
+ * Options that make a picture again by a pipeline with these rules of sampling that computes in this way. The metadata
+ * comes from a PNG of a stranger. Throws "data", also for a picture that was computed in another way.
  */
 export function optionsOf(
   { prompt, seed, settings = {} }: GenerationMetadata,
   rules: Rules,
+  quantize: Quantize | undefined,
 ): JobOptions & { seed: number } {
   const sampling = Object.entries(rules).map(([name, rule]) => [name, optional(rule)] as const);
   try {
@@ -76,7 +86,12 @@ export function optionsOf(
   } catch (cause) {
     throw new DiffusionError("data", `regenerate: ${(cause as Error).message}`, { cause });
   }
-  const { sample = 0, inpainted, derived, ...rest } = settings;
+  const { sample = 0, quantize: made, inpainted, derived, ...rest } = settings;
+  if (made !== quantize)
+    throw new DiffusionError(
+      "data",
+      `regenerate: expected a picture made with ${described(quantize)} as this pipeline computes, got one with ${described(made)}; load the pipeline with the same`,
+    );
   if (inpainted || derived)
     throw new DiffusionError(
       "data",

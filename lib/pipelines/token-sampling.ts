@@ -3,7 +3,8 @@
 import type { Graph } from "../ir/graph.js";
 import type { TokenModel } from "../models/token-model.js";
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
-import type { CachedRunOptions, SessionCache } from "../runtime/session-cache.js";
+import type { Quantize } from "../runtime/program.js";
+import type { SessionCache } from "../runtime/session-cache.js";
 import {
   discretePlan,
   discreteStepGraph,
@@ -37,7 +38,7 @@ export interface TokenJob {
   /** Tokens of one picture to keep, -1 = make anew. */
   known?: Int32Array;
   /** How the transformer is compiled; default floats. */
-  quantize?: CachedRunOptions["quantize"];
+  quantize?: Quantize | undefined;
   signal?: AbortSignal;
 }
 

@@ -6,6 +6,7 @@ import { textToToken, type TextToTokenConfig } from "../models/text-to-token.js"
 import { transformerAlone, type TokenModel } from "../models/token-model.js";
 import type { VqTransformerConfig } from "../models/vq-transformer.js";
 import { vqgan, type VqganConfig } from "../models/vqgan.js";
+import type { Quantize } from "../runtime/program.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { loadCodec } from "./codec.js";
 import {
@@ -111,6 +112,7 @@ async function loadWords(
 export async function openVqDiffusion(
   folder: string,
   file: PipelineFile,
+  quantize?: Quantize,
 ): Promise<VqDiffusionPipeline> {
   const { codec: codecFile, model: modelFile } = file.components;
   const network = modelFile?.model;
@@ -134,7 +136,7 @@ export async function openVqDiffusion(
     disposeWeights(weights);
     throw error;
   });
-  const parts = { codec, model, weights, ...(tokenizer && { tokenizer }) };
+  const parts = { codec, model, weights, quantize, ...(tokenizer && { tokenizer }) };
   const settings = file.settings as unknown as VqDiffusionSettings;
   return new VqDiffusionPipeline(file.name, folder, settings, parts);
 }

@@ -3,6 +3,7 @@
 import type { ByteImage, GenerationMetadata, Image } from "../image/image-io.js";
 import type { TokenModel } from "../models/token-model.js";
 import { maskReplaceSchedule, type MaskReplaceSchedule } from "../processes/schedules.js";
+import type { Quantize } from "../runtime/program.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
 import { classAttribute, type ConditionReader } from "../trainers/condition-rows.js";
@@ -29,6 +30,8 @@ export interface VqDiffusionParts {
   weights: GivenWeights;
   /** Of a text model. */
   tokenizer?: TextTokenizer;
+  /** How the transformer is computed; default in floats. */
+  quantize?: Quantize | undefined;
 }
 
 export class VqDiffusionPipeline implements Disposable {
@@ -37,14 +40,17 @@ export class VqDiffusionPipeline implements Disposable {
   readonly #schedule: MaskReplaceSchedule;
   readonly #sessions: SessionCache;
   readonly #reader: ConditionReader;
+  /** How the transformer is computed; undefined: in floats. */
+  readonly quantize: Quantize | undefined;
 
   constructor(
     readonly name: string,
     readonly folder: string,
     readonly settings: VqDiffusionSettings,
-    { codec, model, weights, tokenizer }: VqDiffusionParts,
+    { codec, model, weights, tokenizer, quantize }: VqDiffusionParts,
   ) {
     this.#codec = codec;
+    this.quantize = quantize;
     this.#schedule = maskReplaceSchedule({
       ...settings.process,
       codes: model.transformer.config.codes,
@@ -128,7 +134,8 @@ export class VqDiffusionPipeline implements Disposable {
     metadata: GenerationMetadata,
     options: { signal?: AbortSignal } = {},
   ): Promise<GeneratedImage> {
-    const { images } = await this.generate({ ...optionsOf(metadata, samplingRules), ...options });
+    const asked = optionsOf(metadata, samplingRules, this.quantize);
+    const { images } = await this.generate({ ...asked, ...options });
     return images[0]!;
   }
 
@@ -159,6 +166,7 @@ export class VqDiffusionPipeline implements Disposable {
       firstSample: jobs[0]!.sample,
       seed,
       settings,
+      quantize: this.quantize,
       ...(known && { known }),
       ...(signal && { signal }),
     };
@@ -171,6 +179,7 @@ export class VqDiffusionPipeline implements Disposable {
       seed: options.seed ?? 0,
       sampling,
       attributes: this.settings.attributes,
+      quantize: this.quantize,
       source: options.image && "inpainted",
     });
   }

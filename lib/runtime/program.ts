@@ -15,6 +15,9 @@ import {
   type NativeSession,
 } from "./native.js";
 
+/** How the products of weights are computed when not in floats. */
+export type Quantize = "int8";
+
 export interface CompileOptions {
   /** "ref", "scalar", "avx2", "avx512" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
@@ -28,7 +31,7 @@ export interface CompileOptions {
    * for each column of the weight and, found in each run, a scale and a zero point for each picture (each row of a matrix).
    * Faster where the CPU has VNNI, a quarter of the weights' memory, an error of about 0.5 % of a product. Default: floats.
    */
-  quantize?: "int8";
+  quantize?: Quantize;
   /** Stops the compilation, which then rejects with code "aborted". */
   signal?: AbortSignal;
 }
@@ -57,11 +60,7 @@ export async function compile(
   { isa = chosenIsa(), winograd = allowsWinograd(), quantize, signal }: CompileOptions = {},
 ): Promise<Program> {
   expectNotAborted("compile", signal);
-  if (quantize !== undefined && (quantize as string) !== "int8")
-    throw new DiffusionError(
-      "option",
-      `compile: expected quantize "int8" or none, got ${JSON.stringify(quantize)}`,
-    );
+  checkQuantize("compile", quantize);
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
@@ -69,6 +68,18 @@ export async function compile(
   const choices = { winograd, int8: quantize === "int8" };
   const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, choices), signal);
   return new Program(lowered, await unlessAborted("compile", compiled, signal));
+}
+
+/** Throws "option" for anything but a way to quantise, or none. */
+export function checkQuantize(
+  where: string,
+  quantize: unknown,
+): asserts quantize is Quantize | undefined {
+  if (quantize === undefined || quantize === "int8") return;
+  throw new DiffusionError(
+    "option",
+    `${where}: expected quantize "int8" or none, got ${JSON.stringify(quantize)}`,
+  );
 }
 
 /** Rejects as soon as the signal fires, also while the work waits for its turn; its late result is disposed. */
