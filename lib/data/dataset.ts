@@ -56,10 +56,7 @@ export function selectFrom(dataset: ImageDataset, indices: readonly number[]): I
   };
 }
 
-/**
- * A dataset of pictures that are in memory already, for tests and for small sets made by a program.
- */
-export function memoryDataset(options: {
+export interface MemoryDatasetOptions {
   name?: string;
   width: number;
   height: number;
@@ -69,27 +66,16 @@ export function memoryDataset(options: {
   labels?: readonly number[];
   classes?: readonly string[];
   captions?: readonly (string | readonly string[])[];
-}): ImageDataset {
-  checkOptions("memoryDataset", options, [
-    "name",
-    "width",
-    "height",
-    "channels",
-    "pixels",
-    "labels",
-    "classes",
-    "captions",
-  ]);
-  const {
-    name = "memory",
-    width,
-    height,
-    channels = 3,
-    pixels,
-    labels,
-    classes = [],
-    captions,
-  } = options;
+}
+
+const memoryOptions: readonly (keyof MemoryDatasetOptions)[] = [
+  "name", "width", "height", "channels", "pixels", "labels", "classes", "captions",
+]; // prettier-ignore
+
+/** A dataset of pictures that are in memory already, for tests and for small sets made by a program. */
+export function memoryDataset(options: MemoryDatasetOptions): ImageDataset {
+  checkOptions("memoryDataset", options, memoryOptions);
+  const { name = "memory", width, height, channels = 3, pixels, classes = [] } = options;
   const bytes = width * height * channels;
   const length = pixels.length / bytes;
   if (!Number.isInteger(length) || length < 1)
@@ -97,18 +83,13 @@ export function memoryDataset(options: {
       "data",
       `${name}: expected a multiple of ${bytes} bytes, got ${pixels.length}`,
     );
-  const captionsOf = (index: number): readonly string[] => [captions?.[index] ?? []].flat();
+  const captions = (index: number): readonly string[] => [options.captions?.[index] ?? []].flat();
   return {
-    name,
-    length,
-    width,
-    height,
-    channels,
-    classes,
+    ...{ name, length, width, height, channels, classes },
     pixels: (index) => pixels.subarray(index * bytes, (index + 1) * bytes),
-    label: (index) => labels?.[index] ?? -1,
-    captions: captionsOf,
-    caption: (index, draw) => chooseCaption(captionsOf(index), draw),
+    label: (index) => options.labels?.[index] ?? -1,
+    captions,
+    caption: (index, draw) => chooseCaption(captions(index), draw),
     weight: () => 1,
   };
 }

@@ -17,57 +17,46 @@ const attentionNames: Readonly<Record<string, string>> = {
   "proj_attn|to_out\\.0": "proj_out",
 };
 
+type Inside = (pattern: string) => RegExp;
+
+/** Of the residual block `j`, ours at `to`. */
+const residualRules = (inside: Inside, to: string, j: number): KeyRule[] => {
+  const from = (part: string): RegExp => inside(`resnets\\.${j}\\.${part}`);
+  return [
+    { from: from("conv_shortcut\\.weight"), to: `${to}.nin_shortcut.weight`, layout: "pointwise" },
+    { from: from("conv_shortcut\\.bias"), to: `${to}.nin_shortcut.bias` },
+    { from: from("time_emb_proj\\.weight"), to: `${to}.temb_proj.weight`, layout: "linear" },
+    { from: from("time_emb_proj\\.bias"), to: `${to}.temb_proj.bias` },
+    { from: from("(conv[12]\\.weight)"), to: `${to}.$1`, layout: "conv" },
+    { from: from("(.*)"), to: `${to}.$1` },
+  ];
+};
+
+/** Of the attention `j`, ours at `to`. */
+const attentionRules = (inside: Inside, to: string, j: number): KeyRule[] => [
+  { from: inside(`attentions\\.${j}\\.group_norm\\.(.*)`), to: `${to}.norm.$1` },
+  ...Object.entries(attentionNames).flatMap(([pattern, own]): KeyRule[] => {
+    const place = `attentions\\.${j}\\.(?:${pattern})\\.`;
+    const from = inside(`${place}weight`);
+    return [
+      { from, to: `${to}.${own}.weight`, rank: 4, layout: "pointwise" },
+      { from, to: `${to}.${own}.weight`, rank: 2, layout: "linear" },
+      { from: inside(`${place}bias`), to: `${to}.${own}.bias` },
+    ];
+  }),
+];
+
 /** Residual blocks, attention over pixels (old and new names) and the convolution between levels. */
 export function blockRules({ theirs, ours, resnets, attention }: BlockNames): KeyRule[] {
-  const inside = (pattern: string): RegExp => new RegExp(`^${theirs}\\.${pattern}$`);
-  const residual = resnets.flatMap((name, j): KeyRule[] => [
-    {
-      from: inside(`resnets\\.${j}\\.conv_shortcut\\.weight`),
-      to: `${ours}.${name}.nin_shortcut.weight`,
-      layout: "pointwise",
-    },
-    {
-      from: inside(`resnets\\.${j}\\.conv_shortcut\\.bias`),
-      to: `${ours}.${name}.nin_shortcut.bias`,
-    },
-    {
-      from: inside(`resnets\\.${j}\\.time_emb_proj\\.weight`),
-      to: `${ours}.${name}.temb_proj.weight`,
-      layout: "linear",
-    },
-    {
-      from: inside(`resnets\\.${j}\\.time_emb_proj\\.bias`),
-      to: `${ours}.${name}.temb_proj.bias`,
-    },
-    {
-      from: inside(`resnets\\.${j}\\.(conv[12]\\.weight)`),
-      to: `${ours}.${name}.$1`,
-      layout: "conv",
-    },
-    { from: inside(`resnets\\.${j}\\.(.*)`), to: `${ours}.${name}.$1` },
-  ]);
-  const mixing = attention.flatMap((name, j): KeyRule[] => [
-    { from: inside(`attentions\\.${j}\\.group_norm\\.(.*)`), to: `${ours}.${name}.norm.$1` },
-    ...Object.entries(attentionNames).flatMap(([pattern, own]): KeyRule[] => {
-      const from = inside(`attentions\\.${j}\\.(?:${pattern})\\.weight`);
-      const to = `${ours}.${name}.${own}`;
-      return [
-        { from, to: `${to}.weight`, rank: 4, layout: "pointwise" },
-        { from, to: `${to}.weight`, rank: 2, layout: "linear" },
-        { from: inside(`attentions\\.${j}\\.(?:${pattern})\\.bias`), to: `${to}.bias` },
-      ];
-    }),
-  ]);
+  const inside: Inside = (pattern) => new RegExp(`^${theirs}\\.${pattern}$`);
   const sampler = theirs.includes("down_blocks") ? "downsample" : "upsample";
-  const sampling: KeyRule[] = [
-    {
-      from: inside(`${sampler}rs\\.0\\.conv\\.weight`),
-      to: `${ours}.${sampler}.conv.weight`,
-      layout: "conv",
-    },
-    { from: inside(`${sampler}rs\\.0\\.conv\\.bias`), to: `${ours}.${sampler}.conv.bias` },
+  const from = (part: string): RegExp => inside(`${sampler}rs\\.0\\.conv\\.${part}`);
+  return [
+    ...resnets.flatMap((name, j) => residualRules(inside, `${ours}.${name}`, j)),
+    ...attention.flatMap((name, j) => attentionRules(inside, `${ours}.${name}`, j)),
+    { from: from("weight"), to: `${ours}.${sampler}.conv.weight`, layout: "conv" },
+    { from: from("bias"), to: `${ours}.${sampler}.conv.bias` },
   ];
-  return [...residual, ...mixing, ...sampling];
 }
 
 /** name.0, name.1, … */

@@ -2,7 +2,7 @@
 // names of CompVis/taming-transformers taming/modules/discriminator/model.py. Source: Isola et al.
 // 2017, arXiv:1611.07004.
 import type { ParamSpec } from "../ir/param.js";
-import { conv2d } from "../nn/conv.js";
+import { conv2d, type Conv2dLayerOptions } from "../nn/conv.js";
 import { normal, ones, zeros } from "../nn/init.js";
 import { ParamScope } from "../nn/module.js";
 import { leakyRelu } from "../trace/functions.js";
@@ -122,54 +122,42 @@ const rules: Readonly<Record<keyof PatchDiscriminatorConfig, Rule>> = {
   norm: optional(oneOf("batch", "act")),
 };
 
+type Convolution = Pick<Conv2dLayerOptions, "in" | "out" | "stride"> & { bias: boolean };
+
+/** Module numbers of the reference's sequence: a convolution, then (convolution, norm, activation) a layer. */
+function stagesOf(scope: ParamScope, config: PatchDiscriminatorConfig): StatefulLayer[] {
+  const { imageChannels = 3, channels = 64, layers = 3, norm = "batch" } = config;
+  const convolution = (index: number, options: Convolution): StatefulLayer => {
+    const inits = { weightInit: normal(0.02), biasInit: zeros };
+    const layer = conv2d(scope.child(index), { kernel: 4, padding: 1, ...inits, ...options });
+    return (x) => layer(x);
+  };
+  const normalise = norm === "batch" ? batchNorm : actNorm;
+  const activation: StatefulLayer = (x) => leakyRelu(x, { slope: kSlope });
+  const widthOf = (layer: number): number => channels * Math.min(2 ** layer, kMaxWidening);
+  const start = convolution(0, { in: imageChannels, out: channels, stride: 2, bias: true });
+  const inner = Array.from({ length: layers }, (_, i) => {
+    const [first, out, stride] = [3 * i + 2, widthOf(i + 1), i + 1 < layers ? 2 : 1];
+    return [
+      convolution(first, { in: widthOf(i), out, stride, bias: norm === "act" }),
+      normalise(scope.child(first + 1), out),
+      activation,
+    ];
+  });
+  return [
+    start,
+    activation,
+    ...inner.flat(),
+    convolution(3 * layers + 2, { in: widthOf(layers), out: 1, stride: 1, bias: true }),
+  ];
+}
+
 export function patchDiscriminator(
   config: PatchDiscriminatorConfig = {},
   scope: ParamScope = new ParamScope(),
 ): PatchDiscriminator {
   checkFields("patchDiscriminator", config, rules);
-  const { imageChannels = 3, channels = 64, layers = 3, norm = "batch" } = config;
-  const main = scope.child("main");
-  const stages: StatefulLayer[] = [];
-  // Module numbers of the reference's sequence: a convolution, then (convolution, norm, activation)
-  // a layer.
-  const convolution = (
-    index: number,
-    from: number,
-    to: number,
-    stride: number,
-    bias: boolean,
-  ): void => {
-    const layer = conv2d(main.child(index), {
-      in: from,
-      out: to,
-      kernel: 4,
-      stride,
-      padding: 1,
-      bias,
-      weightInit: normal(0.02),
-      biasInit: zeros,
-    });
-    stages.push((x) => layer(x));
-  };
-  const activation: StatefulLayer = (x) => leakyRelu(x, { slope: kSlope });
-
-  convolution(0, imageChannels, channels, 2, true);
-  stages.push(activation);
-  let width = channels;
-  for (let layer = 1; layer <= layers; ++layer) {
-    const next = channels * Math.min(2 ** layer, kMaxWidening);
-    const first = 3 * layer - 1;
-    convolution(first, width, next, layer < layers ? 2 : 1, norm === "act");
-    stages.push(
-      norm === "batch"
-        ? batchNorm(main.child(first + 1), next)
-        : actNorm(main.child(first + 1), next),
-    );
-    stages.push(activation);
-    width = next;
-  }
-  convolution(3 * layers + 2, width, 1, 1, true);
-
+  const stages = stagesOf(scope.child("main"), config);
   const states = scope.states();
   return {
     config,

@@ -7,8 +7,6 @@ export const mish = (x: Tensor): Tensor => x.mul(tanh(softplus(x)));
 
 export const activations = { silu, mish, gelu, quickGelu } as const;
 
-export type ActivationName = keyof typeof activations;
-
 /** Shazeer 2020, arXiv:2002.05202, eq. 6: the first half of the last axis times gelu of the second. */
 export function geglu(x: Tensor): Tensor {
   const [value, gate] = split(x, 2, x.rank - 1) as [Tensor, Tensor];

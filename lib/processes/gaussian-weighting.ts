@@ -3,9 +3,6 @@
 import { DiffusionError, checkOptions } from "../errors.js";
 import type { Level, Parameterisation } from "./gaussian-levels.js";
 
-/** Weight at a level of |x0 - prediction|². */
-export type X0Weight = (level: Level) => number;
-
 /** Signal-to-noise ratio a² / c². */
 export const snr = ({ a, c }: Level): number => (a * a) / (c * c);
 

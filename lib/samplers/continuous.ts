@@ -297,61 +297,64 @@ function firstState(options: ContinuousSampleOptions): Floats {
   });
 }
 
-/** Runs a plan; yields after each step. The last state holds the samples. */
-export function sampleContinuous(
-  run: RunEvaluation,
-  options: ContinuousSampleOptions,
-): AsyncGenerator<SamplingStep<ContinuousState>> {
-  const { plan, parameterisation, batch, seed, firstSample = 0, signal, pair, dtype } = options;
-  const floats = (values: ArrayLike<number>): Floats =>
+type Evaluate = (state: ContinuousState, evaluation: Evaluation) => Promise<ContinuousState>;
+
+/** Values of one type: the program's. */
+const floatsOf =
+  (dtype: ContinuousSampleOptions["dtype"]) =>
+  (values: ArrayLike<number>): Floats =>
     dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values);
-  const { gradient, gradientScale = 1 } = options;
+
+/** One evaluation after the other: what the program reads beside the state, and the state that it gives. */
+function evaluations(run: RunEvaluation, options: ContinuousSampleOptions): Evaluate {
+  const { plan, parameterisation, batch, seed, firstSample = 0, signal, pair } = options;
+  const { gradient, gradientScale = 1, inputs = {} } = options;
+  const floats = floatsOf(options.dtype);
   const layout: RowLayout = { slots: plan.slots, before: hasBefore(plan), gradient };
-  const strength = ({ level }: Evaluation): number =>
-    typeof gradientScale === "number" ? gradientScale : gradientScale(level);
-  const first = floats(firstState(options));
-  const zeros = Array.from({ length: plan.slots - 1 }, () =>
-    floats(new Float32Array(first.length)),
-  );
-  const extra = (evaluation: Evaluation, index: number): NamedInputs =>
-    typeof options.inputs === "function"
-      ? options.inputs(evaluation, index)
-      : (options.inputs ?? {});
   const adds = isStochastic(plan);
   const keys = (index: number): Int32Array => {
     const table = keyTable(seed, firstSample, index, batch);
     return isShared(options, "steps") ? sameRows(table) : table;
   };
   let count = 0;
-  const evaluate = async (state: ContinuousState, evaluation: Evaluation) => {
+  return async (state, evaluation) => {
     const index = count++;
-    const row = coefficientRow(evaluation, parameterisation, layout, strength(evaluation));
-    const rows = Array.from({ length: batch }, () => row).flat();
+    const { level } = evaluation;
+    const strength = typeof gradientScale === "number" ? gradientScale : gradientScale(level);
+    const row = coefficientRow(evaluation, parameterisation, layout, strength);
     const slots = [state.x, ...state.history].map((slot, i) => [`slot.${i}`, slot]);
     const out = await run(
       {
         ...(Object.fromEntries(slots) as NamedInputs),
-        coefficients: floats(rows),
-        times: floats(Array.from({ length: batch }, () => evaluation.level.time)),
+        coefficients: floats(Array.from({ length: batch }, () => row).flat()),
+        times: floats(new Float64Array(batch).fill(level.time)),
         ...(adds && !options.noise && { key: keys(index) }),
         ...(pair && { pair: floats(pair) }),
         ...(adds && options.noise?.(index)),
-        ...extra(evaluation, index),
+        ...(typeof inputs === "function" ? inputs(evaluation, index) : inputs),
       },
       { evaluation, ...(signal && { signal }) },
     );
-    const slot = (i: number): Floats => out[`slot.${i}`] as Floats;
-    return {
-      x: slot(0),
-      x0: out["x0"] as Floats,
-      history: zeros.map((_, i) => slot(i + 1)),
-    };
+    const [x, ...history] = slots.map(([name]) => out[name as string] as Floats);
+    return { x: x!, x0: out["x0"] as Floats, history };
   };
+}
+
+/** Runs a plan; yields after each step. The last state holds the samples. */
+export function sampleContinuous(
+  run: RunEvaluation,
+  options: ContinuousSampleOptions,
+): AsyncGenerator<SamplingStep<ContinuousState>> {
+  const { plan, dtype } = options;
+  const floats = floatsOf(dtype);
+  const x = floats(firstState(options));
+  const history = Array.from({ length: plan.slots - 1 }, () => floats(new Float32Array(x.length)));
+  const evaluate = evaluations(run, options);
   return sampleLoop<ContinuousStep, ContinuousState>(
     plan.steps,
-    { x: first, history: zeros },
-    async ({ evaluations }, state) => {
-      for (const evaluation of evaluations) state = await evaluate(state, evaluation);
+    { x, history },
+    async (step, state) => {
+      for (const evaluation of step.evaluations) state = await evaluate(state, evaluation);
       return state;
     },
     options,

@@ -186,6 +186,22 @@ function maskedCounts(tokens: Int32Array, batch: number, codes: number): number[
   );
 }
 
+/** Inputs of the final redraw beside those of every call. */
+function redrawInputs(
+  options: PuritySampleOptions,
+  { t, s }: PurityStep,
+): Record<string, Float32Array> {
+  const { schedule, batch, guidanceScale = 1, temperature = 1, truncation = 1, topK = 0 } = options;
+  const settings = [guidanceScale, temperature, truncation, topK].map((value) =>
+    typeof value === "number" ? value : value(t),
+  );
+  const rows = Array.from({ length: batch }, () => ({ t, s }));
+  return {
+    coeffs: coefficientTable(schedule, rows),
+    settings: Float32Array.from(rows.flatMap(() => settings)),
+  };
+}
+
 /**
  * The chain of purity calls with `reveal`, and the final redraw with `redraw` (a discreteStepGraph
  * program).
@@ -199,41 +215,24 @@ export function samplePurity(
   const { tokens, known } = startState(options);
   const unknown = maskedCounts(tokens, batch, schedule.codes);
   let shown = unknown.map(() => 0);
-  const settings = [
-    options.guidanceScale ?? 1,
-    options.temperature ?? 1,
-    options.truncation ?? 1,
-    options.topK ?? 0,
-  ];
+  const call = signal ? { signal } : {};
   return sampleLoop<PurityStep, DiscreteState>(
     plan,
     { tokens },
     async (step, state, index) => {
-      const { t, s } = step;
       const fixed = {
         ...inputs,
         tokens: state.tokens,
-        times: new Int32Array(batch).fill(t),
+        times: new Int32Array(batch).fill(step.t),
         known,
         key: keyTable(seed, firstSample, index, batch),
       };
       const target = unknown.map((count) => Math.round(count * step.revealed));
       const counts = Int32Array.from(target, (count, b) => count - shown[b]!);
       shown = target;
-      const now = settings.map((value) => (typeof value === "number" ? value : value(t)));
-      const out = await (s < 0
-        ? redraw(
-            {
-              ...fixed,
-              coeffs: coefficientTable(
-                schedule,
-                unknown.map(() => ({ t, s })),
-              ),
-              settings: Float32Array.from(unknown.flatMap(() => now)),
-            },
-            signal ? { signal } : {},
-          )
-        : reveal({ ...fixed, reveal: counts }, signal ? { signal } : {}));
+      const out = await (step.s < 0
+        ? redraw({ ...fixed, ...redrawInputs(options, step) }, call)
+        : reveal({ ...fixed, reveal: counts }, call));
       return {
         tokens: out["tokens"] as Int32Array,
         best: out["best"] as Int32Array,

@@ -24,6 +24,7 @@ import {
 } from "../processes/gaussian-timesteps.js";
 import { weightingNames } from "../processes/gaussian-weighting.js";
 import type { DenoiserProcess } from "./denoiser-process.js";
+import type { BatchPlace, TaskMemory } from "./task-trainer.js";
 
 /** As pipelines keep it; networks of the previous mean are trained, too. */
 export type TrainedGaussian = Omit<GaussianProcess, "prediction"> & {
@@ -53,14 +54,43 @@ const lossRules: Readonly<Record<keyof GaussianTrainingOptions, Rule>> = {
   boundFactor: optional(real(0, 1e9)),
 };
 
+function checkTraining(process: TrainedGaussian, options: GaussianTrainingOptions): void {
+  const known = process.prediction === "previous" ? "eps" : process.prediction;
+  checkDiffusionProcess("process", { ...process, prediction: known });
+  checkFields("loss", options, lossRules);
+  if (options.kind === "l1" && isLearned(process.variance ?? "fixedLarge"))
+    throw new DiffusionError(
+      "option",
+      `loss: expected kind l2 or bound with learned variances, got l1`,
+    );
+}
+
+/** Times of samples, drawn evenly or by the losses that they had. */
+function timeDraws(T: number, isByLoss: boolean) {
+  const uniform = new Float64Array(T).fill(1 / T);
+  let history = lossHistory(T);
+  const memory: TaskMemory = {
+    read: () => ({ losses: [...history.losses], counts: [...history.counts] }),
+    write({ losses = [], counts = [] }) {
+      history = { losses: Float64Array.from(losses), counts: Float64Array.from(counts) };
+    },
+  };
+  const draw = (place: BatchPlace) => {
+    const probabilities = isByLoss ? lossProbabilities(history) : uniform;
+    const drawn = drawGaussianTimes(probabilities, place.uniform("times"));
+    const observe = (losses: ArrayLike<number>): void =>
+      void (history = rememberLosses(history, drawn.times, losses));
+    return { ...drawn, ...(isByLoss && { observe }) };
+  };
+  return { draw, ...(isByLoss && { memory }) };
+}
+
 /** Throws "option" for settings that no step could use. */
 export function gaussianProcess(
   process: TrainedGaussian,
   options: GaussianTrainingOptions = {},
 ): DenoiserProcess {
-  const known = process.prediction === "previous" ? "eps" : process.prediction;
-  checkDiffusionProcess("process", { ...process, prediction: known });
-  checkFields("loss", options, lossRules);
+  checkTraining(process, options);
   const { kind: loss, timesteps, boundFactor, ...weighting } = options;
   const { chain: chainOptions, prediction, variance, formulation } = process;
   const tableOptions: GaussianTableOptions = {
@@ -72,32 +102,22 @@ export function gaussianProcess(
   const chain = chainOf(chainOptions);
   const T = chain.timesteps;
   gaussianTable(chain, [0, T - 1], tableOptions);
-  if (loss === "l1" && isLearned(variance ?? "fixedLarge"))
-    throw new DiffusionError(
-      "option",
-      `loss: expected kind l2 or bound with learned variances, got l1`,
-    );
   const lossOptions: GaussianLossOptions = {
     ...(prediction && { prediction }),
     ...(variance && { variance }),
     ...(loss && { loss }),
     ...(boundFactor !== undefined && { boundFactor }),
   };
-  const isByLoss = timesteps === "loss-second-moment";
-  const uniform = new Float64Array(T).fill(1 / T);
-  let history = lossHistory(T);
+  const { draw, ...kept } = timeDraws(T, timesteps === "loss-second-moment");
   return {
     columns: gaussianColumns.length,
+    ...kept,
     draw(place) {
-      const probabilities = isByLoss ? lossProbabilities(history) : uniform;
-      const { times, weights } = drawGaussianTimes(probabilities, place.uniform("times"));
+      const { times, ...drawn } = draw(place);
       return {
+        ...drawn,
         times: Float32Array.from(times, (t) => chain.times[t]!),
         table: gaussianTable(chain, times, tableOptions),
-        weights,
-        ...(isByLoss && {
-          observe: (losses) => void (history = rememberLosses(history, times, losses)),
-        }),
       };
     },
     corrupt: ({ x0, noise, table, pair }) => corrupt(x0, noise, table, pair),
@@ -108,13 +128,5 @@ export function gaussianProcess(
         metrics: { ...(error && { error: error.mean() }), ...(bound && { bound: bound.mean() }) },
       };
     },
-    ...(isByLoss && {
-      memory: {
-        read: () => ({ losses: [...history.losses], counts: [...history.counts] }),
-        write({ losses = [], counts = [] }) {
-          history = { losses: Float64Array.from(losses), counts: Float64Array.from(counts) };
-        },
-      },
-    }),
   };
 }
