@@ -3,6 +3,7 @@
 // arXiv:2206.00364, section 5; weights of crowsonkb/k-diffusion layers.py.
 import { checkChoice } from "../errors.js";
 import type { Tensor } from "../trace/tensor.js";
+import { columnsOf } from "./columns.js";
 import type { Level, Parameterisation } from "./gaussian-levels.js";
 
 /** Of the squared error, by noise-to-signal ratio and the deviation of the data. */
@@ -47,15 +48,8 @@ export function denoiserTable(
 export type DenoiserCoefficients = Record<(typeof denoiserColumns)[number], Tensor>;
 
 /** Columns of a table (B, columns), each (B, 1, …) for samples of a rank. */
-export function denoiserCoefficients(table: Tensor, rank: number): DenoiserCoefficients {
-  const [B] = table.shape as [number, number];
-  const shape = [B, ...Array.from({ length: rank - 1 }, () => 1)];
-  const columns = denoiserColumns.map((name, i) => [
-    name,
-    table.slice([0, i], [B, 1]).reshape(shape),
-  ]);
-  return Object.fromEntries(columns) as DenoiserCoefficients;
-}
+export const denoiserCoefficients = (table: Tensor, rank: number): DenoiserCoefficients =>
+  columnsOf(denoiserColumns, table, rank);
 
 /** Clean sample at a state, given the network as a function of its scaled input. */
 export const denoised = (

@@ -2,6 +2,7 @@
 // 2024 (SiT), arXiv:2401.08740, section 2 and appendix A; weights of willisma/SiT
 // transport/transport.py.
 import type { Tensor } from "../trace/tensor.js";
+import { columnsOf } from "./columns.js";
 import { forwardVariance } from "./interpolant.js";
 import type { PathLevel } from "./interpolant.js";
 import type { TransportPrediction } from "./path-range.js";
@@ -40,15 +41,8 @@ export function transportTable(
 export type TransportColumns = Record<(typeof transportColumns)[number], Tensor>;
 
 /** Columns of the table, each with the rank of the samples: (B, 1, …). */
-export function transportCoefficients(table: Tensor, rank: number): TransportColumns {
-  const [B] = table.shape as [number, number];
-  const shape = [B, ...Array.from({ length: rank - 1 }, () => 1)];
-  const columns = transportColumns.map((name, i) => [
-    name,
-    table.slice([0, i], [B, 1]).reshape(shape),
-  ]);
-  return Object.fromEntries(columns) as TransportColumns;
-}
+export const transportCoefficients = (table: Tensor, rank: number): TransportColumns =>
+  columnsOf(transportColumns, table, rank);
 
 /** xt = a x0 + c noise. */
 export const interpolate = (x0: Tensor, noise: Tensor, c: TransportColumns): Tensor =>

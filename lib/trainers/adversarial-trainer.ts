@@ -6,8 +6,7 @@ import {
   saveTrainingState,
   type RunConfiguration,
 } from "../checkpoint/training-state.js";
-import type { ImageDataset } from "../data/dataset.js";
-import type { Batch, LoaderOptions } from "../data/loader.js";
+import type { Batch } from "../data/loader.js";
 import type { ParamSpec } from "../ir/param.js";
 import {
   patchDiscriminator,
@@ -24,13 +23,12 @@ import { BatchStream } from "./batches.js";
 import { initialiseCritic } from "./critic-start.js";
 import type { StepReport, Trainable } from "./loop.js";
 import type { PerceptualTerm } from "./perceptual-term.js";
+import { keptWeights, type TaskTrainerOptions } from "./task-trainer.js";
 import {
   TrainStep,
   type LossTerms,
-  type OptimiserOptions,
   type StepOutputs,
   type TrainStepOptions,
-  type Values,
 } from "./train-step.js";
 
 /** The game against a discriminator. */
@@ -44,23 +42,9 @@ export interface AdversarialOptions {
   weight?: number;
 }
 
-export interface AdversarialTrainerOptions {
+export interface AdversarialTrainerOptions extends Omit<TaskTrainerOptions, "task"> {
   /** Pictures have this side and these channels. */
   model: { resolution: number; imageChannels?: number };
-  dataset: ImageDataset;
-  batchSize: number;
-  /** Seed of initial weights, order and draws; default 0. */
-  seed?: number;
-  /** Weights and states to start from, by name; default: drawn by the seed. */
-  initial?: Values;
-  augment?: LoaderOptions["augment"];
-  optimiser?: OptimiserOptions;
-  /** Parts that stay as they are, by the first words of their names. Default none. */
-  freeze?: readonly string[];
-  /** Less memory for more time, same results; default false. */
-  rematerialise?: boolean;
-  /** Instruction set, or "ref"; default the best that the machine has. */
-  isa?: string;
   /** Off by default. */
   adversarial?: AdversarialOptions;
   /** Off by default. */
@@ -258,11 +242,8 @@ export abstract class AdversarialTrainer<
     };
   }
 
-  async prefetch(): Promise<Batch[]> {
-    const batches: Batch[] = [];
-    for (let i = 0; i < (this.options.optimiser?.accumulate ?? 1); ++i)
-      batches.push(await this.#stream.next());
-    return batches;
+  prefetch(): Promise<Batch[]> {
+    return this.#stream.take(this.options.optimiser?.accumulate ?? 1);
   }
 
   async step(index: number, lr: number, batches: unknown): Promise<StepReport> {
@@ -316,13 +297,7 @@ export abstract class AdversarialTrainer<
 
   /** Weights and states of the model by name; the averaged weights when they are kept. */
   weights(): Map<string, Float32Array> {
-    const buffers = this.#buffers;
-    return new Map(
-      [...this.model.parameters, ...(this.model.states ?? [])].map(({ name }) => [
-        name,
-        (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
-      ]),
-    );
+    return keptWeights(this.model, this.#buffers);
   }
 
   dispose(): void {

@@ -25,6 +25,12 @@ export class BatchStream {
     return value;
   }
 
+  async take(count: number): Promise<Batch[]> {
+    const batches: Batch[] = [];
+    while (batches.length < count) batches.push(await this.next());
+    return batches;
+  }
+
   /** Says that a batch was used, so that a resumed run continues after it. */
   used(batch: Batch): void {
     this.#cursor = batch.cursor;

@@ -109,6 +109,18 @@ interface FetchedBatch {
   made: Record<string, TensorData>;
 }
 
+/** What a run has learned, by name: the averaged weights when they are kept. */
+export const keptWeights = (
+  { parameters, states = [] }: Pick<TrainingTask, "parameters" | "states">,
+  buffers: ReadonlyMap<string, Buffer>,
+): Map<string, Float32Array> =>
+  new Map(
+    [...parameters, ...states].map(({ name }) => [
+      name,
+      (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
+    ]),
+  );
+
 /** A network in training; give it to trainLoop. */
 export class TaskTrainer implements Trainable {
   readonly samplesPerStep: number;
@@ -175,14 +187,10 @@ export class TaskTrainer implements Trainable {
 
   async prefetch(index: number): Promise<FetchedBatch[]> {
     const fetched: FetchedBatch[] = [];
-    for (let part = 0; part < this.#parts; ++part) {
-      const batch = await this.#stream.next();
+    for (const [part, batch] of (await this.#stream.take(this.#parts)).entries()) {
       const place = this.#place(index, part);
-      fetched.push({
-        batch,
-        place,
-        made: (await this.options.task.prefetch?.(batch, place)) ?? {},
-      });
+      const made = (await this.options.task.prefetch?.(batch, place)) ?? {};
+      fetched.push({ batch, place, made });
     }
     return fetched;
   }
@@ -229,14 +237,7 @@ export class TaskTrainer implements Trainable {
 
   /** Weights and states by name; the averaged weights when they are kept. */
   weights(): Map<string, Float32Array> {
-    const { buffers } = this.trainStep;
-    const { parameters, states = [] } = this.options.task;
-    return new Map(
-      [...parameters, ...states].map(({ name }) => [
-        name,
-        (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
-      ]),
-    );
+    return keptWeights(this.options.task, this.trainStep.buffers);
   }
 
   dispose(): void {
