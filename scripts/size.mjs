@@ -1,11 +1,11 @@
 // Prints lines per folder and fails when a folder is over its ceiling (raised only by a design note).
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 
-const ceilings = { lib: 46000, native: 16000, bindings: 1100 };
+const ceilings = { lib: 49000, native: 16000, bindings: 1100 };
 const files = execFileSync("git", ["ls-files"], { encoding: "utf8" })
   .split("\n")
-  .filter((path) => /\.(ts|mjs|cc|h|inc|cu|cuh)$/.test(path));
+  .filter((path) => /\.(ts|mjs|cc|h|inc|cu|cuh)$/.test(path) && existsSync(path));
 const lines = {};
 for (const path of files) {
   const folder = path.includes("/") ? path.split("/")[0] : ".";

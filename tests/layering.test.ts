@@ -1,5 +1,6 @@
 // Layering: a file may import from its own folder and from folders with a strictly lower number (docs/architecture.md).
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 
@@ -84,6 +85,18 @@ describe("layering", () => {
     };
     files.forEach(visit);
     expect(cycles).toEqual([]);
+  });
+});
+
+// Counts tracked files: not where there is no repository, as in a package.
+describe.skipIf(!existsSync(join(root, ".git")))("line budget", () => {
+  it("no folder is over its ceiling", () => {
+    const { stdout, stderr } = spawnSync(process.execPath, ["scripts/size.mjs"], {
+      cwd: root,
+      encoding: "utf8",
+    });
+    expect(stdout + stderr).toMatch(/^lib +\d+ of \d+$/m);
+    expect(stdout).not.toContain("OVER");
   });
 });
 
