@@ -28,6 +28,56 @@ int64_t contiguous_offset(const Graph& graph, const Node& node) {
   return offset % kAlignment == 0 ? offset : -1;
 }
 
+// Which values attention alone reads, as queries, keys or values: they may be columns of a wider
+// tensor.
+class AttentionViews {
+ public:
+  explicit AttentionViews(const Graph& graph) : graph_(graph), users_(graph.values.size()) {
+    for (const Node& node : graph.nodes) {
+      for (size_t i = 0; i < node.inputs.size(); ++i)
+        users_[at(node.inputs[i])].push_back({&node, i});
+    }
+    for (const GraphOutput& output : graph.outputs)
+      users_[at(output.value)].push_back({nullptr, 0});
+  }
+
+  // Byte offset of the columns (B, N, columns) that the slice takes for attention; -1 otherwise.
+  int64_t offset(const Node& slice) const {
+    const Shape& from = graph_.in(slice, 0).shape;
+    const Shape& to = graph_.out(slice).shape;
+    const bool takes_columns = from.rank == 3 && from[0] == to[0] && from[1] == to[1];
+    for (const double stride : slice.numbers("strides")) {
+      if (stride != 1) return -1;
+    }
+    if (!takes_columns || !is_read_as_heads(slice.outputs[0], to.last())) return -1;
+    return slice.integers("starts")[2] * static_cast<int64_t>(dtype_bytes(graph_.out(slice).dtype));
+  }
+
+ private:
+  struct User {
+    const Node* node;  // null: returned
+    size_t operand;
+  };
+  static size_t at(int value) { return static_cast<size_t>(value); }
+
+  bool is_read_as_heads(int value, int64_t columns) const {
+    const Shape& shape = graph_.spec(value).shape;
+    for (const User& user : users_[at(value)]) {
+      if (user.node == nullptr) return false;
+      const std::string& op = user.node->op;
+      const bool is_head = (op == "attention" || op == "attentionGrad") && user.operand < 3 &&
+                           shape[2] * shape[3] == columns;
+      const bool goes_on = op == "reshape" && graph_.out(*user.node).shape.rank == 4 &&
+                           is_read_as_heads(user.node->outputs[0], columns);
+      if (!is_head && !goes_on) return false;
+    }
+    return true;
+  }
+
+  const Graph& graph_;
+  std::vector<std::vector<User>> users_;
+};
+
 bool is_constant_role(Role role) { return role == Role::weight; }
 
 void mark_setup(Module& module) {
@@ -59,15 +109,22 @@ void find_aliases(Module& module) {
   module.aliases.clear();
   for (size_t i = 0; i < graph.values.size(); ++i)
     module.aliases.push_back({static_cast<int>(i), 0});
+  const AttentionViews views(graph);
   for (const Node& node : graph.nodes) {
-    const int64_t offset = node.op == "reshape" ? 0
-                           : node.op == "slice" ? contiguous_offset(graph, node)
-                                                : -1;
-    if (offset < 0) continue;
+    if (node.op != "reshape" && node.op != "slice") continue;
     const Alias& source = module.aliases[static_cast<size_t>(node.inputs[0])];
+    Alias& alias = module.aliases[static_cast<size_t>(node.outputs[0])];
+    if (node.op == "reshape") {
+      alias = source;
+      continue;
+    }
+    const int64_t offset = contiguous_offset(graph, node);
     // A slice of a slice may be unaligned in all.
-    if ((source.offset + offset) % kAlignment != 0) continue;
-    module.aliases[static_cast<size_t>(node.outputs[0])] = {source.root, source.offset + offset};
+    if (offset >= 0 && (source.offset + offset) % kAlignment == 0) {
+      alias = {source.root, source.offset + offset};
+    } else if (const int64_t columns = views.offset(node); columns >= 0) {
+      alias = {source.root, source.offset + columns, graph.in(node, 0).shape.last()};
+    }
   }
   mark_setup(module);
 }

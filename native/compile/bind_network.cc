@@ -193,6 +193,9 @@ void set_attention(Binder& b, Args& a, size_t mask) {
   a.D = q[3];
   a.M = b.in_shape(1)[1];
   a.E = b.in_shape(2)[3];
+  a.q_stride = b.row_stride(0, a.H * a.D);
+  a.k_stride = b.row_stride(1, a.H * a.D);
+  a.v_stride = b.row_stride(2, a.H * a.E);
   a.scale = b.node->number("scale");
   a.is_causal = b.node->flag_or("causal", false);
   a.dtype = b.dtype();

@@ -35,6 +35,11 @@ class Binder {
   Place place(int value) const { return memory.place_of(module, value); }
   Place input(size_t i) const { return place(step.inputs[i]); }
   Place output(size_t i) const { return place(node->outputs[i]); }
+  // Elements between rows of an input whose rows have `width`.
+  int64_t row_stride(size_t i, int64_t width) const {
+    const int64_t stride = module.aliases[static_cast<size_t>(step.inputs[i])].row_stride;
+    return stride == 0 ? width : stride;
+  }
   const Shape& in_shape(size_t i) const { return graph.in(*node, i).shape; }
   const Shape& out_shape(size_t i = 0) const { return graph.out(*node, i).shape; }
   Dtype dtype(size_t i = 0) const { return graph.in(*node, i).dtype; }

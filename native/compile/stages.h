@@ -43,9 +43,12 @@ struct Step {
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
+// A value that is columns of its root has `row_stride` elements between rows: only attention reads
+// such ones.
 struct Alias {
   int root;
   int64_t offset;
+  int64_t row_stride = 0;  // 0: dense
 };
 
 struct Module {

@@ -472,7 +472,7 @@ struct SoftmaxGradArgs {
 };
 
 // out = softmax(scale * q k^T + mask) v, heads as an axis; lse (B, H, N) is the log-sum-exp of each
-// row
+// row. Tokens of q, k and v lie at their own distance: they may be columns of one product.
 struct AttentionArgs {
   const void* q;     // (B, N, H, D)
   const void* k;     // (B, M, H, D)
@@ -481,7 +481,8 @@ struct AttentionArgs {
   void* out;         // (B, N, H, E)
   void* lse;         // (B, H, N)
   int64_t B, N, M, H, D, E;
-  int64_t mask_strides[4];  // b, h, n, m; 0 = broadcast
+  int64_t q_stride, k_stride, v_stride;  // elements between tokens
+  int64_t mask_strides[4];               // b, h, n, m; 0 = broadcast
   double scale;
   bool is_causal;  // key m is visible to query n when m <= n + (M - N)
   Dtype dtype;
@@ -499,6 +500,7 @@ struct AttentionGradArgs {
   void* dk;
   void* dv;
   int64_t B, N, M, H, D, E;
+  int64_t q_stride, k_stride, v_stride;  // elements between tokens
   int64_t mask_strides[4];
   double scale;
   bool is_causal;
