@@ -1,12 +1,53 @@
 // Held-out quality of a tokenizer: PSNR of reconstructions and how much of the codebook is used.
-// Usage: node benchmarks/quality.mjs [pipeline or tokenizer folder] [data set]   (after npm run build and smalti data emoji)
+// Usage: node benchmarks/quality.mjs [--quantize int8] [pipeline or tokenizer folder] [data set]
+// (after npm run build and smalti data emoji). --quantize: of encoder and decoder, which loadPipeline leaves in floats.
+import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { openTrainingData } from "../dist/data/training-data.js";
 import { psnr } from "../dist/metrics/psnr.js";
-import { loadTokenizerRun } from "../dist/pipelines/tokenizer-run.js";
+import { toByteImage, toFloatImage } from "../dist/image/image-io.js";
+import { vqgan } from "../dist/models/vqgan.js";
+import { pipelineFolder, readPipelineFile } from "../dist/pipelines/pipeline.js";
+import { openWeightBuffers } from "../dist/pipelines/weight-buffers.js";
+import { SessionCache } from "../dist/runtime/session-cache.js";
+import { trace } from "../dist/trace/trace.js";
 
-const [model = "emoji-64", source = "emoji"] = process.argv.slice(2);
-const codec = await loadTokenizerRun(model);
-const { heldOut } = await openTrainingData(source, codec.config.resolution);
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { quantize: { type: "string" } },
+});
+const [model = "emoji-64", source = "emoji"] = positionals;
+const batch = 32;
+const folder = await pipelineFolder(model);
+const { config, weights } = (await readPipelineFile(folder)).components.codec;
+const network = vqgan(config);
+const specs = [...network.parameters, ...network.states];
+const sessions = new SessionCache(await openWeightBuffers(join(folder, weights), specs));
+const size = config.resolution;
+const side = size / network.stride;
+const { heldOut } = await openTrainingData(source, size);
+
+const encodeGraph = (B) => () =>
+  trace((t) =>
+    t.output("tokens", network.tokenize(t.input("images", { shape: [B, size, size, 3] }))),
+  );
+const decodeGraph = (B) => () =>
+  trace((t) => {
+    const tokens = t.input("tokens", { shape: [B, side * side], dtype: "i32" });
+    t.output("images", network.detokenize(tokens, [side, side]));
+  });
+
+/** Tokens of pictures and the pictures of those. */
+async function through(images) {
+  const B = images.length;
+  const pixels = Float32Array.from(images.flatMap((image) => [...toFloatImage(image).data]));
+  const { tokens } = await sessions.run(`encode ${B}`, encodeGraph(B), { images: pixels }, flags);
+  const decoded = await sessions.run(`decode ${B}`, decodeGraph(B), { tokens }, flags);
+  const rows = images.map((_, i) =>
+    decoded.images.slice(i * size * size * 3, (i + 1) * size * size * 3),
+  );
+  return { tokens, decoded: rows.map((data) => toByteImage({ width: size, height: size, data })) };
+}
 
 const images = await Promise.all(
   Array.from({ length: heldOut.length }, async (_, i) => ({
@@ -15,8 +56,13 @@ const images = await Promise.all(
     data: await heldOut.pixels(i),
   })),
 );
-const tokens = await codec.encode(images, { batchSize: 32 });
-const decoded = await codec.decode(tokens, { batchSize: 32 });
+const tokens = [];
+const decoded = [];
+for (let first = 0; first < images.length; first += batch) {
+  const done = await through(images.slice(first, first + batch));
+  tokens.push(...done.tokens);
+  decoded.push(...done.decoded);
+}
 const decibels = images.map((image, i) => psnr(image.data, decoded[i].data)).sort((a, b) => a - b);
 const counts = new Map();
 for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1);
@@ -31,6 +77,7 @@ console.log(
     {
       model,
       source,
+      quantize: flags.quantize,
       pictures: images.length,
       psnr: {
         mean: decibels.reduce((a, b) => a + b, 0) / decibels.length,
@@ -38,7 +85,7 @@ console.log(
         quartiles: [at(0.25), at(0.75)],
       },
       codesUsed: counts.size,
-      codes: codec.config.quantizer.codes,
+      codes: config.quantizer.codes,
       perplexity: Math.exp(entropy),
     },
     null,
