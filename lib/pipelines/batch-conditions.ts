@@ -49,10 +49,6 @@ export interface ConditionJob {
 /** Number of the random stream of the latents of a VAE. */
 const kLatentPurpose = 4;
 
-/** Whether the model knows an empty condition. */
-export const canGuide = ({ denoiser, textEncoder, classEmbedder, vae }: DiffusionNetworks): boolean =>
-  [denoiser.nullClass !== undefined, textEncoder, classEmbedder?.config.nullClass, vae, denoiser.tokenizer].some(Boolean); // prettier-ignore
-
 /** Label of pictures whose class was not said; undefined: a class has to be said. */
 const unsaidLabel = ({ denoiser, classEmbedder }: DiffusionNetworks): number | undefined =>
   classEmbedder?.config.nullClass ? classEmbedder.config.classes : denoiser.nullClass;

@@ -140,6 +140,27 @@ function checkConditions(networks: DiffusionNetworks): void {
     throw fault("vae", `${classes} classes`, told);
 }
 
+/** Whether the model knows an empty condition. */
+export const canGuide = ({ denoiser, textEncoder, classEmbedder, vae }: DiffusionNetworks): boolean =>
+  [denoiser.nullClass !== undefined, textEncoder, classEmbedder?.config.nullClass, vae, denoiser.tokenizer].some(Boolean); // prettier-ignore
+
+/** Throws "option" for sampling that these networks cannot do. */
+export function checkPossible(
+  where: string,
+  { guidanceScale, guidanceChannels = 1, classifierScale, clamp = false }: DiffusionSampling,
+  networks: DiffusionNetworks,
+): void {
+  const { channels } = networks.denoiser;
+  if (guidanceScale !== 1 && !canGuide(networks))
+    throw fault(where, "guidanceScale 1 of a model that knows no empty condition", guidanceScale);
+  if (guidanceChannels > channels)
+    throw fault(where, `guidanceChannels up to ${channels}`, guidanceChannels);
+  if (classifierScale && !networks.classifier)
+    throw fault(where, "classifierScale 0 of a model without a classifier", classifierScale);
+  if (clamp !== false && networks.firstStage)
+    throw fault(where, "clamp false of a model on latents, which have no bounds", clamp);
+}
+
 /** Settings of a pipeline.json, and that they fit the networks. Throws "option". */
 export function checkDiffusionSettings(settings: unknown, networks: DiffusionNetworks): void {
   checkFields("settings", settings, rules);
@@ -160,6 +181,5 @@ export function checkDiffusionSettings(settings: unknown, networks: DiffusionNet
     throw fault("settings.text", "one exactly with a textEncoder", words);
   if (words) checkFields("settings.text", words, { padding: oneOf("zero", "end") });
   checkDiffusionSampling("settings.defaults", defaults, process);
-  if (defaults.classifierScale && !networks.classifier)
-    throw fault("settings.defaults.classifierScale", "0 without a classifier", defaults.classifierScale); // prettier-ignore
+  checkPossible("settings.defaults", defaults, networks);
 }

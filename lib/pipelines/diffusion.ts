@@ -7,7 +7,7 @@ import type { Quantize } from "../runtime/program.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
-import { batchConditions, canGuide, checkClasses, type ConditionParts } from "./batch-conditions.js"; // prettier-ignore
+import { batchConditions, checkClasses, type ConditionParts } from "./batch-conditions.js";
 import { classifierPlace, denoise, type DenoiseStep } from "./denoising.js";
 import type { DiffusionContents, DiffusionPart, DiffusionParts } from "./diffusion-folder.js";
 import {
@@ -20,6 +20,7 @@ import {
   type PictureSize,
 } from "./diffusion-options.js";
 import {
+  checkPossible,
   classCount,
   type DiffusionNetworks,
   type DiffusionSettings,
@@ -154,24 +155,15 @@ export class DiffusionPipeline implements Disposable {
   /** Checks a call. Throws "option". */
   #ask(options: DiffusionStreamOptions): Ask {
     checkDiffusionOptions(options);
-    const { denoiser, firstStage, textEncoder } = this.#networks;
+    const { denoiser, textEncoder } = this.#networks;
     const sampling = diffusionSamplingOf(options, this.settings.defaults);
     checkDiffusionSampling("generate", sampling, this.settings.process);
-    const { guidanceScale, guidanceChannels = 1, clamp = false } = sampling;
-    const isGuided = guidanceScale !== 1;
-    if (isGuided && !canGuide(this.#networks))
-      throw fault("guidanceScale 1 of a model that knows no empty condition", `${guidanceScale}`);
-    if (guidanceChannels > denoiser.channels)
-      throw fault(`guidanceChannels up to ${denoiser.channels}`, `${guidanceChannels}`);
-    if (sampling.classifierScale && !this.#networks.classifier)
-      throw fault("classifierScale 0 of a model without a classifier", `${sampling.classifierScale}`); // prettier-ignore
-    if (clamp !== false && firstStage)
-      throw fault("clamp false of a model on latents, which have no bounds", shown(clamp));
+    checkPossible("generate", sampling, this.#networks);
     if (options.negativePrompt !== undefined && !textEncoder)
       throw fault("no negativePrompt, which this model does not know", shown(options.negativePrompt)); // prettier-ignore
     const { stride: pixels } = this.#codec;
     const network = { size: this.settings.size, pixels, stride: denoiser.stride };
-    return { options, sampling, isGuided, shape: [...stateSize(options, network), denoiser.channels] }; // prettier-ignore
+    return { options, sampling, isGuided: sampling.guidanceScale !== 1, shape: [...stateSize(options, network), denoiser.channels] }; // prettier-ignore
   }
 
   /** The picture that each job is made from. Throws "option" or "shape". */

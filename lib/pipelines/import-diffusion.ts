@@ -6,7 +6,6 @@ import { shown } from "../models/check-config.js";
 import { denoiser } from "../models/denoiser.js";
 import type { Fact, FactValues, PipelineFacts, PublishedSettings } from "../models/family.js";
 import { betaSchedules } from "../processes/gaussian-schedules.js";
-import { canGuide } from "./batch-conditions.js";
 import {
   diffusionFile,
   diffusionFiles,
@@ -14,7 +13,7 @@ import {
   type DiffusionPart,
   type NetworkConfig,
 } from "./diffusion-folder.js";
-import type { DiffusionSettings } from "./diffusion-settings.js";
+import { canGuide, type DiffusionSettings } from "./diffusion-settings.js";
 import {
   checkedFacts,
   convertedModels,

@@ -18,7 +18,8 @@ import {
   type BuiltTraining,
   type TrainingStart,
 } from "./built-training.js";
-import { saveDiffusion } from "./diffusion-folder.js";
+import { diffusionNetworks, saveDiffusion } from "./diffusion-folder.js";
+import { checkDiffusionSettings, type DiffusionSettings } from "./diffusion-settings.js";
 
 /** A KL autoencoder in training; its folder is a first stage for denoisers of latents. */
 export async function buildAutoencoderTrainer(
@@ -56,18 +57,21 @@ export async function buildDivaeTrainer(
       "option",
       'train: expected --from <folder> with the tokenizer that "trains": "decoder" keeps, got none',
     );
+  const { resolution: side } = model.encoder;
+  const settings: DiffusionSettings = { process, size: [side, side], defaults: sampling };
+  const denoiser = { model: "divae", config: model };
+  checkDiffusionSettings(settings, diffusionNetworks({ denoiser }, settings));
   const task = divaeTask(recipeDivae(recipe));
   const specs = [...task.parameters, ...(task.states ?? [])];
   const initial = await startingWeights(start, ["denoiser", "codec"], specs);
   const trainer = await taskTrainer(task, recipe, data, initial);
-  const { resolution: side } = model.encoder;
   return {
     trainer,
     save: (folder, training) =>
       saveDiffusion(folder, {
         name: recipe.name,
-        settings: { process, size: [side, side], defaults: sampling },
-        parts: { denoiser: { model: "divae", config: model, weights: trainer.weights() } },
+        settings,
+        parts: { denoiser: { ...denoiser, weights: trainer.weights() } },
         dtype: "f32",
         training: { ...training, recipe },
       }),

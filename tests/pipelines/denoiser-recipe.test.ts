@@ -176,6 +176,7 @@ describe("a denoiser", () => {
     [{ ...denoisers.sit, loss: { timestep: "uniform" } }, "timesteps"],
     [{ ...denoisers.sit, process: { kind: "flow" } }, "gaussian, interpolant"],
     [{ ...denoisers.sit, sampling: onChain }, "even"],
+    [{ ...denoisers.ddpm, sampling: { ...onChain, guidanceScale: 2 } }, "guidanceScale 1 of a model that knows no empty"],
     [{ ...denoisers["latent diffusion"], condition: "none" }, 'condition "class"'],
     [{ ...denoisers.latent }, "expected pictures [4, 4, 4] for this dit, got [16, 16, 3]; give --first-stage"],
     [{ ...denoisers.sit, resolution: 32 }, "expected pictures [16, 16, 3]"],

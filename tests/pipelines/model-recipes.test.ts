@@ -125,6 +125,8 @@ it("a decoder alone wants the tokenizer that it stands behind, or a state", asyn
 it("processes, samplings and outputs are checked by name", async () => {
   await expect(build("divae", { process: { ...process, prediction: "x" } })).rejects.toThrow(/prediction/); // prettier-ignore
   await expect(build("divae", { sampling: { ...sampling, steps: 0 } })).rejects.toThrow(/steps/);
+  // said before the first step, not when the pipeline is written after the last one
+  await expect(build("divae", { sampling: { ...sampling, classifierScale: 1 } })).rejects.toThrow(/classifierScale 0/); // prettier-ignore
   await expect(build("divae", { dropCodes: "few" })).rejects.toThrow(/all, some/);
   const { model } = recipes.classifier;
   await expect(build("classifier", { model: { ...model, outputs: 2 } })).rejects.toThrow(/no outputs in model/); // prettier-ignore
