@@ -1,5 +1,6 @@
 // `smalti convert`: a published checkpoint as a folder of ours, a pipeline where it has a denoiser.
-import { basename } from "node:path";
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
 import { Command, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint, partSettings } from "../checkpoint/open-checkpoint.js";
@@ -140,6 +141,15 @@ function report(out: string, models: readonly Identified[], { kind, components, 
   ].join("\n");
 } // prettier-ignore
 
+/** A run would lose the pipeline that describes its weights. Throws "option". */
+function checkNoRun(out: string): void {
+  if (!existsSync(join(out, "state.safetensors"))) return;
+  throw new DiffusionError(
+    "option",
+    `convert: expected a folder without a training state, got "${out}"; name another folder`,
+  );
+}
+
 export const convert = withCheckpointOptions(new Command("convert"))
   .summary("a published checkpoint as a folder of ours")
   .description("Write a published checkpoint as a folder of ours, a pipeline if it can be one.")
@@ -160,6 +170,7 @@ export const convert = withCheckpointOptions(new Command("convert"))
     const bars: { stop(): void }[] = [];
     try {
       const models = modelsOf(sources, options);
+      checkNoRun(out);
       await makeFolder(out, "convert");
       let bar: ReturnType<typeof progress> | undefined;
       const done = await write([path, out], models, options, {

@@ -400,5 +400,8 @@ describe("the command", () => {
     expect(done.code).toBe(0);
     const shown = await runCli(["inspect", "out"], folder);
     expect(shown.stdout).toMatch(/pipeline "out" \(tokenizer\), components codec/);
-  }, 180_000); // five processes
+    await writeFile(join(folder, "out", "state.safetensors"), "");
+    const run = await runCli(args, folder);
+    expect([run.code, run.stderr]).toEqual([2, expect.stringContaining("without a training state")]); // prettier-ignore
+  }, 180_000); // six processes
 });
