@@ -11,6 +11,8 @@ constexpr int64_t kStagedTiles = 128;  // up to so many, all tiles go through ea
 constexpr int64_t kBlockTiles = 48;    // products of so many tiles and a panel stay in L2
 constexpr int64_t kLeastTiles = 12;
 constexpr int64_t kItemsWanted = 16;
+constexpr int64_t kThinOutputs =
+    4;  // so few are packed in a form of their own (native/cpu/gemm.inc)
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
@@ -60,7 +62,7 @@ double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
 
 int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
   const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 &&
-                    c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
+                    c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32 && c.O > kThinOutputs;
   if (!fits) return 0;
   int64_t best = 0;
   double least = product_cost(c, 9, c.B * c.OH * c.OW, packs_in_run);
