@@ -206,6 +206,15 @@ function rebuildV2(
   return tensorOn(storage, rest, context, type && { ...type, name: name!, dtype: "other" });
 }
 
+/** Values of a sparse tensor are the last tensor of its parts; in their place they stand for what cannot be read. */
+function rebuildSparse([, parts]: readonly PickleValue[], { where }: PickleContext): PickleValue {
+  const values = Array.isArray(parts) ? parts.filter((part) => part instanceof TensorRef).at(-1) : undefined; // prettier-ignore
+  if (!values) throw fault(where, "the parts of a sparse tensor", describeValue(parts));
+  const { storage, type, offset, shape, strides } = values;
+  const sparse = { ...type, name: `sparse ${type.name}`, dtype: "other" } as const;
+  return new TensorRef(storage, sparse, offset, shape, strides);
+}
+
 function rebuildV3(args: readonly PickleValue[], context: PickleContext): PickleValue {
   const dtype = args[6];
   if (!(dtype instanceof DtypeRef)) throw fault(context.where, "a dtype", describeValue(dtype));
@@ -363,6 +372,7 @@ const constructors = new Map<string, Constructor>([
     _rebuild_tensor_v2: rebuildV2,
     _rebuild_qtensor: ([storage, ...layout], context) => tensorOn(storage, layout, context),
     _rebuild_tensor_v3: rebuildV3,
+    _rebuild_sparse_tensor: rebuildSparse,
     _rebuild_parameter: first,
     _rebuild_parameter_with_state: first,
   }),

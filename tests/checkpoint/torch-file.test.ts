@@ -331,7 +331,7 @@ describe.skipIf(!python)("files that torch wrote", () => {
     expect(module.names).toEqual(["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]); // prettier-ignore
     using sparse = await openCheckpoint(join(place, "sparse.pt"));
     expect(sparse.names).toEqual(["w"]);
-    expect(sparse.notes.join()).toMatch(/not readable: q \(QInt8\)/);
+    expect(sparse.notes.join()).toMatch(/not readable: sparse \(sparse float32\), q \(QInt8\)/);
     using lightning = await openCheckpoint(join(place, "lightning.zip.pt"));
     expect(lightning.configs[0]!.value).toMatchObject({ lr: 1e-3 });
   });
