@@ -147,6 +147,11 @@ async function openRun(options: TrainOptions): Promise<void> {
       "option",
       `train: expected --out to be a new run, got "${out}", which holds a training state; add --resume to go on with it, or name another folder`,
     );
+  if (!resume && existsSync(join(out, "pipeline.json")))
+    throw new DiffusionError(
+      "option",
+      `train: expected --out to be a new run, got "${out}", which holds a pipeline; name another folder`,
+    );
   if (resume && !exists)
     throw new DiffusionError(
       "option",

@@ -54,6 +54,9 @@ describe("folders of runs", () => {
     expect(again.stderr).toMatch(/expected --out to be a new run, got "kept".*; add --resume/);
     expect(again.code).toBe(2);
     expect(await readFile(join(folder, "kept", "state.safetensors"))).toEqual(state);
+    await rm(join(folder, "kept", "state.safetensors"));
+    const other = await run();
+    expect([other.code, other.stderr]).toEqual([2, expect.stringContaining("holds a pipeline")]);
   });
 });
 
