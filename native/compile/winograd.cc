@@ -15,6 +15,7 @@ constexpr int64_t kThinOutputs =
     4;  // so few are packed in a form of their own (native/cpu/gemm.inc)
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
+constexpr int64_t kSmallMap = 64;      // pixels: likewise, for the direct sums end at the borders
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 constexpr int64_t kGradientFloats = int64_t{1} << 21;  // wanted of transformed operands at once
@@ -68,7 +69,8 @@ int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
   double least = product_cost(c, 9, c.B * c.OH * c.OW, packs_in_run);
   for (const int64_t tile : {4, 2}) {
     const double cost = winograd_cost(c, tile, packs_in_run);
-    if (cost >= least || (tile == 4 && c.C < kLeastChannels)) continue;
+    const bool is_small = c.C < kLeastChannels || c.OH * c.OW <= kSmallMap;
+    if (cost >= least || (tile == 4 && is_small)) continue;
     least = cost;
     best = tile;
   }
