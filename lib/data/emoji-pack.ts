@@ -71,8 +71,7 @@ export const indexFile = "index.json";
 export const imagesFile = "images.bin";
 
 /** "red apple" + "google" -> "red apple, google style". */
-const withStyle = (caption: string, style: EmojiStyle): string =>
-  `${caption}, ${style} style`;
+const withStyle = (caption: string, style: EmojiStyle): string => `${caption}, ${style} style`;
 
 /** Opens a folder that buildEmojiDataset wrote. Throws "data" when it is missing or incomplete. */
 export async function openEmojiDataset(
