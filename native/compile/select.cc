@@ -25,6 +25,19 @@ PackArgs matmul_pack(const Graph& graph, const Node& node) {
   return pack;
 }
 
+// Groups, stride, padding and upsampling of a convolution or of a gradient of one.
+template <class Args>
+void set_window(const Node& node, Args& a) {
+  const std::vector<int64_t> stride = node.integers("stride");
+  const std::vector<int64_t> padding = node.integers("padding");
+  a.groups = node.integer_or("groups", 1);
+  a.stride_h = stride[0];
+  a.stride_w = stride[1];
+  a.pad_top = padding[0];
+  a.pad_left = padding[2];
+  a.upsample = node.integer_or("upsample", 1);
+}
+
 // As conv2d with the roles of the channels exchanged, taps flipped, and zeros between the pixels of
 // a strided gradient.
 void turn_into_input_gradient(Conv2dArgs& a) {
@@ -220,23 +233,16 @@ Conv2dArgs conv2d_shape(const Graph& graph, const Node& node) {
   const Shape& x = graph.in(node, 0).shape;
   const Shape& w = graph.in(node, 1).shape;
   const Shape& y = graph.out(node).shape;
-  const std::vector<int64_t> stride = node.integers("stride");
-  const std::vector<int64_t> padding = node.integers("padding");
   a.B = x[0];
   a.H = x[1];
   a.W = x[2];
-  a.groups = node.integer_or("groups", 1);
+  set_window(node, a);
   a.C = w[2];
   a.O = w[3] / a.groups;
   a.KH = w[0];
   a.KW = w[1];
   a.OH = y[1];
   a.OW = y[2];
-  a.stride_h = stride[0];
-  a.stride_w = stride[1];
-  a.pad_top = padding[0];
-  a.pad_left = padding[2];
-  a.upsample = node.integer_or("upsample", 1);
   a.dilation = 1;
   a.dtype = graph.out(node).dtype;
   if (node.op == "conv2dGradInput") turn_into_input_gradient(a);
@@ -248,23 +254,16 @@ Conv2dGradWeightArgs conv2d_grad_weight_shape(const Graph& graph, const Node& no
   const Shape& x = graph.in(node, 0).shape;
   const Shape& dy = graph.in(node, 1).shape;
   const std::vector<int64_t> kernel = node.integers("kernel");
-  const std::vector<int64_t> stride = node.integers("stride");
-  const std::vector<int64_t> padding = node.integers("padding");
   a.B = x[0];
   a.H = x[1];
   a.W = x[2];
-  a.groups = node.integer_or("groups", 1);
+  set_window(node, a);
   a.C = x[3] / a.groups;
   a.O = dy[3] / a.groups;
   a.KH = kernel[0];
   a.KW = kernel[1];
   a.OH = dy[1];
   a.OW = dy[2];
-  a.stride_h = stride[0];
-  a.stride_w = stride[1];
-  a.pad_top = padding[0];
-  a.pad_left = padding[2];
-  a.upsample = node.integer_or("upsample", 1);
   a.dtype = graph.in(node, 0).dtype;
   return a;
 }
