@@ -37,6 +37,7 @@ import {
 import { randomNormal } from "../trace/functions.js";
 import { trace, type InputSpec, type Trace } from "../trace/trace.js";
 import { samplingPlan, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
+import { fixedInputs, type FixedStep } from "./fixed-inputs.js";
 import type { StateShape } from "./picture-codec.js";
 
 /** What a batch is told. */
@@ -153,6 +154,15 @@ function stepKey({ batch, shape, sampling }: DenoiseJob, plan: ContinuousPlan, g
   return JSON.stringify(["step", batch, shape, ...ofPlan, clamp, rederive, guided, ...ofGuidance, ofClassifier]);
 } // prettier-ignore
 
+/** The step with what the batch is told. */
+function stepRunner(job: DenoiseJob, plan: ContinuousPlan, guided: boolean): FixedStep {
+  const { sessions, conditions, batch, shape, quantize } = job;
+  const told = (guided && conditions.guided) || conditions.plain;
+  const key = `told ${batch} ${shape.join()} ${guided}`;
+  const runner = fixedInputs(sessions, key, told, quantize && { quantize });
+  return runner(stepKey(job, plan, guided), () => stepGraph(job, plan, guided));
+}
+
 /** First states: b y + deviation temperature n, drawn in the core. */
 async function firstStates(job: DenoiseJob, { first }: ContinuousPlan): Promise<Float32Array> {
   const { batch, shape, sampling, sessions, seed, firstSample, signal } = job;
@@ -184,16 +194,13 @@ function scaleOf({ guidanceScale, guidanceInterval: inside }: DiffusionSampling)
 
 /** Runs the sampler; the last step holds the samples. */
 export async function* denoise(job: DenoiseJob): AsyncGenerator<DenoiseStep> {
-  const { process, sampling, conditions, sessions, batch, shape, seed, firstSample, signal } = job;
+  const { process, sampling, conditions, batch, shape, seed, firstSample, signal } = job;
   const plan = samplingPlan(process, sampling);
   const scales = [scaleOf(sampling)];
   const guidance = guidanceInputs(scales, batch);
-  const quantize = job.quantize ? { quantize: job.quantize } : {};
-  const run: RunEvaluation = async (inputs, { evaluation, ...stop }) => {
-    const guided = isGuided(scales, evaluation);
-    const graph = (): Graph => stepGraph(job, plan, guided);
-    return sessions.run(stepKey(job, plan, guided), graph, inputs, { ...stop, ...quantize });
-  };
+  const [plain, guided] = [false, true].map((isGuided) => stepRunner(job, plan, isGuided));
+  const run: RunEvaluation = async (inputs, { evaluation, ...stop }) =>
+    (isGuided(scales, evaluation) ? guided! : plain!)(inputs, stop);
   const { pair } = conditions;
   const mode = job.classifier && guideMode(sampling);
   const wanted = mode && conditions.wanted ? { wanted: conditions.wanted } : {};
@@ -204,9 +211,7 @@ export async function* denoise(job: DenoiseJob): AsyncGenerator<DenoiseStep> {
     ...{ batch, shape, seed, firstSample, ...(pair && { pair }), ...(signal && { signal }) },
     start: await firstStates(job, plan),
     inputs: (evaluation) =>
-      isGuided(scales, evaluation)
-        ? { ...conditions.guided, ...guidance(evaluation), ...wanted }
-        : { ...conditions.plain, ...wanted },
+      isGuided(scales, evaluation) ? { ...guidance(evaluation), ...wanted } : wanted,
   });
   for await (const { index, steps, state } of loop)
     yield { index, steps, states: state.x as Float32Array, clean: state.x0 as Float32Array };

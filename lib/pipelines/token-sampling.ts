@@ -12,7 +12,6 @@ import {
   sampleDiscrete,
   type DiscreteDenoiser,
   type DiscreteState,
-  type RunStep,
 } from "../samplers/discrete.js";
 import { purityPlan, purityStepGraph, samplePurity } from "../samplers/purity.js";
 import type { SamplingStep } from "../samplers/sampler.js";
@@ -24,6 +23,7 @@ import {
   type SampleCondition,
 } from "../trainers/condition-rows.js";
 import type { SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
+import { fixedInputs } from "./fixed-inputs.js";
 
 export interface TokenJob {
   reader: ConditionReader;
@@ -89,30 +89,26 @@ const denoiser =
     return model.transformer.forward({ tokens, times, ...Object.fromEntries(condition) });
   };
 
-const runner =
-  ({ sessions, quantize }: TokenJob, key: string, graph: () => Graph): RunStep =>
-  (inputs, options) =>
-    sessions.run(key, graph, inputs, { ...options, ...(quantize && { quantize }) });
-
 async function chain(job: TokenJob): Promise<AsyncGenerator<SamplingStep<DiscreteState>>> {
-  const { reader, schedule, settings, seed, firstSample, known, signal } = job;
+  const { reader, sessions, schedule, settings, seed, firstSample, known, quantize, signal } = job;
   const { model } = reader;
   const { codes, grid } = model.transformer.config;
   const batch = batchOf(job);
   const guided = isGuided(job);
   const tokens = grid[0] * grid[1];
   const graphOptions = { denoise: denoiser(model), batch, tokens, codes, guided };
-  const step = runner(job, `step ${batch} ${guided}`, () => discreteStepGraph(graphOptions));
+  const told = await encodeCondition(job);
+  const runner = fixedInputs(sessions, `told ${batch} ${guided}`, told, quantize && { quantize });
+  const step = runner(`step ${batch} ${guided}`, () => discreteStepGraph(graphOptions));
   const { steps, sampler, guidanceScale, truncation, temperature, topK } = settings;
   const common = {
     schedule, batch, tokens, seed, guidanceScale, truncation, temperature, topK, firstSample,
-    inputs: await encodeCondition(job),
     ...(known && { known: repeatRow(known, batch) }),
     ...(signal && { signal }),
   }; // prettier-ignore
   if (sampler === "purity") {
     const key = `purity ${batch} ${guided} ${guidanceScale} ${truncation}`;
-    const reveal = runner(job, key, () =>
+    const reveal = runner(key, () =>
       purityStepGraph({ ...graphOptions, guidanceScale, truncation, priorWeight }),
     );
     return samplePurity(reveal, step, {

@@ -28,7 +28,7 @@ const pictures = async (pipe: Pipeline, batchSize: number) =>
   (await pipe.generate({ prompt: "", seed: 3, count: 2, steps: 3, batchSize })).images;
 
 describe.each([
-  ["emoji-64", 2], // two graphs of steps: "purity" reveals, then fills
+  ["emoji-64", 3], // what the text decides, and two graphs of steps: "purity" reveals, then fills
   ["dit", 1],
 ])("%s on 8-bit integers", (name, steps) => {
   const source = () => (name === "dit" ? model : name);
