@@ -1,4 +1,5 @@
-// Where the time of one run goes: least milliseconds of each instruction over many runs.
+// Where the time of one run goes: least milliseconds of each instruction over many runs, and how well its work items would
+// fill other numbers of cores: the speed-up if all items took equally long and memory kept up.
 // Usage: node benchmarks/profile.mjs WORKLOAD [--batch 1] [--runs 20] [--rows 40] [--threads 1] [--json]   (after npm run build)
 import { parseArgs } from "node:util";
 import { native } from "../dist/runtime/native.js";
@@ -56,7 +57,15 @@ const byShape = grouped(({ op, text }) => `${op} ${text.replaceAll(places, "")}`
 const byOp = grouped(({ op }) => op.replace(/[+(].*/, ""));
 const sum = least.reduce((a, b) => a + b, 0);
 totals.sort((a, b) => a - b);
-const summary = { name, threads, peak, leastMs: totals[0], medianMs: totals[totals.length >> 1], sumOfLeastMs: sum }; // prettier-ignore
+
+/** One thread's time over that of `cores`, by the items of each phase alone; phases count as equally long. */
+function itemSpeedUp(cores) {
+  const share = ({ items }) =>
+    items.reduce((s, n) => s + (n && Math.ceil(n / cores) / n), 0) / items.length;
+  return sum / steps.reduce((total, step, i) => total + least[i] * (step.items.length ? share(step) : 1), 0); // prettier-ignore
+}
+const speedUp = Object.fromEntries([2, 4, 8, 16].map((cores) => [cores, Number(itemSpeedUp(cores).toFixed(2))])); // prettier-ignore
+const summary = { name, threads, peak, leastMs: totals[0], medianMs: totals[totals.length >> 1], sumOfLeastMs: sum, speedUp }; // prettier-ignore
 const line = ({ name: text, count, ms, gflop, mb }) =>
   `${ms.toFixed(3).padStart(9)} ms ${((100 * ms) / sum).toFixed(1).padStart(5)} % ${String(count).padStart(4)}x ${(gflop / ms * 1e3).toFixed(1).padStart(7)} GFLOP/s ${((100 * gflop * 1e3) / ms / peak).toFixed(0).padStart(3)} % ${(mb / ms).toFixed(1).padStart(6)} GB/s  ${text}`; // prettier-ignore
 if (options.json) {

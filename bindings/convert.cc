@@ -96,6 +96,10 @@ Napi::Object plan_to_js(Napi::Env env, const Program& program, int threads) {
     entry.Set("scope", instruction.scope);
     entry.Set("flops", instruction.flops);
     entry.Set("bytes", instruction.bytes);
+    Napi::Array items = Napi::Array::New(env, instruction.items.size());
+    for (uint32_t phase = 0; phase < instruction.items.size(); ++phase)
+      items.Set(phase, static_cast<double>(instruction.items[phase]));
+    entry.Set("items", items);
     steps.Set(i, entry);
   }
   plan.Set("steps", steps);

@@ -33,6 +33,8 @@ export interface NativeStep {
   flops: number;
   /** Read and written at the least. */
   bytes: number;
+  /** Work items of each phase: what threads share. */
+  items: number[];
 }
 
 export interface NativePlan {
