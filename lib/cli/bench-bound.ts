@@ -56,6 +56,7 @@ interface Work {
   weightBytes: number;
   mapBytes: number;
   isWinograd?: boolean;
+  isUpsampled?: boolean;
 }
 
 const bytesOf = (...shapes: Shape[]): number =>
@@ -71,6 +72,7 @@ const convolution: Count = ([x, w], [y], { attrs }) => {
     weightBytes: bytesOf(w!),
     mapBytes: bytesOf(x!, y!),
     isWinograd: h === 3 && v === 3 && isStep1 && from >= 16 && to >= 16,
+    isUpsampled: attrs["upsample"] === 2,
   };
 };
 
@@ -152,6 +154,7 @@ function graphBound(graph: Graph, limits: Limits): Bound {
     bound.directMs += direct;
     // F(m x m): 9 m^2 / (m + 2)^2 times fewer products, (m + 2)^2 / 9 times the weights
     const tiles = [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
+    if (work.isUpsampled) tiles.push(cost(work, limits, 5.76, 25 / 9)); // 25 products for 16 results
     bound.winogradMs += work.isWinograd ? Math.min(direct, ...tiles) : direct;
   }
   return bound;

@@ -141,8 +141,12 @@ std::string space_text(const Place& place) {
 // Another way than the definition to compute a product.
 std::string algorithm_of(const Step& step) {
   if (step.is_int8) return "int8 ";
-  const std::string tile = std::to_string(step.tile);
-  return step.kind == Step::Kind::node && step.tile != 0 ? "F(" + tile + "x" + tile + ",3x3) " : "";
+  if (step.kind != Step::Kind::node || step.tile == 0) return "";
+  const std::string side = std::to_string(winograd_sides(step.tile).results);
+  const char* const input = step.tile < kTileUpsampled    ? ""
+                            : step.tile == kTileUpsampled ? " upsampled"
+                                                          : " spread";
+  return "F(" + side + "x" + side + ",3x3" + input + ") ";
 }
 
 std::string describe(const Binder& b) {

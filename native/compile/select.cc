@@ -73,7 +73,7 @@ PackArgs conv_pack(const Graph& graph, const Node& node) {
 // Matrices of a packed operand, and rows of each.
 int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
   if (pack.is_int8) return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
-  const int64_t matrices = pack.tile == 0 ? pack.groups : (pack.tile + 2) * (pack.tile + 2);
+  const int64_t matrices = pack.tile == 0 ? pack.groups : winograd_products(pack.tile);
   const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
   return matrices * packed_group_elements(rows, pack.N, panel_columns);
 }

@@ -1,6 +1,7 @@
 // Which 3x3 convolutions run by Winograd's algorithm, and how they are cut into work items: by a
 // cost model of shapes only (docs/design/0016).
 #include <algorithm>
+#include <vector>
 
 #include "native/compile/stages.h"
 
@@ -30,7 +31,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Args>
 int64_t tiles_of(const Args& c, int64_t tile) {
-  return c.B * ceil_div(c.OH, tile) * ceil_div(c.OW, tile);
+  const int64_t side = winograd_sides(tile).results;
+  return c.B * ceil_div(c.OH, side) * ceil_div(c.OW, side);
 }
 
 // Products of (rows, C) by (C, O), once for each of `matrices` packed weights.
@@ -40,10 +42,25 @@ double product_cost(const Conv2dArgs& c, int64_t matrices, int64_t rows, bool pa
 }
 
 double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
-  const int64_t elements = (tile + 2) * (tile + 2);
   const int64_t rows = tiles_of(c, tile);
-  return product_cost(c, elements, rows, packs_in_run) +
-         kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
+  const int64_t numbers = winograd_inputs(tile) * c.C + winograd_products(tile) * c.O;
+  return product_cost(c, winograd_products(tile), rows, packs_in_run) +
+         kTransform * static_cast<double>(rows) * static_cast<double>(numbers);
+}
+
+// The forms of minimal filtering that compute the convolution.
+std::vector<int64_t> forms_of(const Conv2dArgs& c) {
+  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.groups == 1 &&
+                    c.dtype == Dtype::f32 && c.O > kThinOutputs;
+  if (!fits) return {};
+  const int64_t least = std::min(c.pad_top, c.pad_left);
+  const int64_t most = std::max(c.pad_top, c.pad_left);
+  if (c.dilation == 1) {
+    const bool is_doubled = c.upsample == 2 && least == 1 && most == 1;
+    return is_doubled ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2};
+  }
+  if (c.dilation != 2 || least < 0 || most > 2 || (most - least) % 2 != 0) return {};
+  return {least % 2 == 0 ? kTileSpreadEven : kTileSpreadOdd};
 }
 
 // Products (C, tiles) by (tiles, O); the sums are written and read once more.
@@ -62,12 +79,9 @@ double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
 }  // namespace
 
 int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
-  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 &&
-                    c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32 && c.O > kThinOutputs;
-  if (!fits) return 0;
   int64_t best = 0;
   double least = product_cost(c, 9, c.B * c.OH * c.OW, packs_in_run);
-  for (const int64_t tile : {4, 2}) {
+  for (const int64_t tile : forms_of(c)) {
     const double cost = winograd_cost(c, tile, packs_in_run);
     const bool is_small = c.C < kLeastChannels || c.OH * c.OW <= kSmallMap;
     if (cost >= least || (tile == 4 && is_small)) continue;
@@ -97,8 +111,9 @@ WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_colu
 
 WinogradTemps winograd_temps(const WinogradArgs& a) {
   if (!a.is_staged) return {};
-  const int64_t rows = (a.tile + 2) * (a.tile + 2) * tiles_of(a.conv, a.tile);
-  return {rows * winograd_row(a.conv.C), rows * winograd_row(a.conv.O)};
+  const int64_t tiles = tiles_of(a.conv, a.tile);
+  return {winograd_inputs(a.tile) * tiles * winograd_row(a.conv.C),
+          winograd_products(a.tile) * tiles * winograd_row(a.conv.O)};
 }
 
 int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {

@@ -265,7 +265,7 @@ struct PackArgs {
   int64_t k_stride;
   int64_t n_stride;
   bool flip_taps;
-  int64_t tile;  // 0, or for WinogradArgs: (tile + 2)^2 such matrices of transformed 3x3 weights
+  int64_t tile;  // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
   bool is_int8;  // for Int8ConvArgs: words of four 8-bit weights
   Dtype dtype;
 };
@@ -314,15 +314,36 @@ struct Conv2dArgs {
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
 };
 
-// A 3x3 convolution of stride 1, dilation 1 and one group by minimal filtering on tiles of
-// `tile` x `tile` results, tile 2 or 4; elements = (tile + 2)^2. Either in stages over all tiles,
-// with their results in tensors, and conv.w packed as for conv2d is transformed on its way to the
-// products; or a work item takes `block` tiles and `columns` output channels through all stages in
-// scratch, and conv.w is packed with the same `tile`.
+// How minimal filtering cuts a 3x3 convolution of stride 1 and one group: `tile` is 2 or 4 for as
+// many results a side of a plain one; or one of these, for 4 results a side of one whose input is
+// upsampled by 2 (padding 1), or has zeros between its pixels (dilation 2, paddings 0 to 2 of equal
+// parity): there most products of the plain form repeat others or are zero.
+constexpr int64_t kTileUpsampled = 5;
+constexpr int64_t kTileSpreadEven = 6;  // by the parity of the rows in which two taps meet pixels
+constexpr int64_t kTileSpreadOdd = 7;
+
+// Numbers a side of a tile.
+struct WinogradSides {
+  int64_t results, inputs, products;
+};
+constexpr WinogradSides winograd_sides(int64_t tile) {
+  return tile < kTileUpsampled ? WinogradSides{tile, tile + 2, tile + 2} : WinogradSides{4, 4, 5};
+}
+constexpr int64_t winograd_products(int64_t tile) {
+  return winograd_sides(tile).products * winograd_sides(tile).products;
+}
+constexpr int64_t winograd_inputs(int64_t tile) {
+  return winograd_sides(tile).inputs * winograd_sides(tile).inputs;
+}
+
+// A 3x3 convolution by minimal filtering. Either in stages over all tiles, with their results in
+// tensors, and conv.w packed as for conv2d is transformed on its way to the products; or a work
+// item takes `block` tiles and `columns` output channels through all stages in scratch, and conv.w
+// is packed with the same `tile`.
 struct WinogradArgs {
   Conv2dArgs conv;
-  void* inputs;    // stages: (elements, tiles, winograd_row(C))
-  void* products;  // stages: (elements, tiles, winograd_row(O))
+  void* inputs;    // stages: (winograd_inputs, tiles, winograd_row(C))
+  void* products;  // stages: (winograd_products, tiles, winograd_row(O))
   int64_t tile;
   bool is_staged;
   int64_t block;

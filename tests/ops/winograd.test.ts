@@ -14,6 +14,8 @@ interface Shape {
   readonly padding?: [number, number, number, number];
   readonly upsample?: number;
   readonly isGradient?: boolean;
+  /** Of a gradient: the size of its result. */
+  readonly to?: readonly [number, number];
 }
 
 const noise = (seed: number, size: number): Float32Array => {
@@ -31,7 +33,7 @@ function weightShape({ x, O, isGradient }: Shape): number[] {
 type Epilogue = "none" | "program" | "sum";
 
 function graphOf(shape: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph {
-  const { padding = [1, 1, 1, 1], upsample = 1 } = shape;
+  const { padding = [1, 1, 1, 1], upsample = 1, to } = shape;
   const [top, bottom, left, right] = padding;
   return trace(
     (t) => {
@@ -40,9 +42,9 @@ function graphOf(shape: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph 
       const w = t.parameter({ name: "w", shape: weightShape(shape), init: zeros });
       const y = shape.isGradient
         ? t.append("conv2dGradInput", [x, w], {
-            inputSize: [shape.x[1] - 2 + top + bottom, shape.x[2] - 2 + left + right],
-            stride: [1, 1],
-            padding: padding.map((p) => 2 - p),
+            inputSize: to ?? [shape.x[1] - 2 + top + bottom, shape.x[2] - 2 + left + right],
+            stride: to ? [2, 2] : [1, 1],
+            padding: to ? padding : padding.map((p) => 2 - p),
             groups: 1,
           })[0]!
         : conv2d(x, w, { padding, upsample });
@@ -101,7 +103,17 @@ const shapes: readonly Shape[] = [
   { x: [2, 20, 20, 64], O: 40, padding: [0, 0, 0, 0] },
   { x: [1, 18, 19, 49], O: 64, padding: [2, 0, 1, 2] },
   { x: [1, 9, 8, 64], O: 70, upsample: 2 },
+  { x: [2, 16, 17, 50], O: 33, upsample: 2 },
+  { x: [1, 37, 33, 48], O: 70, upsample: 2 },
+  { x: [1, 8, 8, 32], O: 48, upsample: 2, padding: [1, 0, 1, 0] },
+  { x: [1, 8, 8, 64], O: 64, upsample: 2, padding: [0, 0, 0, 0] },
   { x: [1, 24, 24, 64], O: 64, isGradient: true },
+  { x: [1, 16, 16, 64], O: 64, isGradient: true, to: [32, 32] },
+  { x: [3, 7, 9, 50], O: 33, isGradient: true, to: [13, 17] },
+  { x: [2, 5, 6, 49], O: 70, isGradient: true, to: [9, 11] },
+  { x: [1, 35, 30, 64], O: 50, isGradient: true, to: [70, 60], padding: [0, 1, 0, 1] },
+  { x: [2, 8, 9, 50], O: 65, isGradient: true, to: [16, 18], padding: [0, 1, 0, 1] },
+  { x: [1, 9, 8, 48], O: 48, isGradient: true, to: [16, 17], padding: [2, 1, 0, 0] },
   { x: [1, 48, 48, 96], O: 33 },
   { x: [1, 8, 8, 64], O: 64 },
   { x: [4, 8, 8, 130], O: 64 },
@@ -119,7 +131,7 @@ describe.each(isas)("%s", (isa) => {
       const direct = await run(graphOf(shape, "f32", "none"), shape, { isa, winograd: false });
       const ours = await run(graphOf(shape, "f32", "none"), shape, { isa });
       expect(direct.text).not.toContain("F(");
-      expect(ours.text).toMatch(/F\((2x2|4x4),3x3\)/);
+      expect(ours.text).toMatch(/F\((2x2|4x4),3x3( upsampled| spread)?\)/);
       expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
     },
   );
@@ -178,7 +190,7 @@ describe.each(isas)("gradient of the weight on %s", (isa) => {
     const direct = await runGradient(shape, { isa, winograd: false });
     const ours = await runGradient(shape, { isa });
     expect(direct.text).not.toContain("F(");
-    expect(ours.text).toMatch(/F\((2x2|4x4),3x3\)/);
+    expect(ours.text).toMatch(/F\((2x2|4x4),3x3( upsampled| spread)?\)/);
     expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
   });
 });
