@@ -1,6 +1,6 @@
 // `smalti train tokenizer|autoencoder|divae|vq-diffusion|vae|denoiser|classifier`: a recipe, a data set and an output folder; resumable.
 import { existsSync } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
+import { open, rmdir, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Command, Option } from "commander";
 import { openTrainingData } from "../data/training-data.js";
@@ -138,9 +138,13 @@ class TrainingLog {
 
 const stateFile = ({ out }: TrainOptions): string => join(out, "state.safetensors");
 
-/** A run is never overwritten, and a mistyped folder is not begun anew as if it were resumed. Throws "option". */
-async function openRun(options: TrainOptions): Promise<void> {
+/**
+ * A run is never overwritten, and a mistyped folder is not begun anew as if it were resumed. Throws "option". Returns how a
+ * folder made here goes away again while nothing is in it.
+ */
+async function openRun(options: TrainOptions): Promise<() => Promise<void>> {
   const { out, resume = false } = options;
+  const isNew = !existsSync(out);
   const exists = existsSync(stateFile(options));
   if (exists && !resume)
     throw new DiffusionError(
@@ -158,6 +162,9 @@ async function openRun(options: TrainOptions): Promise<void> {
       `train: expected a training state to resume in "${out}", got none; leave out --resume to begin a run there`,
     );
   await makeFolder(out, "train");
+  return async () => {
+    if (isNew) await rmdir(out).catch(() => undefined); // not empty
+  };
 }
 
 /** Runs the loop, logging every event. */
@@ -262,8 +269,11 @@ function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions 
     .action(async (options: Options) => {
       applyCommonOptions(options);
       const recipe = withFlags(await readRecipe(recipeFile(options.recipe), kind), options);
-      await openRun(options);
-      const { trainer, save } = await build(recipe, options);
+      const leave = await openRun(options);
+      const { trainer, save } = await build(recipe, options).catch(async (error: unknown) => {
+        await leave();
+        throw error;
+      });
       const outcome = await runLoop(trainer, recipe, options);
       await save(outcome);
       result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);

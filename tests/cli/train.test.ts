@@ -127,6 +127,26 @@ it("a VAE, its refiner, and pictures of both", { timeout: 60_000 }, async () => 
   expect(log).toMatch(/"step":3.*"error":/);
 }); // prettier-ignore
 
+it("a refused training leaves no empty folder", async () => {
+  const recipe = {
+    kind: "vae",
+    data: join(folder, "nowhere"),
+    name: "x",
+    batchSize: 2,
+    steps: 2,
+    lr: 1e-3,
+  };
+  const strings = { encoder: "16d4,16t4,4d4,4t1,1x1", decoder: "1x1,1u4,1t4,4u4,4t16,16x1" };
+  const widths = { encoderChannels: "16:64,4:16,1:8", decoderChannels: "16:8,4:16,1:8" };
+  const model = { resolution: 16, ...strings, ...widths };
+  await writeFile(join(folder, "no-data.json"), JSON.stringify({ ...recipe, model }));
+  const args = ["train", "vae", "--recipe", "no-data.json", "--out", "refused"];
+  const { code, stderr } = await runCli(args, folder);
+  expect(stderr).toMatch(/nowhere/);
+  expect(code).not.toBe(0);
+  expect(existsSync(join(folder, "refused"))).toBe(false);
+});
+
 it("a wrong flag exits with the code for usage", async () => {
   const { code, stderr } = await runCli([...train, "--steps", "x"], folder);
   expect(stderr).toMatch(/expected a whole number/);
