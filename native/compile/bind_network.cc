@@ -102,8 +102,10 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
+  a.block = b.is_f32() ? group_norm_block(a.S, a.C) : 0;
   b.fix_inputs(a.x, a.gamma, a.beta);
   b.fix_outputs(a.y);
+  if (a.block > 0) b.fix(a.partial, b.place(b.step.temps[0]));
   return b.finish(a, &KernelTable::group_norm, b.is_f32());
 }
 

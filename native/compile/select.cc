@@ -107,6 +107,12 @@ class Selector {
     } else if (node.op == "nearestCodes") {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
+    } else if (node.op == "groupNorm") {
+      const Shape& x = module_.graph.in(node, 0).shape;
+      const int64_t S = x.elements() / x[0] / x.last();
+      const int64_t block = group_norm_block(S, x.last());
+      if (is_f32 && block > 0)
+        add_temp(step, Dtype::f32, x[0] * (3 * ((S + block - 1) / block) + 2) * x.last());
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());

@@ -92,6 +92,10 @@ SMALTI_INLINE vq multiply_wide(vq a, vq b) {
       _mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
 
+// Past the caches; p is aligned to a vector. Others see it after drain().
+SMALTI_INLINE void stream(float* p, vf x) { _mm512_stream_ps(p, x); }
+SMALTI_INLINE void drain() { _mm_sfence(); }
+
 #elif defined(__x86_64__) && SMALTI_WIDTH == 8  // --------------------------- AVX2 + FMA + F16C
 
 SMALTI_INLINE vf splat(float x) { return _mm256_set1_ps(x); }
@@ -141,6 +145,9 @@ SMALTI_INLINE vq multiply_wide(vq a, vq b) {
       _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
 
+SMALTI_INLINE void stream(float* p, vf x) { _mm256_stream_ps(p, x); }
+SMALTI_INLINE void drain() { _mm_sfence(); }
+
 #else  // --------------------------------------------------------------------- four lanes: NEON,
        // SSE2, anything
 
@@ -171,6 +178,8 @@ SMALTI_INLINE vf splat(float x) { return (vf){x, x, x, x}; }
 SMALTI_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 SMALTI_INLINE vf fnma(vf a, vf b, vf c) { return c - a * b; }
 #if defined(__x86_64__)
+SMALTI_INLINE void stream(float* p, vf x) { _mm_stream_ps(p, x); }
+SMALTI_INLINE void drain() { _mm_sfence(); }
 SMALTI_INLINE vf vmax(vf a, vf b) { return _mm_max_ps(a, b); }
 SMALTI_INLINE vf vmin(vf a, vf b) { return _mm_min_ps(a, b); }
 SMALTI_INLINE vf vsqrt(vf x) { return _mm_sqrt_ps(x); }
@@ -261,6 +270,11 @@ SMALTI_INLINE vh float_to_half(vf x) {
 
 // ---------------------------------------------------------------- every instruction set
 
+#if !defined(__x86_64__)
+SMALTI_INLINE void stream(float* p, vf x) { store(p, x); }
+SMALTI_INLINE void drain() {}
+#endif
+
 SMALTI_INLINE vi splat_int(int32_t x) { return (vi){} + x; }
 SMALTI_INLINE vf vabs(vf x) { return as_float(as_int(x) & INT32_MAX); }
 SMALTI_INLINE vf copy_sign(vf magnitude, vf sign) {
@@ -297,4 +311,15 @@ static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t multiple) {
   return ceil_div(a, multiple) * multiple;
+}
+
+static inline void copy_floats(float* dst, const float* src, int64_t count) {
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) store(dst + i, load(src + i));
+  if (i < count) store_partial(dst + i, load_partial(src + i, count - i), count - i);
+}
+
+static inline void clear_floats(float* dst, int64_t count) {
+  for (int64_t i = 0; i < count; i += kWidth)
+    store_partial(dst + i, splat(0.0f), min64(kWidth, count - i));
 }

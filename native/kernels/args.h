@@ -413,11 +413,19 @@ struct GroupNormArgs {
   const void* gamma;
   const void* beta;
   void* y;
+  void* partial;  // with blocks: (B, blocks, 3, C), then (B, 2, C)
   int64_t B, S, C, groups;
+  int64_t block;  // rows of a block; 0 = none: a sample stays in a cache between its two readings
   double eps;
   bool silu;
   Dtype dtype;
 };
+
+constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // numbers of a sample that stays in a cache
+constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of a block
+constexpr int64_t group_norm_block(int64_t S, int64_t C) {
+  return S * C <= kGroupNormNear ? 0 : (kGroupNormBlock + C - 1) / C;
+}
 
 // gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that
 // the kernel fills in its first phase (one work item a (sample, group)); the second phase adds it

@@ -48,6 +48,18 @@ const rows: readonly OpCase[] = [
     slack: 1,
   },
   {
+    op: "groupNorm", // more than a cache holds: in blocks of rows
+    inputs: [real([3, 61, 53, 84]), real([84], between(0.5, 1.5)), real([84])],
+    attrs: { groups: 12, eps: 1e-6, activation: "silu" },
+    slack: 1,
+  },
+  {
+    op: "groupNorm", // far from zero
+    inputs: [real([1, 65, 33, 128], between(3, 4)), real([128], between(0.5, 1.5)), real([128])],
+    attrs: { groups: 32, eps: 1e-6, activation: "none" },
+    slack: 1,
+  },
+  {
     op: "layerNorm",
     inputs: [real([2, 300, 384]), real([2, 384]), real([2, 384])],
     attrs: { eps: 1e-6, affine: "modulate" },
