@@ -221,7 +221,7 @@ Napi::Value start_compile(const Napi::CallbackInfo& info) {
     if (info[3].IsObject()) {
       const Napi::Object choices = info[3].As<Napi::Object>();
       options.winograd = choices.Get("winograd").ToBoolean();
-      options.int8 = choices.Get("int8").ToBoolean();
+      options.quantize = quantize_named(choices.Get("quantize").ToString());
     }
     Graph graph = decode({bytes.data(), bytes.size()});
     auto job = std::make_unique<CompileJob>(info.Env(), std::move(graph), std::move(options));

@@ -40,7 +40,7 @@ class SessionWrap : public Napi::ObjectWrap<SessionWrap> {
   std::shared_ptr<Session> session_;
 };
 
-// compile(bytes, isa, abort, { winograd, int8 }): Promise<NativeProgram>
+// compile(bytes, isa, abort, { winograd, quantize }): Promise<NativeProgram>
 Napi::Value start_compile(const Napi::CallbackInfo& info);
 
 }  // namespace smalti

@@ -2,7 +2,8 @@
 import { Command } from "commander";
 import { DiffusionError } from "../errors.js";
 import { decodeImage, readPngMetadata, type GenerationMetadata } from "../image/image-io.js";
-import { loadPipeline, type LoadOptions } from "../pipelines/load-pipeline.js";
+import { loadPipeline } from "../pipelines/load-pipeline.js";
+import type { Quantize } from "../runtime/program.js";
 import { applyCommonOptions, withCommonOptions, type ProcessOptions } from "./options.js";
 import { exitCodes, interruptSignal, result } from "./terminal.js";
 
@@ -13,7 +14,7 @@ interface ReproOptions extends ProcessOptions {
 
 /** The pipeline asked for, or the one that the picture names, which may be a folder of another machine. */
 async function openPipeline(asked: string | undefined, { model, settings }: GenerationMetadata) {
-  const options: LoadOptions = settings?.["quantize"] === "int8" ? { quantize: "int8" } : {};
+  const options = { quantize: settings?.["quantize"] as Quantize | undefined }; // checked there
   if (asked !== undefined) return loadPipeline(asked, options);
   try {
     return await loadPipeline(model, options);

@@ -102,7 +102,7 @@ export const sample = withCommonOptions(new Command("sample"))
   .addOption(new Option("--eta <x>", "share of fresh noise").argParser(realNumber(0, 100)))
   .addOption(new Option("--size <n>", "side in pixels").argParser(wholeNumber(1, 65536)))
   .option("--image <file>", "picture to refine, enlarge or decode")
-  .option("--quantize <type>", "int8: faster, slightly other pictures")
+  .option("--quantize <type>", "int8, int8-weights or f16-weights")
   .addOption(
     new Option("--set <name=value>", "any other option of generate (repeatable)")
       .argParser(collectNamed)

@@ -25,7 +25,8 @@ export interface LoadOptions {
   device?: "auto" | "cpu";
   /**
    * "int8": the network that is called in every step runs on 8-bit integers, encoders and decoders in floats. Faster where
-   * the CPU has VNNI; other pictures than in floats (design note 20). Default: floats.
+   * the CPU has VNNI; other pictures than in floats (design note 20). "int8-weights" and "f16-weights": its matrices are
+   * stored narrow, in a quarter and half of the memory, and it computes in floats. Default: floats.
    */
   quantize?: Quantize | undefined;
   /** Refuse pipelines of another kind. Default: any. */

@@ -99,7 +99,7 @@ export interface NativeAddon {
     bytes: Uint8Array,
     isa: string,
     abort?: NativeAbort,
-    choices?: { winograd: boolean; int8: boolean },
+    choices?: { winograd: boolean; quantize: string },
   ): Promise<NativeProgram>;
   /** GFLOP/s of multiply-adds in registers, one thread. */
   measurePeak(isa: string, milliseconds: number): Promise<number>;

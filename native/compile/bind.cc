@@ -31,9 +31,10 @@ Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
   b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
-  const auto entry = a.is_int8     ? &KernelTable::int8_pack
-                     : a.tile != 0 ? &KernelTable::winograd_pack
-                                   : &KernelTable::pack;
+  const auto entry = a.quantize == Quantize::int8   ? &KernelTable::int8_pack
+                     : a.quantize != Quantize::none ? &KernelTable::narrow_pack
+                     : a.tile != 0                  ? &KernelTable::winograd_pack
+                                                    : &KernelTable::pack;
   return b.finish(a, *b.step.table, entry);
 }
 
@@ -140,7 +141,7 @@ std::string space_text(const Place& place) {
 
 // Another way than the definition to compute a product.
 std::string algorithm_of(const Step& step) {
-  if (step.is_int8) return "int8 ";
+  if (step.quantize != Quantize::none) return name_of(step.quantize) + std::string(" ");
   if (step.kind != Step::Kind::node || step.tile == 0) return "";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""

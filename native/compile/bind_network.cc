@@ -8,7 +8,7 @@ namespace {
 
 Instruction bind_int8(Binder& b) {
   Int8ConvArgs a = {};
-  a.conv = int8_shape(b.graph, *b.node);
+  a.conv = product_shape(b.graph, *b.node);
   b.fix_inputs(a.conv.x, a.conv.w);
   b.fix_outputs(a.conv.y);
   b.fix(a.quantised, b.place(b.step.temps.end()[-2]));
@@ -17,8 +17,26 @@ Instruction bind_int8(Binder& b) {
   return b.finish(a, *b.step.table, &KernelTable::int8_conv);
 }
 
+// A matrix product or a 1x1 convolution with weights that are stored narrow.
+Instruction bind_narrow(Binder& b) {
+  const Conv2dArgs conv = product_shape(b.graph, *b.node);
+  MatmulArgs a = {};
+  a.batch = 1;
+  a.M = conv.B * conv.H * conv.W;
+  a.N = conv.O;
+  a.K = a.a_row_stride = conv.C;
+  a.a_column_stride = 1;
+  a.dtype = b.dtype();
+  a.quantize = b.step.quantize;
+  b.fix_inputs(a.a, a.b);
+  b.fix_outputs(a.c);
+  if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::matmul);
+}
+
 Instruction bind_matmul(Binder& b) {
-  if (b.step.is_int8) return bind_int8(b);
+  if (b.step.quantize == Quantize::int8) return bind_int8(b);
+  if (b.step.quantize != Quantize::none) return bind_narrow(b);
   const MatmulShape s = matmul_shape(b.graph, *b.node);
   MatmulArgs a = {};
   a.batch = s.batch;
@@ -64,7 +82,8 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
 }
 
 Instruction bind_conv2d(Binder& b) {
-  if (b.step.is_int8) return bind_int8(b);
+  if (b.step.quantize == Quantize::int8) return bind_int8(b);
+  if (b.step.quantize != Quantize::none) return bind_narrow(b);
   if (b.step.tile != 0) return bind_winograd(b);
   Conv2dArgs a = conv2d_args(b);
   return finish_conv2d(b, a, b.input(0));

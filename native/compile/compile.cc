@@ -82,7 +82,7 @@ Program compile(Graph graph, const CompileOptions& options, const AbortFlag& abo
   Module module;
   module.isa = choose_table(options.isa);
   module.allows_winograd = options.winograd;
-  module.wants_int8 = options.int8;
+  module.quantize = options.quantize;
   module.ref = &ref_kernels();
   abort.check("compile");
   module.graph = canonicalise(graph);

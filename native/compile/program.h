@@ -95,10 +95,14 @@ struct Program {
   double bytes = 0;
 };
 
+// "int8", "int8-weights" or "f16-weights", "" for floats; by the name throws Error(option).
+const char* name_of(Quantize quantize);
+Quantize quantize_named(const std::string& name);
+
 struct CompileOptions {
-  std::string isa;       // "" = best, "ref" = reference
-  bool winograd = true;  // 3x3 convolutions may run by Winograd's algorithm
-  bool int8 = false;     // products with weights run on 8-bit integers where they can
+  std::string isa;                     // "" = best, "ref" = reference
+  bool winograd = true;                // 3x3 convolutions may run by Winograd's algorithm
+  Quantize quantize = Quantize::none;  // how products with weights run where they can
 };
 
 // Graph -> Program. Throws Error(aborted) soon after the flag is raised.

@@ -72,7 +72,10 @@ PackArgs conv_pack(const Graph& graph, const Node& node) {
 
 // Matrices of a packed operand, and rows of each.
 int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
-  if (pack.is_int8) return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
+  if (pack.quantize == Quantize::int8)
+    return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
+  if (pack.quantize != Quantize::none)
+    return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
   const int64_t matrices = pack.tile == 0 ? pack.groups : winograd_products(pack.tile);
   const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
   return matrices * packed_group_elements(rows, pack.N, panel_columns);
@@ -95,8 +98,9 @@ class Selector {
   void prepare(Step& step) {
     const Node& node = module_.node(step.node);
     const bool is_f32 = module_.graph.out(node).dtype == Dtype::f32;
-    if (takes_int8(module_, step)) {
-      prepare_int8(step, node);
+    step.quantize = quantize_of(module_, step);
+    if (step.quantize != Quantize::none) {
+      prepare_quantized(step, node);
     } else if (node.op == "matmul") {
       pack_operand(step, matmul_pack(module_.graph, node),
                    &pick(module_, &KernelTable::matmul, is_f32));
@@ -147,12 +151,13 @@ class Selector {
     add_temp(step, Dtype::f32, temps.products);
   }
 
-  void prepare_int8(Step& step, const Node& node) {
+  void prepare_quantized(Step& step, const Node& node) {
     PackArgs pack =
         node.op == "matmul" ? matmul_pack(module_.graph, node) : conv_pack(module_.graph, node);
-    step.is_int8 = pack.is_int8 = true;
-    const Conv2dArgs conv = int8_shape(module_.graph, node);
+    pack.quantize = step.quantize;
     pack_operand(step, pack, module_.isa);
+    if (step.quantize != Quantize::int8) return;
+    const Conv2dArgs conv = product_shape(module_.graph, node);
     add_temp(step, Dtype::u8, int8_input_bytes(conv));
     add_temp(step, Dtype::f32, conv.B * int8_blocks(conv) * 2);
   }

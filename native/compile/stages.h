@@ -38,8 +38,8 @@ struct Step {
   std::optional<PointwiseProgram> pointwise;
   const KernelTable* table = nullptr;  // of packings and of products that read packed operands
   PackArgs pack = {};
-  int64_t tile = 0;      // of Winograd's algorithm; 0 = the operation as it is defined
-  bool is_int8 = false;  // a product of 8-bit integers
+  int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
+  Quantize quantize = Quantize::none;
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
@@ -57,7 +57,7 @@ struct Module {
   std::vector<bool> is_setup;  // by value: depends on weights and constants only
   std::vector<Step> steps;
   bool allows_winograd = true;
-  bool wants_int8 = false;
+  Quantize quantize = Quantize::none;
   const KernelTable* isa = nullptr;  // null: reference only
   const KernelTable* ref = nullptr;
 
@@ -173,10 +173,9 @@ struct WinogradGradTemps {
 WinogradGradTemps winograd_gradient_temps(const WinogradGradArgs& args);
 double winograd_work(const WinogradGradArgs& args);
 
-// --- int8.cc: whether the product of a step can run on 8-bit integers and is to; its shape as a
-// convolution
-bool takes_int8(const Module& module, const Step& step);
-Conv2dArgs int8_shape(const Graph& graph, const Node& node);
+// --- quantize.cc: how the product of a step is to run; its shape as a convolution
+Quantize quantize_of(const Module& module, const Step& step);
+Conv2dArgs product_shape(const Graph& graph, const Node& node);
 
 // The kernel spreads gradients by one stride for both axes. With two different ones the gradient is
 // spread into a temporary tensor (the step's last) first.

@@ -84,6 +84,10 @@ SMALTI_INLINE void add_above(vf x, vf limit, vf& sum, vi& count) {
   count = reinterpret_cast<vi>(_mm512_mask_add_epi32(old, mask, old, one));
 }
 
+SMALTI_INLINE vi load_bytes(const int8_t* p) {
+  return reinterpret_cast<vi>(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 SMALTI_INLINE vf half_to_float(vh x) { return _mm512_cvtph_ps(reinterpret_cast<__m256i>(x)); }
 SMALTI_INLINE vh float_to_half(vf x) { return reinterpret_cast<vh>(_mm512_cvtps_ph(x, 0)); }
 // Product of the low halves of each 64-bit lane.
@@ -138,6 +142,10 @@ SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
   _mm256_maskstore_ps(p, reinterpret_cast<__m256i>(first_lanes(n)), x);
 }
 
+SMALTI_INLINE vi load_bytes(const int8_t* p) {
+  return reinterpret_cast<vi>(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 SMALTI_INLINE vf half_to_float(vh x) { return _mm256_cvtph_ps(reinterpret_cast<__m128i>(x)); }
 SMALTI_INLINE vh float_to_half(vf x) { return reinterpret_cast<vh>(_mm256_cvtps_ph(x, 0)); }
 SMALTI_INLINE vq multiply_wide(vq a, vq b) {
@@ -246,6 +254,21 @@ SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
   if (n > 2) p[2] = x[2];
 }
 
+SMALTI_INLINE vi load_bytes(const int8_t* p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, 4);
+#if defined(__aarch64__)
+  return (vi)vmovl_s16(vget_low_s16(vmovl_s8((int8x8_t)vdup_n_s32(four))));
+#elif defined(__SSE4_1__)
+  return reinterpret_cast<vi>(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)));
+#else
+  return (vi){p[0], p[1], p[2], p[3]};
+#endif
+}
+
+#if defined(__aarch64__)
+SMALTI_INLINE vf half_to_float(vh x) { return (vf)vcvt_f32_f16((float16x4_t)x); }
+#else
 // IEEE half by integer arithmetic: the exponent is rebiased by a multiplication, which also serves
 // subnormals.
 SMALTI_INLINE vf half_to_float(vh x) {
@@ -255,6 +278,7 @@ SMALTI_INLINE vf half_to_float(vh x) {
   const vu special = magnitude | 0x7f800000u;
   return as_float((magnitude >= 0x0f800000u ? special : finite) | ((bits & 0x8000u) << 16));
 }
+#endif
 SMALTI_INLINE vh float_to_half(vf x) {
   const vu bits = as_uint(x);
   const vu magnitude = bits & 0x7fffffffu;

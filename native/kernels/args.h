@@ -245,6 +245,10 @@ struct ScatterLastArgs {
 
 // ---------------------------------------------------------------- matrix products
 
+// How products with weights are computed: in floats; with inputs and weights on 8-bit integers; or
+// in floats on weights that are stored narrow, with a scale a column.
+enum class Quantize : uint8_t { none, int8, int8_weights, f16_weights };
+
 // B operand of a product, rearranged into column panels that the micro-kernel reads in order.
 // Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
 // Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's
@@ -265,8 +269,8 @@ struct PackArgs {
   int64_t k_stride;
   int64_t n_stride;
   bool flip_taps;
-  int64_t tile;  // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
-  bool is_int8;  // for Int8ConvArgs: words of four 8-bit weights
+  int64_t tile;       // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
+  Quantize quantize;  // int8: for Int8ConvArgs, words of four 8-bit weights
   Dtype dtype;
 };
 
@@ -286,6 +290,7 @@ struct MatmulArgs {
   int64_t a_column_stride;
   int64_t b_batch_stride;  // in packed elements; 0 = shared
   Dtype dtype;
+  Quantize quantize;  // of b: none, int8_weights or f16_weights
   PointwiseArgs
       epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
 };

@@ -43,8 +43,9 @@ struct KernelTable {
   Kernel<PackArgs> winograd_pack;  // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;
   Kernel<WinogradGradArgs> winograd_grad_weight;
-  Kernel<PackArgs> int8_pack;  // the reference has neither: 8 bits are an approximation
+  Kernel<PackArgs> int8_pack;  // the reference has none of these: 8 bits are an approximation
   Kernel<Int8ConvArgs> int8_conv;
+  Kernel<PackArgs> narrow_pack;  // for matmul
   Kernel<Conv2dGradWeightArgs> conv2d_grad_weight;
   Kernel<GroupNormArgs> group_norm;
   Kernel<GroupNormGradArgs> group_norm_grad;
@@ -79,6 +80,18 @@ constexpr int64_t int8_packed_elements(int64_t taps, int64_t channels, int64_t N
                                        int64_t panel_columns) {
   return packed_group_elements(taps * int8_depth(channels), N, panel_columns) +
          2 * packed_group_elements(1, N, panel_columns);
+}
+
+// Floats that weights stored narrow take: panels of bytes or halves, then a scale a column.
+constexpr int64_t packed_floats(Quantize quantize, int64_t elements) {
+  return quantize == Quantize::int8_weights  ? elements / 4
+         : quantize == Quantize::f16_weights ? elements / 2
+                                             : elements;
+}
+constexpr int64_t narrow_packed_elements(Quantize quantize, int64_t K, int64_t N,
+                                         int64_t panel_columns) {
+  return packed_floats(quantize, packed_group_elements(K, N, panel_columns)) +
+         packed_group_elements(1, N, panel_columns);
 }
 
 }  // namespace smalti

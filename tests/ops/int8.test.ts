@@ -1,9 +1,14 @@
-// Products on 8-bit integers: the documented arithmetic to the last bit on every instruction set, a small error against
-// floats, and only where it was asked for.
+// Products on 8-bit integers and on weights that are stored narrow: the documented arithmetic on every instruction set (of
+// integers to the last bit), a small error against floats, and only where it was asked for.
 import { describe, expect, it } from "vitest";
 
 import { Buffer } from "../../lib/runtime/buffer.js";
-import { compile, type CompileOptions, type Program } from "../../lib/runtime/program.js";
+import {
+  compile,
+  type CompileOptions,
+  type Program,
+  type Quantize,
+} from "../../lib/runtime/program.js";
 import { conv2d } from "../../lib/trace/functions.js";
 import type { Graph } from "../../lib/ir/graph.js";
 import { trace } from "../../lib/trace/trace.js";
@@ -35,11 +40,10 @@ const convGraph = ({ x, w, stride = 1, upsample = 1 }: ConvCase): Graph =>
     t.output("y", conv2d(input, t.parameter(weight(w)), { stride, padding, upsample }));
   });
 
-const matmulGraph = (rows: number, inner: number, columns: number): Graph =>
+const matmulGraph = (rows: number, inner: number, columns: number, transposeB = false): Graph =>
   trace((t) => {
-    const product = t
-      .input("x", { shape: [rows, inner] })
-      .matmul(t.parameter(weight([inner, columns])));
+    const w = t.parameter(weight(transposeB ? [columns, inner] : [inner, columns]));
+    const product = t.input("x", { shape: [rows, inner] }).matmul(w, { transposeB });
     t.output("y", product.mul(2).add(1));
   });
 
@@ -180,7 +184,100 @@ describe.each(isas)("8-bit products on %s", (isa) => {
   });
 });
 
+/** Weights (K, N) as they are stored narrow, in floats again. */
+function narrowed(way: Quantize, w: Float32Array, columns: number): Float64Array {
+  if (way === "int8-weights") {
+    const { q, scales } = quantiseWeight(w, columns);
+    return Float64Array.from(q, (value, i) => value * scales[i % columns]!);
+  }
+  const largest = new Float64Array(columns);
+  w.forEach(
+    (value, i) => (largest[i % columns] = Math.max(largest[i % columns]!, Math.abs(value))),
+  );
+  return Float64Array.from(w, (value, i) => {
+    const top = Math.floor(Math.log2(largest[i % columns]!)); // 10 bits below, 14 exponents down
+    const power = Math.max(Math.floor(Math.log2(Math.abs(value))), top - 14);
+    return value === 0 ? 0 : roundEven(value / 2 ** (power - 10)) * 2 ** (power - 10);
+  });
+}
+
+function product(x: Float32Array, w: Float64Array, columns: number): Float64Array {
+  const inner = w.length / columns;
+  const y = new Float64Array((x.length / inner) * columns);
+  x.forEach((value, i) => {
+    const [row, k] = [Math.floor(i / inner), i % inner];
+    for (let n = 0; n < columns; ++n) y[row * columns + n]! += value * w[k * columns + n]!;
+  });
+  return y;
+}
+
+const ways: Quantize[] = ["int8-weights", "f16-weights"];
+
+describe.each(isas.flatMap((isa) => ways.map((quantize) => ({ isa, quantize }))))(
+  "products with $quantize on $isa",
+  ({ isa, quantize }) => {
+    const options: CompileOptions = { isa, quantize };
+
+    it.each([
+      [1, 200, 70],
+      [9, 131, 257],
+      [101, 1024, 96],
+    ])("multiply %i x %i by %i, whichever way the weight lies", async (rows, inner, columns) => {
+      const [x, w] = [numbers(rows * inner, 3), numbers(inner * columns, 4)];
+      const turned = w.map((_, i) => w[(i % inner) * columns + Math.floor(i / inner)]!);
+      const exact = product(x, narrowed(quantize, w, columns), columns);
+      const expected = Float32Array.from(exact, (value) => value * 2 + 1);
+      for (const isTurned of [false, true]) {
+        const program = await compile(matmulGraph(rows, inner, columns, isTurned), options);
+        expect(program.print()).toContain(` ${quantize} `);
+        const y = await run(program, x, isTurned ? turned : w);
+        expect(relativeError(y, expected)).toBeLessThan(5e-7);
+      }
+      const one = await run(await compile(matmulGraph(1, inner, columns), options), x.slice(0, inner), w); // prettier-ignore
+      const all = await run(await compile(matmulGraph(rows, inner, columns), options), x, w);
+      expect(one).toEqual(all.subarray(0, columns)); // the same bits beside other rows
+    });
+
+    it("serve 1x1 convolutions, no others", async () => {
+      const c: ConvCase = { x: [2, 9, 7, 130], w: [1, 1, 130, 33] };
+      const [x, w] = [numbers(sizeOf(c.x), 5), numbers(sizeOf(c.w), 6)];
+      const y = await run(await compile(convGraph(c), options), x, w);
+      const exact = Float32Array.from(product(x, narrowed(quantize, w, 33), 33));
+      expect(relativeError(y, exact)).toBeLessThan(1e-6);
+      expect(relativeError(y, Float32Array.from(product(x, Float64Array.from(w), 33)))).toBeGreaterThan(1e-5); // prettier-ignore
+      for (const other of [cases[0]!, { ...c, stride: 2 }, { ...c, upsample: 2 }])
+        expect((await compile(convGraph(other), options)).print()).not.toContain("-weights ");
+    });
+
+    it("keep large and small columns, and what is not finite in its own", async () => {
+      const [inner, columns] = [80, 40];
+      const [x, w] = [numbers(inner, 7), numbers(inner * columns, 8)];
+      const factors = [1e30, 1e-30, 0, 1];
+      const scaled = w.map((value, i) => value * factors[i % 4]!);
+      scaled[5 * columns + 7] = Infinity;
+      scaled[9 * columns + 11] = NaN;
+      const y = await run(await compile(matmulGraph(1, inner, columns), options), x, scaled);
+      const exact = product(x, Float64Array.from(scaled), columns);
+      for (let n = 0; n < columns; ++n) {
+        if (n === 7 || n === 11) expect(Number.isFinite(y[n])).toBe(false);
+        else expect(Math.abs((y[n]! - 1) / 2 - exact[n]!)).toBeLessThanOrEqual(0.1 * factors[n % 4]! + 1e-6); // prettier-ignore
+      }
+    });
+  },
+);
+
 describe("quantize", () => {
+  it("stores matrices in a quarter and half of the memory, not for the reference", async () => {
+    const graph = matmulGraph(2, 1024, 256);
+    const bytes = async (options: CompileOptions): Promise<number> =>
+      (await compile(graph, options)).plan().weightBytes;
+    const floats = await bytes({});
+    expect(await bytes({ quantize: "int8-weights" })).toBeLessThan(floats * 0.26);
+    expect(await bytes({ quantize: "f16-weights" })).toBeLessThan(floats * 0.51);
+    const exact = await compile(graph, { quantize: "int8-weights", isa: "ref" });
+    expect(exact.print()).not.toContain("-weights ");
+  });
+
   it("leaves narrow layers, the reference and other products alone, and packs a quarter", async () => {
     const narrow = convGraph({ x: [1, 8, 8, 3], w: [3, 3, 3, 64] });
     expect((await compile(narrow, { quantize: "int8" })).print()).not.toContain(" int8 ");
@@ -196,7 +293,7 @@ describe("quantize", () => {
   it("is refused with another word", async () => {
     const options = { quantize: "int4" } as unknown as CompileOptions;
     await expect(compile(convGraph(cases[0]!), options)).rejects.toThrow(
-      'compile: expected quantize "int8" or none, got "int4"',
+      'compile: expected quantize "int8", "int8-weights", "f16-weights" or none, got "int4"',
     );
   });
 });

@@ -1,4 +1,4 @@
-// Pipelines on 8-bit integers: near the pictures in floats, repeatable, and said by the pictures themselves.
+// Pipelines on 8-bit integers or narrow weights: near the pictures in floats, repeatable, and said by the pictures themselves.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,18 +28,20 @@ const pictures = async (pipe: Pipeline, batchSize: number) =>
   (await pipe.generate({ prompt: "", seed: 3, count: 2, steps: 3, batchSize })).images;
 
 describe.each([
-  ["emoji-64", 3], // what the text decides, and two graphs of steps: "purity" reveals, then fills
-  ["dit", 1],
-])("%s on 8-bit integers", (name, steps) => {
+  ["emoji-64", 3, "int8"], // what the text decides, and two graphs of steps: "purity" reveals, then fills
+  ["dit", 1, "int8"],
+  ["dit", 1, "int8-weights"],
+  ["dit", 1, "f16-weights"],
+] as const)("%s in %s graphs of steps with %s", (name, steps, quantize) => {
   const source = () => (name === "dit" ? model : name);
 
   it("draws nearly what floats draw, whatever the batch", async () => {
     using floats = await loadPipeline(source());
-    using integers = await loadPipeline(source(), { quantize: "int8" });
-    expect([floats.quantize, integers.quantize]).toEqual([undefined, "int8"]);
+    using narrow = await loadPipeline(source(), { quantize });
+    expect([floats.quantize, narrow.quantize]).toEqual([undefined, quantize]);
     const expected = await pictures(floats, 2);
-    const found = await pictures(integers, 2);
-    const alone = await pictures(integers, 1);
+    const found = await pictures(narrow, 2);
+    const alone = await pictures(narrow, 1);
     expect(alone.map(({ data }) => data)).toEqual(found.map(({ data }) => data));
     found.forEach(({ data }, i) => {
       expect(data).not.toEqual(expected[i]!.data);
@@ -47,39 +49,41 @@ describe.each([
     });
   });
 
-  it("computes steps alone in integers", async () => {
+  it("computes steps alone so", async () => {
     const bound = vi.spyOn(Program.prototype, "bind");
-    using integers = await loadPipeline(source(), { quantize: "int8" });
-    await pictures(integers, 2);
+    using narrow = await loadPipeline(source(), { quantize });
+    await pictures(narrow, 2);
     const programs = bound.mock.contexts as Program[];
-    const inSteps = programs.filter((program) => program.print().includes(" int8 "));
+    const inSteps = programs.filter((program) => program.print().includes(` ${quantize} `));
     bound.mockRestore();
     expect(programs.length).toBeGreaterThan(steps);
     expect(inSteps).toHaveLength(steps);
   });
 
   it("says so in its pictures, which only it makes again", async () => {
-    using integers = await loadPipeline(source(), { quantize: "int8" });
-    const [image] = await pictures(integers, 1);
+    using narrow = await loadPipeline(source(), { quantize });
+    const [image] = await pictures(narrow, 1);
     const path = join(folder, `${name}.png`);
     await image!.save(path);
     const metadata = (await readPngMetadata(path))!;
-    expect(metadata.settings).toMatchObject({ quantize: "int8" });
-    expect((await integers.regenerate(metadata)).data).toEqual(image!.data);
+    expect(metadata.settings).toMatchObject({ quantize });
+    expect((await narrow.regenerate(metadata)).data).toEqual(image!.data);
     using floats = await loadPipeline(source());
     await expect(floats.regenerate(metadata)).rejects.toMatchObject({
       code: "data",
-      message: expect.stringMatching(/with no quantize .*got one with quantize "int8"/),
+      message: expect.stringMatching(
+        new RegExp(`with no quantize .*got one with quantize "${quantize}"`),
+      ),
     });
     const [plain] = await pictures(floats, 1);
     expect(plain!.metadata.settings).not.toHaveProperty("quantize");
-    await expect(integers.regenerate(plain!.metadata)).rejects.toThrow(/got one with no quantize/);
+    await expect(narrow.regenerate(plain!.metadata)).rejects.toThrow(/got one with no quantize/);
   });
 });
 
 describe("the command", () => {
-  it("samples on integers, and repro finds that out by the picture", async () => {
-    const ask = ["sample", "--model", model, "--quantize", "int8", "--out", "i.png"];
+  it.each(["int8", "f16-weights"])("samples on %s, and repro finds that out", async (way) => {
+    const ask = ["sample", "--model", model, "--quantize", way, "--out", "i.png"];
     const { code, stderr } = await runCli(ask, folder);
     expect(code, stderr).toBe(0);
     const again = await runCli(["repro", "i.png", "--model", model, "--json"], folder);
@@ -89,6 +93,6 @@ describe("the command", () => {
   it("refuses other types by name", async () => {
     const { code, stderr } = await runCli(["sample", "--quantize", "int4"], folder);
     expect(code).toBe(2);
-    expect(stderr).toMatch(/loadPipeline: expected quantize "int8" or none, got "int4"/);
+    expect(stderr).toMatch(/loadPipeline: expected quantize "int8", .* or none, got "int4"/);
   });
 });
