@@ -1,4 +1,5 @@
-// Builds what is out of date: the addon through cmake-js into build/Release, the library through tsc into dist/.
+// Builds what is out of date: the addon through cmake-js into build/Release, the library through tsc into build/library
+// and from there, in fewer and larger files, into dist/.
 // --native: the addon only; --quiet: print nothing when there is nothing to do.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -6,6 +7,7 @@ import { createHash } from "node:crypto";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundle } from "./bundle.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const flags = new Set(process.argv.slice(2));
@@ -56,12 +58,12 @@ function run(command, args) {
   if (status !== 0) stop(`build: ${command} ${args[0] ?? ""} failed`);
 }
 
-function build(name, sources, product, work) {
+async function build(name, sources, product, work) {
   const print = fingerprint(sources);
   if (isCurrent(name, print, product)) return;
   const start = performance.now();
   console.error(`building ${name} …`);
-  work();
+  await work();
   mkdirSync(join(root, "build"), { recursive: true });
   writeFileSync(stampPath(name), print);
   console.error(`built ${name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
@@ -69,7 +71,7 @@ function build(name, sources, product, work) {
 
 const bin = (name) => join(root, "node_modules", ".bin", name);
 
-build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {
+await build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => {
   expectTools();
   // The addon uses Node-API only: cmake-js takes the headers from node-api-headers and downloads nothing.
   run(bin("cmake-js"), [
@@ -81,12 +83,13 @@ build("the native core", ["native", "bindings", "CMakeLists.txt"], addon, () => 
   ]);
 });
 if (!flags.has("--native")) {
-  build(
+  await build(
     "the library",
-    ["lib", "tsconfig.json", "tsconfig.build.json"],
-    join(root, "dist", "index.js"),
-    () => {
+    ["lib", "scripts", "tsconfig.json", "tsconfig.build.json"],
+    join(root, "dist", "library", "library.cache"),
+    async () => {
       run(bin("tsc"), ["-p", "tsconfig.build.json"]);
+      await bundle(join(root, "build", "library"), join(root, "dist"));
     },
   );
 }

@@ -37,22 +37,24 @@ const normalizer = {
 const splitter = { type: "BertPreTokenizer" };
 
 // The library itself splits the captions, so that training and encoding can never disagree.
-const wordless = new Tokenizer(
-  {
-    normalizer,
-    pre_tokenizer: splitter,
-    post_processor: null,
-    decoder: null,
-    added_tokens: [],
-    model: { type: "WordPiece", unk_token: "[UNK]", vocab: { "[UNK]": 0 } },
-  },
-  {},
-);
+const makeWordless = (): Tokenizer =>
+  new Tokenizer(
+    {
+      normalizer,
+      pre_tokenizer: splitter,
+      post_processor: null,
+      decoder: null,
+      added_tokens: [],
+      model: { type: "WordPiece", unk_token: "[UNK]", vocab: { "[UNK]": 0 } },
+    },
+    {},
+  );
+let wordless: Tokenizer | undefined;
 
 /**
  * Lower-cases, strips accents and control characters, and splits at spaces and around punctuation.
  */
-export const splitWords = (text: string): string[] => wordsOf(wordless, text);
+export const splitWords = (text: string): string[] => wordsOf((wordless ??= makeWordless()), text);
 
 /** The words that a tokenizer looks up, before the vocabulary decides what it knows. */
 export function wordsOf(

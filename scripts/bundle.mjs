@@ -1,0 +1,86 @@
+// From the modules in build/library to dist/: one script of all but the command line, V8's code of it, and for each of its
+// modules a file of a few lines that exports its part.
+import { copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const entry = "library";
+const standsAlone = (path) => /^(cli|golden)\b/.test(path);
+
+/** All modules as properties of one object, by path. */
+const libraryEntry = (from, paths) => ({
+  name: "library-entry",
+  resolveId: (id) => (id === entry ? id : null),
+  load(id) {
+    if (id !== entry) return null;
+    const imports = paths.map((path, i) => `import * as m${i} from "${join(from, path)}";`);
+    const members = paths.map((path, i) => `"${path}": m${i}`);
+    return `${imports.join("\n")}\nexport default { ${members.join(", ")} };`;
+  },
+});
+
+/** Packages and parts of Node are loaded at their first use: few programs need cryptography, tokenizers or processes. */
+function lateImports(code) {
+  const getters = [];
+  const rest = code.replace(/^let (\w+) = require\(("[^"]+")\);$/gm, (_, name, id) => {
+    getters.push(`get ${name}() { return require(${id}); }`);
+    return "";
+  });
+  const names = getters.map((getter) => getter.match(/\w+(?=\()/)[0]).join("|");
+  const late = rest.replace(new RegExp(`\\b(${names})\\.`, "g"), "late.$1.");
+  return `const late = { ${getters.join(", ")} };\n${late}`;
+}
+
+/** A function that takes `require` and the script's path; ASCII, of which V8 keeps a byte a letter. */
+async function oneScript(from, paths) {
+  const { rolldown } = await import("rolldown");
+  const bundle = await rolldown({
+    input: entry,
+    platform: "node",
+    external: (id) => id !== entry && !/^[./]/.test(id),
+    plugins: [libraryEntry(from, paths)],
+  });
+  const { output } = await bundle.generate({ format: "cjs", exports: "default", comments: false });
+  await bundle.close();
+  const code = lateImports(output[0].code).replace(
+    /[^\0-\x7f]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  return `(function (require, __filename, module = {}) {${code}\nreturn module.exports;\n})`;
+}
+
+function exportsOf(path, names, loader) {
+  const file = relative(dirname(path), loader);
+  const source = JSON.stringify(file.startsWith(".") ? file : `./${file}`);
+  if (names.length === 0) return "export {};\n";
+  return `import { modules } from ${source};\nexport const { ${names.join(", ")} } = modules["${path}"];\n`;
+}
+
+/** What most programs do at their start, so that its functions are in the code that is kept. */
+async function warm({ compile, ddpmUnet, ddpmUnetConfigs, trace }) {
+  const { forward } = ddpmUnet(ddpmUnetConfigs.cifar10);
+  const graph = trace((t) => {
+    const times = t.input("times", { shape: [1], dtype: "i32" });
+    t.output("y", forward({ x: t.input("x", { shape: [1, 32, 32, 3] }), times }));
+  });
+  (await compile(graph)).dispose();
+}
+
+export async function bundle(from, to) {
+  const files = readdirSync(from, { recursive: true }).filter((path) => path.endsWith(".js"));
+  const paths = files.filter((path) => !standsAlone(path)).sort();
+  const folder = join(to, "library");
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "library.cjs"), await oneScript(from, paths));
+  copyFileSync(join(import.meta.dirname, "library-loader.js"), join(folder, "load.js"));
+  const { modules, script } = await import(pathToFileURL(join(folder, "load.js")));
+  for (const path of files) {
+    mkdirSync(dirname(join(to, path)), { recursive: true });
+    if (standsAlone(path)) copyFileSync(join(from, path), join(to, path));
+    else
+      writeFileSync(join(to, path), exportsOf(path, Object.keys(modules[path]), "library/load.js"));
+  }
+  await warm(modules["index.js"]);
+  writeFileSync(join(folder, "library.cache"), script.createCachedData());
+}
