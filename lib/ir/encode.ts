@@ -12,7 +12,9 @@ const dtypeCode = (dtype: DType): number => dtypes.indexOf(dtype);
 
 /** Bytes that grow by doubling. */
 class ByteWriter {
-  private bytes = new Uint8Array(1024);
+  private bytes = new Uint8Array(2 ** 16);
+  private readonly texts = new Map<string, Uint8Array>();
+  private readonly encoder = new TextEncoder();
   private view = new DataView(this.bytes.buffer);
   private length = 0;
 
@@ -28,7 +30,8 @@ class ByteWriter {
 
   i64(value: number): void {
     const at = this.take(8);
-    this.view.setBigInt64(at, BigInt(value), true);
+    this.view.setUint32(at, value % 2 ** 32, true);
+    this.view.setInt32(at + 4, Math.floor(value / 2 ** 32), true);
   }
 
   f64(value: number): void {
@@ -37,10 +40,19 @@ class ByteWriter {
   }
 
   text(value: string): void {
-    const utf8 = new TextEncoder().encode(value);
+    const utf8 = this.utf8(value);
     this.u32(utf8.length);
     const at = this.take(utf8.length);
     this.bytes.set(utf8, at);
+  }
+
+  /** Most texts are names of operations and attributes, again and again. */
+  private utf8(value: string): Uint8Array {
+    const known = this.texts.get(value);
+    if (known) return known;
+    const made = this.encoder.encode(value);
+    this.texts.set(value, made);
+    return made;
   }
 
   list(values: readonly number[], write: (value: number) => void): void {

@@ -15,10 +15,13 @@ export const decomposeAll = (graph: Graph): Graph =>
 
 /** Decompositions may hold ops that must be replaced in turn, so passes repeat until nothing is left to replace. */
 function rewritten(graph: Graph, isReplaced: (node: Node) => boolean): Graph {
-  let current = onePass(graph, isReplaced);
-  while (current.nodes.some(isReplaced)) current = onePass(current, isReplaced);
+  const goes = (node: Node): boolean => isTransparent(node) || isReplaced(node);
+  let current = graph;
+  while (current.nodes.some(goes)) current = onePass(current, isReplaced);
   return prune(current);
 }
+
+const isTransparent = ({ op }: Node): boolean => op === "stopGradient";
 
 function onePass(graph: Graph, isReplaced: (node: Node) => boolean): Graph {
   const t = new GraphTrace();
@@ -45,7 +48,7 @@ function replaced(
   inputs: readonly Tensor[],
   isReplaced: (node: Node) => boolean,
 ): readonly Tensor[] {
-  if (node.op === "stopGradient") return inputs;
+  if (isTransparent(node)) return inputs;
   return isReplaced(node)
     ? decompose(node.op, inputs, node.attrs)
     : t.append(node.op, inputs, node.attrs);
