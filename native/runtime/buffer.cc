@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <vector>
 
 #include "native/core/error.h"
 #include "native/core/half.h"
+#include "native/core/thread_pool.h"
 
 namespace smalti {
 namespace {
@@ -21,6 +23,8 @@ namespace {
                             const std::string& got) {
   throw Error(ErrorCode::checkpoint, path + ": expected " + expected + ", got " + got);
 }
+
+constexpr size_t kPiece = size_t{1} << 18;  // bytes of memory that a thread reads at once
 
 // Which file it is, whatever it is called.
 using FileIdentity = std::pair<dev_t, ino_t>;
@@ -78,28 +82,42 @@ std::shared_ptr<AlignedBuffer> Buffer::hold() {
   if (own_) return own_;
   const std::lock_guard<std::mutex> lock(mutex_);
   if (std::shared_ptr<AlignedBuffer> values = read_.lock()) return values;
-  const std::shared_ptr<AlignedBuffer> values = read_file();
+  const auto values = std::make_shared<AlignedBuffer>(bytes_, purpose_);
+  read_piece(values->data(), 0, bytes_);
   read_ = values;
   return values;
 }
 
-std::shared_ptr<AlignedBuffer> Buffer::read_file() const {
-  auto values = std::make_shared<AlignedBuffer>(bytes_, purpose_);
+// Values from byte `begin` to `end` of what they are in memory.
+void Buffer::read_piece(std::byte* to, size_t begin, size_t end) const {
   const FileValues& from = source_;
   if (from.stored == Dtype::f32) {
-    from.file->read(values->data(), bytes_, from.offset);
-    return values;
+    from.file->read(to + begin, end - begin, from.offset + static_cast<int64_t>(begin));
+    return;
   }
-  constexpr size_t kPiece = size_t{1} << 16;
-  const size_t count = bytes_ / sizeof(float);
   std::vector<uint16_t> halves;
-  for (size_t done = 0; done < count; done += halves.size()) {
-    halves.resize(std::min(kPiece, count - done));
+  for (size_t at = begin; at < end; at += halves.size() * sizeof(float)) {
+    halves.resize(std::min(kPiece, end - at) / sizeof(float));
     from.file->read(reinterpret_cast<std::byte*>(halves.data()), halves.size() * 2,
-                    from.offset + static_cast<int64_t>(done) * 2);
-    widen(halves, from.stored, reinterpret_cast<float*>(values->data()) + done);
+                    from.offset + static_cast<int64_t>(at / 2));
+    widen(halves, from.stored, reinterpret_cast<float*>(to + at));
   }
-  return values;
+}
+
+void Buffer::read(std::byte* to, ThreadPool& pool) const {
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto pieces = static_cast<int64_t>((bytes_ + kPiece - 1) / kPiece);
+  pool.parallel_for(pieces, 1, [&](int64_t first, int64_t last, int) {
+    try {
+      read_piece(to, static_cast<size_t>(first) * kPiece,
+                 std::min(bytes_, static_cast<size_t>(last) * kPiece));
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      failure = std::current_exception();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace smalti

@@ -13,6 +13,8 @@
 
 namespace smalti {
 
+class ThreadPool;
+
 // A file held open: one that is replaced meanwhile is still read as it was.
 class WeightFile {
  public:
@@ -50,12 +52,14 @@ class Buffer {
   bool is_of_file() const { return source_.file != nullptr; }
   // The values, in memory as long as someone holds them.
   std::shared_ptr<AlignedBuffer> hold();
+  // Copies values of a file to memory of at least size() bytes, by all threads.
+  void read(std::byte* to, ThreadPool& pool) const;
 
   std::atomic<int> runs{0};     // queued or running that read it
   std::atomic<int> updates{0};  // queued or running that write it
 
  private:
-  std::shared_ptr<AlignedBuffer> read_file() const;
+  void read_piece(std::byte* to, size_t begin, size_t end) const;
 
   size_t bytes_;
   std::string purpose_;

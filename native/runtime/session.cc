@@ -2,7 +2,9 @@
 // where it is.
 #include "native/runtime/session.h"
 
+#include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "native/core/error.h"
@@ -27,17 +29,32 @@ auto with_tensors(const Tensors& tensors, Allocate allocate) -> decltype(allocat
 
 size_t size(int64_t bytes) { return static_cast<size_t>(bytes); }
 
-size_t slot_of(const PointerFix& fix) { return static_cast<size_t>(fix.place.slot); }
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// By buffer, the last instruction that reads it.
-std::vector<size_t> last_readers(const std::vector<Instruction>& instructions, size_t buffers) {
-  std::vector<size_t> last(buffers, 0);
+// Buffers that an instruction reads or writes.
+std::set<size_t> slots_of(const Instruction& instruction) {
+  std::set<size_t> slots;
+  for (const PointerFix& fix : instruction.fixes) {
+    if (fix.place.space == Space::buffer) slots.insert(static_cast<size_t>(fix.place.slot));
+  }
+  return slots;
+}
+
+// The first and the last instruction that reads a buffer.
+struct Readers {
+  size_t first = SIZE_MAX;
+  size_t last = SIZE_MAX;
+};
+
+std::vector<Readers> readers_of(const std::vector<Instruction>& instructions, size_t buffers) {
+  std::vector<Readers> readers(buffers);
   for (size_t i = 0; i < instructions.size(); ++i) {
-    for (const PointerFix& fix : instructions[i].fixes) {
-      if (fix.place.space == Space::buffer) last[slot_of(fix)] = i;
+    for (const size_t slot : slots_of(instructions[i])) {
+      readers[slot].first = std::min(readers[slot].first, i);
+      readers[slot].last = i;
     }
   }
-  return last;
+  return readers;
 }
 
 }  // namespace
@@ -80,25 +97,44 @@ void Session::check_buffers() const {
 }
 
 // Runs the setup an instruction at a time: values of files are in memory only from their first
-// reader to their last.
+// reader to their last; those of a single reader all in the same place.
 void Session::prepare(const AbortFlag& abort) {
   const std::shared_ptr<ThreadPool> pool = thread_pool();
   const std::vector<Instruction>& setup = program_->setup;
-  const std::vector<size_t> last = last_readers(setup, buffers_.size());
+  const std::vector<Readers> readers = readers_of(setup, buffers_.size());
+  const auto is_passing = [&](size_t slot) {
+    return buffers_[slot]->is_of_file() && !program_->buffers[slot].is_used_by_run &&
+           readers[slot].first == readers[slot].last;
+  };
   const AlignedBuffer arena = with_tensors(program_->setup_tensors, [&] {
     return AlignedBuffer(size(program_->setup_arena_bytes), "the preparation of weights");
   });
+  size_t most = 0;
+  for (const Instruction& instruction : setup) {
+    size_t bytes = 0;
+    for (const size_t slot : slots_of(instruction)) {
+      if (is_passing(slot)) bytes += aligned(buffers_[slot]->size());
+    }
+    most = std::max(most, bytes);
+  }
+  const AlignedBuffer passing(most, "weights to be packed");
   const Scratch scratch =
       Engine::instance().scratch(size(program_->scratch_bytes), pool->threads());
   for (size_t i = 0; i < setup.size(); ++i) {
-    const Span<const Instruction> one(&setup[i], 1);
-    for (const PointerFix& fix : setup[i].fixes) {
-      if (fix.place.space == Space::buffer) values_[slot_of(fix)] = buffers_[slot_of(fix)]->hold();
+    for (const size_t slot : slots_of(setup[i])) {
+      if (!is_passing(slot)) values_[slot] = buffers_[slot]->hold();
     }
-    execute(one, Frame(one, bases(arena.data())), *pool, scratch, abort);
-    for (const PointerFix& fix : setup[i].fixes) {
-      if (fix.place.space == Space::buffer && last[slot_of(fix)] == i)
-        values_[slot_of(fix)].reset();
+    Bases now = bases(arena.data());
+    std::byte* free = passing.data();
+    for (const size_t slot : slots_of(setup[i])) {
+      if (!is_passing(slot)) continue;
+      buffers_[slot]->read(free, *pool);
+      now.buffers[slot] = std::exchange(free, free + aligned(buffers_[slot]->size()));
+    }
+    const Span<const Instruction> one(&setup[i], 1);
+    execute(one, Frame(one, std::move(now)), *pool, scratch, abort);
+    for (const size_t slot : slots_of(setup[i])) {
+      if (readers[slot].last == i) values_[slot].reset();
     }
   }
 }
