@@ -15,9 +15,9 @@ const weightsOf = (graph) =>
     .filter(({ role }) => role === "weight")
     .map(({ name, value }) => ({ name, ...graph.values[value] }));
 
-async function fromFile() {
+async function fromFile(graph) {
   const checkpoint = await openSafetensors(file);
-  const weights = weightsOf(workload.graph()).map(({ name, shape }) => {
+  const weights = weightsOf(graph).map(({ name, shape }) => {
     const { offset } = checkpoint.tensors.get(name);
     return [name, DeviceBuffer.fromFile({ path: file, offset, dtype: "f32" }, shape)];
   });
@@ -33,7 +33,8 @@ if (mode === "--write") {
   });
   await saveWeights(file, specs, new Map(weights), "f32");
 } else {
-  const weights = mode === "--from" ? await fromFile() : undefined;
-  const { run } = await prepare(workload, 0, weights);
+  const graph = workload.graph();
+  const weights = mode === "--from" ? await fromFile(graph) : undefined;
+  const { run } = await prepare({ ...workload, graph: () => graph }, 0, weights);
   await serve({ version: `smalti ${version}`, run });
 }
