@@ -23,8 +23,8 @@ export interface CompileOptions {
   /** "ref", "scalar", "avx2", "avx512" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
   /**
-   * Lets 3x3 convolutions run by Winograd's algorithm where it is faster: up to four times the rounding error and the memory
-   * of the weight; default true unless SMALTI_WINOGRAD is 0.
+   * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's where that is faster: up to four times
+   * the rounding error and the memory of the weight; default true unless SMALTI_WINOGRAD is 0.
    */
   winograd?: boolean;
   /**

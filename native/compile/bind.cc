@@ -33,6 +33,7 @@ Instruction bind_pack(Binder& b) {
   b.fix(a.dst, b.place(b.step.outputs[0]));
   const auto entry = a.quantize == Quantize::int8   ? &KernelTable::int8_pack
                      : a.quantize != Quantize::none ? &KernelTable::narrow_pack
+                     : a.is_strassen                ? &KernelTable::strassen_pack
                      : a.tile != 0                  ? &KernelTable::winograd_pack
                                                     : &KernelTable::pack;
   return b.finish(a, *b.step.table, entry);
@@ -102,8 +103,9 @@ double count_flops(const Binder& b) {
          elements_of(b.module, b.node->inputs.empty() ? b.node->outputs[0] : b.node->inputs[0]);
 }
 
-// Operations of the kernel of a convolution that runs by Winograd's algorithm.
+// Operations of the kernel of a product that runs by another algorithm.
 double count_work(const Binder& b) {
+  if (b.step.is_strassen) return count_flops(b) * 7 / 8;
   if (b.node->op == "conv2dGradWeight") {
     return winograd_work(
         winograd_gradient_args(conv2d_grad_weight_shape(b.graph, *b.node), b.step.tile));
@@ -142,6 +144,7 @@ std::string space_text(const Place& place) {
 // Another way than the definition to compute a product.
 std::string algorithm_of(const Step& step) {
   if (step.quantize != Quantize::none) return name_of(step.quantize) + std::string(" ");
+  if (step.is_strassen) return "Strassen ";
   if (step.kind != Step::Kind::node || step.tile == 0) return "";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""
@@ -193,7 +196,8 @@ std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, co
   std::vector<Instruction> instructions = bind_step(binder);
   Instruction& first = instructions.front();
   first.flops = first.work = count_flops(binder);
-  if (step.kind == Step::Kind::node && step.tile != 0) first.work = count_work(binder);
+  if (step.kind == Step::Kind::node && (step.tile != 0 || step.is_strassen))
+    first.work = count_work(binder);
   first.bytes = count_bytes(module, step);
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {

@@ -51,7 +51,9 @@ Instruction bind_matmul(Binder& b) {
   b.fix_inputs(a.a, a.b);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  return b.finish(a, *b.step.table, &KernelTable::matmul);
+  if (!b.step.is_strassen) return b.finish(a, *b.step.table, &KernelTable::matmul);
+  b.fix(a.sums, b.place(b.step.temps.back()));
+  return b.finish(a, *b.step.table, &KernelTable::strassen);
 }
 
 Conv2dArgs conv2d_args(const Binder& b) {

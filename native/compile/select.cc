@@ -9,6 +9,11 @@
 namespace smalti {
 namespace {
 
+// Products below are too small for Strassen's algorithm.
+constexpr int64_t kStrassenRows = 64;  // of a sample
+constexpr int64_t kStrassenSum = 256;
+constexpr int64_t kStrassenColumns = 256;
+
 // Packing of the second operand of a matmul.
 PackArgs matmul_pack(const Graph& graph, const Node& node) {
   const MatmulShape shape = matmul_shape(graph, node);
@@ -76,6 +81,8 @@ int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
     return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
   if (pack.quantize != Quantize::none)
     return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
+  if (pack.is_strassen)
+    return kStrassenProducts * packed_group_elements(pack.K / 2, pack.N / 2, panel_columns);
   const int64_t matrices = pack.tile == 0 ? pack.groups : winograd_products(pack.tile);
   const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
   return matrices * packed_group_elements(rows, pack.N, panel_columns);
@@ -102,8 +109,7 @@ class Selector {
     if (step.quantize != Quantize::none) {
       prepare_quantized(step, node);
     } else if (node.op == "matmul") {
-      pack_operand(step, matmul_pack(module_.graph, node),
-                   &pick(module_, &KernelTable::matmul, is_f32));
+      prepare_matmul(step, node, is_f32);
     } else if (node.op == "conv2d" || node.op == "conv2dGradInput") {
       prepare_conv2d(step, node, is_f32);
     } else if (node.op == "conv2dGradWeight") {
@@ -127,6 +133,29 @@ class Selector {
       add_temp(step, module_.graph.out(node).dtype,
                B * ((rows + kLayerNormBlock - 1) / kLayerNormBlock) * 2 * x.last());
     }
+  }
+
+  void prepare_matmul(Step& step, const Node& node, bool is_f32) {
+    PackArgs pack = matmul_pack(module_.graph, node);
+    const KernelTable* table = &pick(module_, &KernelTable::matmul, is_f32);
+    const MatmulShape shape = matmul_shape(module_.graph, node);
+    step.is_strassen = pack.is_strassen = takes_strassen(step, node, shape, *table);
+    pack_operand(step, pack, table);
+    if (step.is_strassen)
+      add_temp(step, Dtype::f32, kStrassenSums * shape.M / 2 * winograd_row(shape.K / 2));
+  }
+
+  // Rows are paired within a sample, so that its results depend on no other one.
+  bool takes_strassen(const Step& step, const Node& node, const MatmulShape& s,
+                      const KernelTable& table) const {
+    if (!module_.allows_winograd || table.strassen.run == nullptr || step.is_setup) return false;
+    if (!module_.is_setup[static_cast<size_t>(step.inputs[1])]) return false;
+    const Shape& a = module_.graph.in(node, 0).shape;
+    if (s.batch != 1 || s.transpose_a || a.rank < 3) return false;
+    const int64_t rows = a[a.rank - 2];
+    return rows >= kStrassenRows && rows % 2 == 0 && s.K >= kStrassenSum &&
+           s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns &&
+           s.N % (2 * table.panel_columns) == 0;
   }
 
   void prepare_conv2d(Step& step, const Node& node, bool is_f32) {

@@ -40,6 +40,7 @@ struct Step {
   PackArgs pack = {};
   int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
   Quantize quantize = Quantize::none;
+  bool is_strassen = false;  // a product by Strassen's algorithm
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
@@ -56,7 +57,7 @@ struct Module {
   std::vector<Alias> aliases;  // by value
   std::vector<bool> is_setup;  // by value: depends on weights and constants only
   std::vector<Step> steps;
-  bool allows_winograd = true;
+  bool allows_winograd = true;  // and Strassen's algorithm
   Quantize quantize = Quantize::none;
   const KernelTable* isa = nullptr;  // null: reference only
   const KernelTable* ref = nullptr;

@@ -271,6 +271,7 @@ struct PackArgs {
   bool flip_taps;
   int64_t tile;       // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
   Quantize quantize;  // int8: for Int8ConvArgs, words of four 8-bit weights
+  bool is_strassen;   // for MatmulArgs::sums: seven matrices (K / 2, NR) for each two panels
   Dtype dtype;
 };
 
@@ -293,7 +294,11 @@ struct MatmulArgs {
   Quantize quantize;  // of b: none, int8_weights or f16_weights
   PointwiseArgs
       epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
+  void* sums;    // Strassen's algorithm only: (kStrassenSums, M / 2, winograd_row(K / 2))
 };
+constexpr int64_t kStrassenProducts = 7;
+constexpr int64_t kStrassenSums = 5;    // of quarters of A
+constexpr int64_t kStrassenDepth = 32;  // K is a multiple of it
 
 // Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to
 // the input. Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh -

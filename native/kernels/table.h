@@ -39,6 +39,8 @@ struct KernelTable {
   Kernel<ScatterLastArgs> scatter_last;
   Kernel<PackArgs> pack;
   Kernel<MatmulArgs> matmul;
+  Kernel<PackArgs> strassen_pack;  // the reference has neither: matmul is theirs
+  Kernel<MatmulArgs> strassen;
   Kernel<Conv2dArgs> conv2d;
   Kernel<PackArgs> winograd_pack;  // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;

@@ -1,0 +1,119 @@
+// Strassen's algorithm against the definition: the error it may have, epilogues, samples that do not depend on each other.
+import { describe, expect, it } from "vitest";
+import type { Graph } from "../../lib/ir/graph.js";
+import { Buffer } from "../../lib/runtime/buffer.js";
+import { compile, type CompileOptions } from "../../lib/runtime/program.js";
+import { trace } from "../../lib/trace/trace.js";
+import { backends } from "./harness.js";
+import { gaussian, uniformStream } from "./operand.js";
+
+type Epilogue = "none" | "bias" | "program" | "gate";
+
+interface Shape {
+  readonly x: readonly [number, number, number];
+  readonly N: number;
+}
+
+const noise = (seed: number, size: number): Float32Array => {
+  const draw = uniformStream(seed);
+  return Float32Array.from({ length: size }, (_, i) => gaussian(draw, i, size));
+};
+
+function graphOf({ x: [B, T, K], N }: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph {
+  return trace(
+    (t) => {
+      const zeros = { kind: "zeros" } as const;
+      const x = t.input("x", { shape: [B, T, K], dtype });
+      const y = x.matmul(t.parameter({ name: "w", shape: [K, N], init: zeros }));
+      const b = t.parameter({ name: "b", shape: [N], init: zeros });
+      const input = (name: string, shape: number[]) => t.input(name, { shape, dtype });
+      const ends = {
+        none: () => y,
+        bias: () => y.add(b),
+        program: () => y.add(b).gelu().add(y.mul(0.5)),
+        gate: () => input("residual", [B, T, N]).add(y.add(b).mul(input("gate", [B, 1, N]))),
+      };
+      t.output("y", ends[epilogue]());
+    },
+    { dtype },
+  );
+}
+
+async function run(shape: Shape, epilogue: Epilogue, options: CompileOptions) {
+  const { x, N } = shape;
+  const dtype = options.isa === "ref" ? "f64" : "f32";
+  const as = (data: Float32Array) => (dtype === "f64" ? Float64Array.from(data) : data);
+  const graph = graphOf(shape, dtype, epilogue);
+  using program = await compile(graph, options);
+  const weights = {
+    w: Buffer.fromArray(as(noise(2, x[2] * N)), dtype, [x[2], N]),
+    b: Buffer.fromArray(as(noise(3, N)), dtype, [N]),
+  };
+  const names = graph.inputs.map(({ name }) => name);
+  using session = await program.bind(
+    Object.fromEntries(Object.entries(weights).filter(([name]) => names.includes(name))),
+  );
+  const [B, T, K] = x;
+  const sizes = { x: T * K, residual: T * N, gate: N };
+  const feeds = Object.entries(sizes).filter(([name]) => names.includes(name));
+  // The first sample is the same in every batch.
+  const { y } = await session.run(
+    Object.fromEntries(
+      feeds.map(([name, size]) => {
+        const samples = Array.from({ length: B }, (_, i) => [...noise(10 * i + name.length, size)]);
+        return [name, as(Float32Array.from(samples.flat()))];
+      }),
+    ),
+  );
+  return { y: y as unknown as ArrayLike<number>, text: program.print() };
+}
+
+const rms = (a: ArrayLike<number>, b?: ArrayLike<number>): number =>
+  Math.sqrt(Array.from(a).reduce((sum, v, i) => sum + (v - (b?.[i] ?? 0)) ** 2, 0) / a.length);
+
+const shapes: readonly Shape[] = [
+  { x: [1, 64, 256], N: 256 },
+  { x: [3, 66, 288], N: 384 },
+  { x: [2, 70, 384], N: 256 },
+  { x: [1, 130, 2080], N: 256 },
+];
+
+const isas = backends.filter((isa) => isa !== "ref");
+
+describe.each(isas)("%s", (isa) => {
+  it.each(shapes)("errs at most four times as much as the direct kernel: $x", async (shape) => {
+    const exact = await run(shape, "none", { isa: "ref" });
+    const direct = await run(shape, "none", { isa, winograd: false });
+    const ours = await run(shape, "none", { isa });
+    expect(direct.text).not.toContain("Strassen");
+    expect(ours.text).toContain("Strassen");
+    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+  });
+
+  const ends = shapes.slice(0, 3).flatMap((shape) => {
+    return (["bias", "program", "gate"] as const).map((end) => ({ shape, end }));
+  });
+  it.each(ends)("runs its epilogue: $shape.x $end", async ({ shape, end }) => {
+    const exact = await run(shape, end, { isa: "ref" });
+    const ours = await run(shape, end, { isa });
+    expect(ours.text).toContain("Strassen");
+    expect(rms(ours.y, exact.y)).toBeLessThan(2e-6 * rms(exact.y));
+  });
+
+  it("gives a sample the same bits in any batch", async () => {
+    const one = await run({ x: [1, 66, 288], N: 384 }, "gate", { isa });
+    const three = await run({ x: [3, 66, 288], N: 384 }, "gate", { isa });
+    expect(Array.from(three.y).slice(0, 66 * 384)).toEqual(Array.from(one.y));
+  });
+});
+
+describe("is not used", () => {
+  it.each<Shape>([
+    { x: [2, 65, 256], N: 256 },
+    { x: [1, 64, 250], N: 256 },
+    { x: [1, 64, 256], N: 200 },
+    { x: [8, 2, 256], N: 256 },
+  ])("for $x", async (shape) => {
+    expect((await run(shape, "bias", {})).text).not.toContain("Strassen");
+  });
+});
