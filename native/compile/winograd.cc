@@ -8,8 +8,10 @@
 namespace smalti {
 namespace {
 
-constexpr int64_t kStagedTiles = 128;  // up to so many, all tiles go through each stage together
-constexpr int64_t kBlockTiles = 48;    // products of so many tiles and a panel stay in L2
+constexpr int64_t kStagedTiles = 128;    // up to so many, all tiles go through each stage together
+constexpr int64_t kBlockTiles = 48;      // of a work item
+constexpr int64_t kWideBlockTiles = 24;  // where the inputs of more would not stay in L2
+constexpr int64_t kBlockFloats = int64_t{1} << 18;
 constexpr int64_t kLeastTiles = 12;
 constexpr int64_t kItemsWanted = 16;
 constexpr int64_t kThinOutputs =
@@ -99,7 +101,8 @@ WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_colu
   const int64_t tiles = tiles_of(c, tile);
   a.is_staged = tiles <= kStagedTiles;
   if (a.is_staged) return a;
-  int64_t blocks = ceil_div(tiles, kBlockTiles);
+  const bool is_wide = kBlockTiles * winograd_inputs(tile) * c.C > kBlockFloats;
+  int64_t blocks = ceil_div(tiles, is_wide ? kWideBlockTiles : kBlockTiles);
   int64_t parts = 1;
   while (blocks * parts < kItemsWanted && c.O >= 2 * parts * kItemColumns) parts *= 2;
   if (parts > 1) a.columns = ceil_div(ceil_div(c.O, parts), panel_columns) * panel_columns;
