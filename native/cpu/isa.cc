@@ -3,6 +3,9 @@
 #include "native/cpu/isa.h"
 
 #include <cstdio>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace smalti {
 
@@ -22,7 +25,38 @@ const KernelTable& kernels();
 }
 #endif
 
+#if defined(SMALTI_HAS_DOT)
+namespace dot {
+const Kernel<Int8ConvArgs>& int8_conv();
+}
+#endif
+
 namespace {
+
+bool has_dot() {
+#if !defined(SMALTI_HAS_DOT)
+  return false;
+#elif defined(__x86_64__)
+  return __builtin_cpu_supports("avxvnni");
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // every ARM processor that runs macOS
+#endif
+}
+
+// The table, with products of bytes in one instruction where the CPU has it.
+template <const KernelTable& (*kTable)()>
+const KernelTable& with_dot() {
+  static const KernelTable table = [] {
+    KernelTable copy = kTable();
+#if defined(SMALTI_HAS_DOT)
+    if (has_dot()) copy.int8_conv = dot::int8_conv();
+#endif
+    return copy;
+  }();
+  return table;
+}
 
 struct Entry {
   const char* name;
@@ -41,9 +75,9 @@ std::vector<Entry> entries() {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni");
   list.push_back({"avx512", has_avx512, avx512::kernels});
-  list.push_back({"avx2", has_avx2, avx2::kernels});
+  list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
 #elif defined(__aarch64__)
-  list.push_back({"neon", true, neon::kernels});
+  list.push_back({"neon", true, with_dot<neon::kernels>});
 #endif
   list.push_back({"scalar", true, scalar::kernels});
   return list;
