@@ -126,6 +126,7 @@ class Fuser {
     has_outside = !outside.empty();
     if (!has_outside) return false;
     stack = std::move(outside);
+    std::vector<bool> is_expanded(groups_.size(), false);
     while (!stack.empty()) {
       const int node = stack.back();
       stack.pop_back();
@@ -133,7 +134,8 @@ class Fuser {
       const int g = group_of_[index(node)];
       if (g < 0) {
         push_member_consumers(node, is_member, stack);
-      } else {
+      } else if (!is_expanded[index(g)]) {
+        is_expanded[index(g)] = true;
         for (const int mate : group(g).nodes) {
           visited_[index(mate)] = true;
           push_member_consumers(mate, is_member, stack);
