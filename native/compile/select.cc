@@ -167,12 +167,14 @@ class Selector {
       step.tile = winograd_tile(conv, packs_in_run);
     }
     WinogradTemps temps;
+    bool is_repeated = false;
     if (step.tile != 0) {
       const WinogradArgs winograd = winograd_args(conv, step.tile, table->panel_columns);
       pack.tile = winograd.is_staged ? 0 : step.tile;
+      is_repeated = winograd_packs_again(winograd);
       temps = winograd_temps(winograd);
     }
-    pack_operand(step, pack, table);
+    pack_operand(step, pack, table, is_repeated);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
     if (temps.inputs == 0) return;
@@ -213,8 +215,9 @@ class Selector {
     step.temps.push_back(flat_value(dtype, elements));
   }
 
-  // Replaces input 1 by its packed form, made once for all who read it so.
-  void pack_operand(Step& step, PackArgs pack, const KernelTable* table) {
+  // Replaces input 1 by its packed form, made once for all who read it so: by the setup where it
+  // can be, unless each run is to repeat it.
+  void pack_operand(Step& step, PackArgs pack, const KernelTable* table, bool is_repeated = false) {
     const bool is_unpacked = table->pack.run == nullptr;
     step.table = is_unpacked ? module_.ref : table;
     const int source = step.inputs[1];
@@ -226,7 +229,7 @@ class Selector {
       return;
     }
     const int packed = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
-    const bool is_setup = module_.is_setup[static_cast<size_t>(source)];
+    const bool is_setup = module_.is_setup[static_cast<size_t>(source)] && !is_repeated;
     module_.is_setup[static_cast<size_t>(packed)] = is_setup;
     Step packing;
     packing.kind = Step::Kind::pack;

@@ -163,6 +163,8 @@ struct WinogradTemps {
   int64_t products = 0;
 };
 WinogradTemps winograd_temps(const WinogradArgs& args);
+// Whether the weight, four times as large when packed, is packed in each run instead of once.
+bool winograd_packs_again(const WinogradArgs& args);
 double winograd_work(const WinogradArgs& args);
 // The same for the gradient of the weight.
 Conv2dGradWeightArgs conv2d_grad_weight_shape(const Graph& graph, const Node& node);

@@ -21,6 +21,11 @@ constexpr int64_t kLeastChannels =
 constexpr int64_t kSmallMap = 64;      // pixels: likewise, for the direct sums end at the borders
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
+// From so many tiles, or floats of packed weight (which then come from memory in any case), packing
+// it costs less than 1 % of the layer.
+constexpr int64_t kManyTiles = 1024;
+constexpr int64_t kManyFloats = int64_t{3} << 19;
+
 constexpr int64_t kGradientFloats = int64_t{1} << 21;  // wanted of transformed operands at once
 constexpr int64_t kGradientTiles = 48;                 // but no fewer tiles
 
@@ -117,6 +122,11 @@ WinogradTemps winograd_temps(const WinogradArgs& a) {
   const int64_t tiles = tiles_of(a.conv, a.tile);
   return {winograd_inputs(a.tile) * tiles * winograd_row(a.conv.C),
           winograd_products(a.tile) * tiles * winograd_row(a.conv.O)};
+}
+
+bool winograd_packs_again(const WinogradArgs& a) {
+  const int64_t floats = winograd_products(a.tile) * a.conv.C * a.conv.O;
+  return !a.is_staged && (tiles_of(a.conv, a.tile) >= kManyTiles || floats >= kManyFloats);
 }
 
 int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
