@@ -46,7 +46,8 @@ export async function bindRandom(
     ...input,
     ...program.graph.values[input.value]!,
   }));
-  const scratch = new ArrayBuffer(4 * Math.max(...declared.map(({ shape }) => sizeOf(shape))));
+  const filled = declared.filter(({ role }) => !given || role !== "weight");
+  const scratch = new ArrayBuffer(4 * Math.max(...filled.map(({ shape }) => sizeOf(shape))));
   const valuesOf = ({ name, role, dtype, shape }: (typeof declared)[number]): TensorData => {
     const size = sizeOf(shape);
     const chosen = workload.values?.[name];
