@@ -44,14 +44,13 @@ function geluSlope(x: Tensor): Tensor {
   return distribution.add(x.mul(density));
 }
 
-/** Derivative of 0.5 x (1 + tanh u), u = c (x + 0.044715 x^3), c = sqrt(2 / pi). */
+/** Derivative of 0.5 x (1 + tanh u) = x s, s = sigmoid(2 u), u = c (x + 0.044715 x^3), c = sqrt(2 / pi): s (1 + 2 x u' (1 - s)). */
 function geluTanhSlope(x: Tensor): Tensor {
-  const c = Math.sqrt(2 / Math.PI);
+  const c = 2 * Math.sqrt(2 / Math.PI);
   const squared = x.square();
-  const t = x.mul(squared.mul(0.044715 * c).add(c)).tanh();
-  const du = squared.mul(3 * 0.044715 * c).add(c);
-  const outer = t.square().neg().add(1).mul(x).mul(du);
-  return t.add(1).add(outer).mul(0.5);
+  const s = x.mul(squared.mul(0.044715 * c).add(c)).sigmoid();
+  const slope = x.mul(squared.mul(3 * 0.044715 * c).add(c));
+  return s.mul(slope.mul(s.mul(-1).add(1)).add(1));
 }
 
 /** Derivative of x sigmoid(k x): s (1 + k x (1 - s)). */
