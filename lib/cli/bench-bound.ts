@@ -21,7 +21,10 @@ export interface Bound {
   gflop: number;
   /** Milliseconds with every product as it stands. */
   directMs: number;
-  /** The same with 3x3 convolutions of stride 1 by the cheapest of direct, F(2x2) and F(4x4); transforms cost nothing. */
+  /**
+   * The same with 3x3 convolutions of stride 1 by the cheapest of direct, F(2x2) and F(4x4), and products of a weight by one
+   * level of Strassen's algorithm; transforms cost nothing.
+   */
   winogradMs: number;
 }
 
@@ -57,6 +60,7 @@ interface Work {
   mapBytes: number;
   isWinograd?: boolean;
   isUpsampled?: boolean;
+  isStrassen?: boolean;
 }
 
 const bytesOf = (...shapes: Shape[]): number =>
@@ -80,6 +84,7 @@ const product: Count = ([a, b], [y], { attrs }, [, isWeight]) => ({
   products: sizeOf(y!) * (attrs["transposeA"] === true ? a!.at(-2)! : a!.at(-1)!),
   weightBytes: isWeight ? bytesOf(b!) : 0,
   mapBytes: isWeight ? bytesOf(a!, y!) : 0,
+  isStrassen: isWeight === true,
 });
 
 const counts: Readonly<Record<string, Count>> = {
@@ -155,7 +160,9 @@ function graphBound(graph: Graph, limits: Limits): Bound {
     // F(m x m): 9 m^2 / (m + 2)^2 times fewer products, (m + 2)^2 / 9 times the weights
     const tiles = [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
     if (work.isUpsampled) tiles.push(cost(work, limits, 5.76, 25 / 9)); // 25 products for 16 results
-    bound.winogradMs += work.isWinograd ? Math.min(direct, ...tiles) : direct;
+    const strassen = cost(work, limits, 8 / 7, 7 / 4);
+    const fewer = work.isWinograd ? tiles : work.isStrassen ? [strassen] : [];
+    bound.winogradMs += Math.min(direct, ...fewer);
   }
   return bound;
 }
