@@ -145,6 +145,7 @@ std::string space_text(const Place& place) {
 std::string algorithm_of(const Step& step) {
   if (step.quantize != Quantize::none) return name_of(step.quantize) + std::string(" ");
   if (step.is_strassen) return "Strassen ";
+  if (step.is_end) return "F(4,3) ";
   if (step.kind != Step::Kind::node || step.tile == 0) return "";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""

@@ -80,7 +80,8 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   b.fix(a.w, b.input(1));
   b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  return b.finish(a, *b.step.table, &KernelTable::conv2d);
+  return b.finish(a, *b.step.table,
+                  b.step.is_end ? &KernelTable::conv2d_ends : &KernelTable::conv2d);
 }
 
 Instruction bind_conv2d(Binder& b) {

@@ -164,7 +164,8 @@ class Selector {
     const KernelTable* table = &pick(module_, &KernelTable::conv2d, is_f32);
     if (module_.allows_winograd && table->winograd.run != nullptr && !is_spread_gradient(node)) {
       const bool packs_in_run = !module_.is_setup[static_cast<size_t>(step.inputs[1])];
-      step.tile = winograd_tile(conv, packs_in_run);
+      step.is_end = is_network_end(conv);
+      step.tile = step.is_end ? 0 : winograd_tile(conv, packs_in_run);
     }
     WinogradTemps temps;
     bool is_repeated = false;

@@ -41,6 +41,7 @@ struct Step {
   int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
   Quantize quantize = Quantize::none;
   bool is_strassen = false;  // a product by Strassen's algorithm
+  bool is_end = false;  // a convolution of few channels by filtering along rows
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
@@ -157,6 +158,8 @@ Conv2dArgs conv2d_shape(const Graph& graph, const Node& node);
 // --- winograd.cc: the tile that is cheapest, 0 for none; arguments without pointers; floats of the
 // tensors between its stages; operations of the kernel
 int64_t winograd_tile(const Conv2dArgs& conv, bool packs_in_run);
+// Whether KernelTable::conv2d_ends computes the convolution, and faster.
+bool is_network_end(const Conv2dArgs& conv);
 WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_columns);
 struct WinogradTemps {
   int64_t inputs = 0;

@@ -16,6 +16,9 @@ constexpr int64_t kLeastTiles = 12;
 constexpr int64_t kItemsWanted = 16;
 constexpr int64_t kThinOutputs =
     4;  // so few are packed in a form of their own (native/cpu/gemm.inc)
+constexpr int64_t kFewInputs = 8;
+constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
+constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kSmallMap = 64;      // pixels: likewise, for the direct sums end at the borders
@@ -96,6 +99,13 @@ int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
     best = tile;
   }
   return best;
+}
+
+bool is_network_end(const Conv2dArgs& c) {
+  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 &&
+                    c.upsample == 1 && c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
+  const bool has_few = c.C <= kFewInputs || (c.O <= kThinOutputs && c.C >= kManyInputs);
+  return fits && has_few && c.OW >= kEndWidth;
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

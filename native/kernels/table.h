@@ -42,6 +42,7 @@ struct KernelTable {
   Kernel<PackArgs> strassen_pack;  // the reference has neither: matmul is theirs
   Kernel<MatmulArgs> strassen;
   Kernel<Conv2dArgs> conv2d;
+  Kernel<Conv2dArgs> conv2d_ends;  // 3x3 of stride 1, few channels on one side
   Kernel<PackArgs> winograd_pack;  // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;
   Kernel<WinogradGradArgs> winograd_grad_weight;
