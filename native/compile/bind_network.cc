@@ -72,6 +72,7 @@ Instruction bind_winograd(Binder& b) {
     b.fix(a.products, b.place(b.step.temps.end()[-1]));
   }
   if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
+  if (b.step.sums >= 0) b.fix(a.conv.sums, b.place(b.step.sums));
   return b.finish(a, table, &KernelTable::winograd);
 }
 
@@ -124,10 +125,12 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  a.block = b.is_f32() ? group_norm_block(a.S, a.C) : 0;
+  a.block = b.step.parts > 0 ? group_norm_block(a.S, a.C) : 0;
+  a.parts = b.step.parts;
+  a.is_summed = b.step.sums >= 0;
   b.fix_inputs(a.x, a.gamma, a.beta);
   b.fix_outputs(a.y);
-  if (a.block > 0) b.fix(a.partial, b.place(b.step.temps[0]));
+  if (a.block > 0) b.fix(a.partial, b.place(a.is_summed ? b.step.sums : b.step.temps[0]));
   return b.finish(a, &KernelTable::group_norm, b.is_f32());
 }
 

@@ -1,5 +1,6 @@
 // Chooses the backend of products and adds what kernels need besides their operands: packed
 // weights, scratch tensors.
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -118,11 +119,7 @@ class Selector {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
     } else if (node.op == "groupNorm") {
-      const Shape& x = module_.graph.in(node, 0).shape;
-      const int64_t S = x.elements() / x[0] / x.last();
-      const int64_t block = group_norm_block(S, x.last());
-      if (is_f32 && block > 0)
-        add_temp(step, Dtype::f32, x[0] * (3 * ((S + block - 1) / block) + 2) * x.last());
+      if (is_f32) prepare_group_norm(step, node);
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
@@ -156,6 +153,45 @@ class Selector {
     return rows >= kStrassenRows && rows % 2 == 0 && s.K >= kStrassenSum &&
            s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns &&
            s.N % (2 * table.panel_columns) == 0;
+  }
+
+  // Samples beyond a cache are summed by the convolution that makes them if it can, else in parts.
+  void prepare_group_norm(Step& step, const Node& node) {
+    const Shape& x = module_.graph.in(node, 0).shape;
+    const int64_t S = x.elements() / x[0] / x.last();
+    const int64_t block = group_norm_block(S, x.last());
+    if (block == 0 || module_.isa == nullptr) return;
+    Step* maker = step.is_setup ? nullptr : summing_step(step.inputs[0]);
+    step.parts = maker != nullptr ? maker->parts : (S + block - 1) / block;
+    const int64_t floats = group_norm_floats(x[0], step.parts, x.last());
+    if (maker == nullptr) return add_temp(step, Dtype::f32, floats);
+    if (maker->sums < 0) {
+      maker->sums = flat_value(Dtype::f32, floats);
+      maker->outputs.push_back(maker->sums);
+    }
+    step.sums = maker->sums;
+    step.inputs.push_back(step.sums);
+  }
+
+  // The convolution by blocks of tiles, each of one sample, whose only result `value` is; its parts
+  // are then counted.
+  Step* summing_step(int value) {
+    const auto made = std::find_if(module_.steps.begin(), module_.steps.end(), [&](const Step& s) {
+      return s.tile != 0 && !s.outputs.empty() && s.outputs[0] == module_.root(value);
+    });
+    if (made == module_.steps.end() || made->is_setup) return nullptr;
+    const Node& node = module_.node(made->node);
+    if (node.op == "conv2dGradWeight") return nullptr;
+    const Conv2dArgs conv = conv2d_shape(module_.graph, node);
+    const Spec& spec = module_.spec(value);
+    const Alias& alias = module_.aliases[static_cast<size_t>(value)];
+    const bool is_whole = alias.offset == 0 && alias.row_stride == 0 && spec.shape[0] == conv.B &&
+                          spec.shape.last() == conv.O &&
+                          spec.shape.elements() == conv.B * conv.OH * conv.OW * conv.O;
+    const bool is_alone = !made->pointwise || made->pointwise->outputs.size() == 1;
+    if (!is_whole || !is_alone) return nullptr;
+    made->parts = winograd_parts(winograd_args(conv, made->tile, made->table->panel_columns));
+    return made->parts > 0 ? &*made : nullptr;
   }
 
   void prepare_conv2d(Step& step, const Node& node, bool is_f32) {

@@ -41,6 +41,8 @@ struct Step {
   int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
   Quantize quantize = Quantize::none;
   bool is_strassen = false;  // a product by Strassen's algorithm
+  int sums = -1;        // value of sums (group_norm_floats) from a convolution to its group norm
+  int64_t parts = 0;    // of them, a sample
   bool is_end = false;  // a convolution of few channels by filtering along rows
 };
 
@@ -168,6 +170,8 @@ struct WinogradTemps {
 WinogradTemps winograd_temps(const WinogradArgs& args);
 // Whether the weight, four times as large when packed, is packed in each run instead of once.
 bool winograd_packs_again(const WinogradArgs& args);
+// Blocks of tiles of a sample, 0 if there are none or some lie in two samples.
+int64_t winograd_parts(const WinogradArgs& args);
 double winograd_work(const WinogradArgs& args);
 // The same for the gradient of the weight.
 Conv2dGradWeightArgs conv2d_grad_weight_shape(const Graph& graph, const Node& node);

@@ -139,6 +139,12 @@ bool winograd_packs_again(const WinogradArgs& a) {
   return !a.is_staged && (tiles_of(a.conv, a.tile) >= kManyTiles || floats >= kManyFloats);
 }
 
+int64_t winograd_parts(const WinogradArgs& a) {
+  const int64_t tiles = tiles_of(a.conv, a.tile) / a.conv.B;
+  if (a.is_staged || (a.conv.B > 1 && tiles % a.block != 0)) return 0;
+  return ceil_div(tiles, a.block);
+}
+
 int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
   const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.groups == 1 &&
                     c.dtype == Dtype::f32;

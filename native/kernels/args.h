@@ -322,6 +322,7 @@ struct Conv2dArgs {
   int64_t w_group_stride;  // packed elements a group
   Dtype dtype;
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
+  void* sums;              // Winograd only: GroupNormArgs::partial of what is stored, or null
 };
 
 // How minimal filtering cuts a 3x3 convolution of stride 1 and one group: `tile` is 2 or 4 for as
@@ -423,9 +424,11 @@ struct GroupNormArgs {
   const void* gamma;
   const void* beta;
   void* y;
-  void* partial;  // with blocks: (B, blocks, 3, C), then (B, 2, C)
+  void* partial;  // with blocks, see group_norm_floats
   int64_t B, S, C, groups;
-  int64_t block;  // rows of a block; 0 = none: a sample stays in a cache between its two readings
+  int64_t block;   // rows of a block; 0 = none: a sample stays in a cache between its two readings
+  int64_t parts;   // of the sums of a sample
+  bool is_summed;  // by the kernel that made x
   double eps;
   bool silu;
   Dtype dtype;
@@ -435,6 +438,12 @@ constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // numbers of a sample th
 constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of a block
 constexpr int64_t group_norm_block(int64_t S, int64_t C) {
   return S * C <= kGroupNormNear ? 0 : (kGroupNormBlock + C - 1) / C;
+}
+
+// Sums of the parts of each sample: (B, parts, 3, C), a shift and the sums of differences to it and
+// of their squares; their rows (B, parts); then means and gains (B, 2, C).
+constexpr int64_t group_norm_floats(int64_t B, int64_t parts, int64_t C) {
+  return B * ((3 * parts + 2) * C + parts);
 }
 
 // gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that

@@ -2,8 +2,9 @@
 import { describe, expect, it } from "vitest";
 import type { Graph } from "../../lib/ir/graph.js";
 import { Buffer } from "../../lib/runtime/buffer.js";
+import { configureBackend } from "../../lib/runtime/device.js";
 import { compile, type CompileOptions } from "../../lib/runtime/program.js";
-import { conv2d } from "../../lib/trace/functions.js";
+import { conv2d, groupNorm } from "../../lib/trace/functions.js";
 import { trace } from "../../lib/trace/trace.js";
 import { backends } from "./harness.js";
 import { gaussian, uniformStream } from "./operand.js";
@@ -30,7 +31,7 @@ function weightShape({ x, O, isGradient }: Shape): number[] {
 }
 
 /** What hangs on the convolution: nothing, SiLU and others, or terms only: a bias, one of each sample and y's own shape. */
-type Epilogue = "none" | "program" | "sum";
+type Epilogue = "none" | "program" | "sum" | "norm";
 
 function graphOf(shape: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph {
   const { padding = [1, 1, 1, 1], upsample = 1, to } = shape;
@@ -55,6 +56,7 @@ function graphOf(shape: Shape, dtype: "f32" | "f64", epilogue: Epilogue): Graph 
       const ends = {
         none: () => y,
         program: () => y.add(b).silu().add(y.mul(0.5)),
+        norm: () => groupNorm(y.add(b).add(200), b, b, { groups: shape.O / 2, eps: 1e-6, activation: "silu" }), // prettier-ignore
         sum: () => residual().add(y.add(b).add(input("each", [y.shape[0]!, 1, 1, shape.O]))),
       };
       t.output("y", ends[epilogue]());
@@ -122,6 +124,7 @@ const shapes: readonly Shape[] = [
   { x: [1, 32, 33, 3], O: 70 },
   { x: [2, 11, 21, 5], O: 32, padding: [2, 0, 1, 2] },
   { x: [3, 9, 8, 1], O: 7 },
+  { x: [1, 9, 17, 8], O: 18 },
   { x: [1, 19, 31, 8], O: 3 },
   { x: [1, 17, 70, 64], O: 3 },
   { x: [3, 9, 10, 40], O: 1, padding: [0, 2, 2, 0] },
@@ -160,6 +163,38 @@ describe.each(isas)("%s", (isa) => {
       expect(rms(ours.y, exact.y)).toBeLessThan(4e-6 * scale);
     },
   );
+});
+
+/** Results that are written past the caches. */
+it.each(isas)("%s writes large results", async (isa) => {
+  const shape: Shape = { x: [1, 260, 256, 3], O: 64 };
+  for (const end of ["none", "norm"] as const) {
+    const exact = await run(graphOf(shape, "f64", end), shape, { isa: "ref" });
+    const ours = await run(graphOf(shape, "f32", end), shape, { isa });
+    const worst = ours.y.length - exact.y.length + rms(ours.y, exact.y);
+    expect(worst).toBeLessThan(4e-5);
+  }
+});
+
+/** Maps beyond a cache: the convolution sums its results for the group norm after it. */
+describe.each(isas)("%s sums for a group norm", (isa) => {
+  it.each<Shape>([
+    { x: [1, 61, 75, 64], O: 70 },
+    { x: [2, 48, 48, 64], O: 128 },
+    { x: [3, 50, 49, 64], O: 128 }, // blocks of tiles of two samples: they are not summed
+  ])("%j", async (shape) => {
+    const exact = await run(graphOf(shape, "f64", "norm"), shape, { isa: "ref" });
+    const ours = await run(graphOf(shape, "f32", "norm"), shape, { isa });
+    const scale = rms(
+      exact.y,
+      Array.from(exact.y, () => 0),
+    );
+    expect(rms(ours.y, exact.y)).toBeLessThan(4e-6 * scale);
+    configureBackend({ threads: 1 });
+    const alone = await run(graphOf(shape, "f32", "norm"), shape, { isa });
+    configureBackend({ threads: 2 });
+    expect(alone.y).toEqual(ours.y);
+  });
 });
 
 /** The gradient of the weight, from the same x and a dy of O channels. */
