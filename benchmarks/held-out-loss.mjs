@@ -1,6 +1,6 @@
 // Held-out loss of a text-to-image pipeline: bits per token of the variational bound, estimated at evenly spread levels.
-// Usage: node benchmarks/held-out-loss.mjs [--quantize int8] [pipeline] [data set]   (after npm run build and smalti data emoji)
-// --quantize: of the transformer, as loadPipeline has it.
+// Usage: node benchmarks/held-out-loss.mjs [--quantize WAY] [pipeline] [data set]   (after npm run build and smalti data emoji)
+// --quantize: of the transformer, as loadPipeline has it: int8, int8-weights or f16-weights.
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openTrainingData } from "../dist/data/training-data.js";

@@ -1,4 +1,5 @@
-// Seconds for one picture of a pipeline in floats and on 8-bit integers, by batch size: medians of alternated runs.
+// Seconds for one picture of a pipeline in floats, on 8-bit integers and on narrow weights, by batch size: medians of
+// alternated runs.
 // processorSeconds: of all threads, for machines that are busy with other work.
 // Usage: node benchmarks/images-per-second.mjs [pipeline]   (after npm run build)
 import { loadPipeline, describeBackends } from "../dist/index.js";
@@ -6,7 +7,8 @@ import { loadPipeline, describeBackends } from "../dist/index.js";
 const [model = "emoji-64"] = process.argv.slice(2);
 const batches = [1, 8];
 const rounds = 5;
-const pipes = [await loadPipeline(model), await loadPipeline(model, { quantize: "int8" })];
+const ways = [undefined, "int8", "int8-weights", "f16-weights"];
+const pipes = await Promise.all(ways.map((quantize) => loadPipeline(model, { quantize })));
 const runs = batches.flatMap((batch) =>
   pipes.map((pipe) => ({ batch, pipe, times: [], processor: [] })),
 );

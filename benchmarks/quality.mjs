@@ -1,6 +1,7 @@
 // Held-out quality of a tokenizer: PSNR of reconstructions and how much of the codebook is used.
-// Usage: node benchmarks/quality.mjs [--quantize int8] [pipeline or tokenizer folder] [data set]
+// Usage: node benchmarks/quality.mjs [--quantize WAY] [pipeline or tokenizer folder] [data set]
 // (after npm run build and smalti data emoji). --quantize: of encoder and decoder, which loadPipeline leaves in floats.
+// WAY: int8, int8-weights or f16-weights.
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openTrainingData } from "../dist/data/training-data.js";

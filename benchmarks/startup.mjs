@@ -1,5 +1,6 @@
 // From the start of a process to the first picture of a pipeline, one step: seconds, and the peak of resident memory.
-// Usage: node benchmarks/startup.mjs [--quantize int8] [pipeline ...]   (after npm run build); medians of 3 processes each.
+// Usage: node benchmarks/startup.mjs [--quantize WAY] [pipeline ...]   (after npm run build); medians of 3 processes each.
+// WAY: int8, int8-weights or f16-weights.
 // processor: seconds of all threads, for machines that are busy with other work. Without names: emoji-64, and the U-Net of CIFAR-10 with random weights as f32 and as f16.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
