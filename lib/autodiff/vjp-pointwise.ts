@@ -44,13 +44,16 @@ function geluSlope(x: Tensor): Tensor {
   return distribution.add(x.mul(density));
 }
 
-/** Derivative of 0.5 x (1 + tanh u) = x s, s = sigmoid(2 u), u = c (x + 0.044715 x^3), c = sqrt(2 / pi): s (1 + 2 x u' (1 - s)). */
+/** Derivative of 0.5 x (1 + t), t = tanh u, u = c (x + 0.044715 x^3), c = sqrt(2 / pi): 0.5 (1 + t) (1 + x u' (1 - t)). */
 function geluTanhSlope(x: Tensor): Tensor {
-  const c = 2 * Math.sqrt(2 / Math.PI);
+  const c = Math.sqrt(2 / Math.PI);
   const squared = x.square();
-  const s = x.mul(squared.mul(0.044715 * c).add(c)).sigmoid();
+  const t = x.mul(squared.mul(0.044715 * c).add(c)).tanh();
   const slope = x.mul(squared.mul(3 * 0.044715 * c).add(c));
-  return s.mul(slope.mul(s.mul(-1).add(1)).add(1));
+  return t
+    .mul(0.5)
+    .add(0.5)
+    .mul(slope.mul(t.neg().add(1)).add(1));
 }
 
 /** Derivative of x sigmoid(k x): s (1 + k x (1 - s)). */
