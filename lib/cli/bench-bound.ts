@@ -61,6 +61,7 @@ interface Work {
   isWinograd?: boolean;
   isUpsampled?: boolean;
   isStrassen?: boolean;
+  isStrided?: boolean;
 }
 
 const bytesOf = (...shapes: Shape[]): number =>
@@ -70,13 +71,15 @@ type Count = (inputs: Shape[], outputs: Shape[], node: Node, isWeight: boolean[]
 
 const convolution: Count = ([x, w], [y], { attrs }) => {
   const [h, v, from, to] = w as [number, number, number, number];
-  const isStep1 = (attrs["stride"] as number[]).every((step) => step === 1);
+  const stride = attrs["stride"] as number[];
+  const isStep = (size: number): boolean => stride.every((step) => step === size);
   return {
     products: sizeOf(y!) * h * v * from,
     weightBytes: bytesOf(w!),
     mapBytes: bytesOf(x!, y!),
-    isWinograd: h === 3 && v === 3 && isStep1 && from >= 16 && to >= 16,
+    isWinograd: h === 3 && v === 3 && (isStep(1) || isStep(2)) && from >= 16 && to >= 16,
     isUpsampled: attrs["upsample"] === 2,
+    isStrided: isStep(2),
   };
 };
 
@@ -158,7 +161,9 @@ function graphBound(graph: Graph, limits: Limits): Bound {
     bound.gflop += (2 * work.products) / 1e9;
     bound.directMs += direct;
     // F(m x m): 9 m^2 / (m + 2)^2 times fewer products, (m + 2)^2 / 9 times the weights
-    const tiles = [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
+    const tiles = work.isStrided
+      ? [cost(work, limits, 81 / 49, 49 / 9)]
+      : [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
     if (work.isUpsampled) tiles.push(cost(work, limits, 5.76, 25 / 9)); // 25 products for 16 results
     const strassen = cost(work, limits, 8 / 7, 7 / 4);
     const fewer = work.isWinograd ? tiles : work.isStrassen ? [strassen] : [];

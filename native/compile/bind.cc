@@ -150,6 +150,7 @@ std::string algorithm_of(const Step& step) {
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""
                             : step.tile == kTileUpsampled ? " upsampled"
+                            : step.tile == kTileStrided   ? " stride 2"
                                                           : " spread";
   return "F(" + side + "x" + side + ",3x3" + input + ") ";
 }

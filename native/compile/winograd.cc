@@ -60,9 +60,13 @@ double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
 
 // The forms of minimal filtering that compute the convolution.
 std::vector<int64_t> forms_of(const Conv2dArgs& c) {
-  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.groups == 1 &&
-                    c.dtype == Dtype::f32 && c.O > kThinOutputs;
+  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == c.stride_w && c.stride_h <= 2 &&
+                    c.groups == 1 && c.dtype == Dtype::f32 && c.O > kThinOutputs;
   if (!fits) return {};
+  if (c.stride_h == 2) {
+    const bool pays = c.upsample == 1 && tiles_of(c, kTileStrided) > kStagedTiles;
+    return pays ? std::vector<int64_t>{kTileStrided} : std::vector<int64_t>{};
+  }
   const int64_t least = std::min(c.pad_top, c.pad_left);
   const int64_t most = std::max(c.pad_top, c.pad_left);
   if (c.dilation == 1) {

@@ -325,20 +325,23 @@ struct Conv2dArgs {
   void* sums;              // Winograd only: GroupNormArgs::partial of what is stored, or null
 };
 
-// How minimal filtering cuts a 3x3 convolution of stride 1 and one group: `tile` is 2 or 4 for as
-// many results a side of a plain one; or one of these, for 4 results a side of one whose input is
+// How minimal filtering cuts a 3x3 convolution of one group: `tile` is 2 or 4 for as many results a
+// side of a plain one of stride 1; or one of these, for 4 results a side of one whose input is
 // upsampled by 2 (padding 1), or has zeros between its pixels (dilation 2, paddings 0 to 2 of equal
 // parity): there most products of the plain form repeat others or are zero.
 constexpr int64_t kTileUpsampled = 5;
 constexpr int64_t kTileSpreadEven = 6;  // by the parity of the rows in which two taps meet pixels
 constexpr int64_t kTileSpreadOdd = 7;
+constexpr int64_t kTileStrided = 8;  // 3 results a side of a convolution of stride 2
 
 // Numbers a side of a tile.
 struct WinogradSides {
   int64_t results, inputs, products;
 };
 constexpr WinogradSides winograd_sides(int64_t tile) {
-  return tile < kTileUpsampled ? WinogradSides{tile, tile + 2, tile + 2} : WinogradSides{4, 4, 5};
+  return tile < kTileUpsampled  ? WinogradSides{tile, tile + 2, tile + 2}
+         : tile == kTileStrided ? WinogradSides{3, 7, 7}
+                                : WinogradSides{4, 4, 5};
 }
 constexpr int64_t winograd_products(int64_t tile) {
   return winograd_sides(tile).products * winograd_sides(tile).products;
