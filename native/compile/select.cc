@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kStrassenRows = 64;  // of a sample
 constexpr int64_t kStrassenSum = 256;
 constexpr int64_t kStrassenColumns = 256;
+constexpr int64_t kStrassenWeight = 1 << 17;  // numbers: the sums of a smaller one cost more
 
 // Packing of the second operand of a matmul.
 PackArgs matmul_pack(const Graph& graph, const Node& node) {
@@ -151,7 +152,7 @@ class Selector {
     if (s.batch != 1 || s.transpose_a || a.rank < 3) return false;
     const int64_t rows = a[a.rank - 2];
     return rows >= kStrassenRows && rows % 2 == 0 && s.K >= kStrassenSum &&
-           s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns &&
+           s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns && s.K * s.N >= kStrassenWeight &&
            s.N % (2 * table.panel_columns) == 0;
   }
 

@@ -72,9 +72,9 @@ const rms = (a: ArrayLike<number>, b?: ArrayLike<number>): number =>
   Math.sqrt(Array.from(a).reduce((sum, v, i) => sum + (v - (b?.[i] ?? 0)) ** 2, 0) / a.length);
 
 const shapes: readonly Shape[] = [
-  { x: [1, 64, 256], N: 256 },
-  { x: [3, 66, 288], N: 384 },
-  { x: [2, 70, 384], N: 256 },
+  { x: [1, 64, 256], N: 512 },
+  { x: [3, 66, 288], N: 512 },
+  { x: [2, 70, 384], N: 384 },
   { x: [1, 130, 2080], N: 256 },
 ];
 
@@ -101,18 +101,19 @@ describe.each(isas)("%s", (isa) => {
   });
 
   it("gives a sample the same bits in any batch", async () => {
-    const one = await run({ x: [1, 66, 288], N: 384 }, "gate", { isa });
-    const three = await run({ x: [3, 66, 288], N: 384 }, "gate", { isa });
-    expect(Array.from(three.y).slice(0, 66 * 384)).toEqual(Array.from(one.y));
+    const one = await run({ x: [1, 66, 288], N: 512 }, "gate", { isa });
+    const three = await run({ x: [3, 66, 288], N: 512 }, "gate", { isa });
+    expect(Array.from(three.y).slice(0, 66 * 512)).toEqual(Array.from(one.y));
   });
 });
 
 describe("is not used", () => {
   it.each<Shape>([
-    { x: [2, 65, 256], N: 256 },
-    { x: [1, 64, 250], N: 256 },
-    { x: [1, 64, 256], N: 200 },
-    { x: [8, 2, 256], N: 256 },
+    { x: [2, 65, 256], N: 512 },
+    { x: [1, 64, 600], N: 256 },
+    { x: [1, 64, 1024], N: 200 },
+    { x: [8, 2, 256], N: 512 },
+    { x: [1, 64, 256], N: 256 },
   ])("for $x", async (shape) => {
     expect((await run(shape, "bias", {})).text).not.toContain("Strassen");
   });
