@@ -84,6 +84,7 @@ const cases = {
   "group norm + SiLU 128 @16": (t) => groupNorm(t, input(t, "x", 1, 16, 16, 128)),
   "residual block 128 @16": residualBlock,
   "matmul 256x384x384": (t) => input(t, "x", 256, 384).matmul(weight(t, 384, 384)),
+  "matmul 1x256x384x512, Strassen": (t) => input(t, "x", 1, 256, 384).matmul(weight(t, 384, 512)),
   "transformer block 64x128": transformerBlock,
   "softmax 128x512": (t) => ops.softmax(input(t, "x", 128, 512)),
   "nearest codes 256x1024x64": codes(256, 1024, 64),
