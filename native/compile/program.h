@@ -100,8 +100,8 @@ const char* name_of(Quantize quantize);
 Quantize quantize_named(const std::string& name);
 
 struct CompileOptions {
-  std::string isa;                     // "" = best, "ref" = reference
-  bool winograd = true;                // 3x3 convolutions may run by Winograd's algorithm
+  std::string isa;       // "" = best, "ref" = reference
+  bool winograd = true;  // convolutions may run by Winograd's algorithm, products by Strassen's
   Quantize quantize = Quantize::none;  // how products with weights run where they can
 };
 

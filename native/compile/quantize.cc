@@ -41,7 +41,8 @@ Quantize quantize_named(const std::string& name) {
        {Quantize::none, Quantize::int8, Quantize::int8_weights, Quantize::f16_weights}) {
     if (name == name_of(quantize)) return quantize;
   }
-  throw Error(ErrorCode::option, "compile: expected a way to quantize, got " + name);
+  throw Error(ErrorCode::option,
+              "compile: expected quantize int8, int8-weights, f16-weights or none, got " + name);
 }
 
 Conv2dArgs product_shape(const Graph& graph, const Node& node) {
