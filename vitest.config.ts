@@ -2,6 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
+    globalSetup: ["tests/scratch.ts"],
     include: ["tests/**/*.test.ts"],
     pool: "forks",
     maxWorkers: 2,
