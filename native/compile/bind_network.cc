@@ -251,6 +251,7 @@ Instruction bind_attention_grad(Binder& b) {
   b.fix(a.lse, b.input(4));
   b.fix(a.dout, b.input(5));
   b.fix_outputs(a.dq, a.dk, a.dv);
+  if (!b.step.temps.empty()) b.fix(a.kept, b.place(b.step.temps[0]));
   return b.finish(a, &KernelTable::attention_grad, b.is_f32());
 }
 

@@ -124,6 +124,11 @@ class Selector {
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
+    } else if (node.op == "attentionGrad") {
+      const Shape& q = module_.graph.in(node, 0).shape;
+      const int64_t floats =
+          attention_grad_floats(q[0] * q[2], q[1], module_.graph.in(node, 1).shape[1]);
+      if (is_f32 && module_.isa != nullptr && floats > 0) add_temp(step, Dtype::f32, floats);
     } else if (node.op == "layerNormGrad" && node.text("affine") != "none") {
       const Shape& x = module_.graph.in(node, 0).shape;
       const int64_t B = x.rank == 1 ? 1 : x[0];

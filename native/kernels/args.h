@@ -550,6 +550,7 @@ struct AttentionGradArgs {
   void* dq;
   void* dk;
   void* dv;
+  void* kept;  // see attention_grad_floats
   int64_t B, N, M, H, D, E;
   int64_t q_stride, k_stride, v_stride;  // elements between tokens
   int64_t mask_strides[4];
@@ -557,6 +558,16 @@ struct AttentionGradArgs {
   bool is_causal;
   Dtype dtype;
 };
+
+constexpr int64_t kQueryBlock = 64;
+// With this many heads in all, a head is one work item of the gradient; with fewer, its blocks are,
+// which then keep what both phases need: (heads, blocks of queries, 2, M, kQueryBlock).
+constexpr int64_t kWholeHeads = 6;
+constexpr int64_t kAttentionKept = int64_t{1} << 21;  // beyond, it is computed again
+constexpr int64_t attention_grad_floats(int64_t heads, int64_t N, int64_t M) {
+  const int64_t floats = 2 * heads * ((N + kQueryBlock - 1) / kQueryBlock) * kQueryBlock * M;
+  return heads >= kWholeHeads || floats > kAttentionKept ? 0 : floats;
+}
 
 // ---------------------------------------------------------------- random numbers
 

@@ -42,6 +42,11 @@ const rows: readonly OpCase[] = [
     attrs: { scale: 0.15, causal: false },
   },
   {
+    op: "attention", // more scores than the gradient keeps
+    inputs: [real([1, 500, 5, 8]), real([1, 460, 5, 8]), real([1, 460, 5, 8])],
+    attrs: { scale: 0.3, causal: false },
+  },
+  {
     op: "groupNorm",
     inputs: [real([2, 32, 32, 96]), real([96], between(0.5, 1.5)), real([96])],
     attrs: { groups: 32, eps: 1e-6, activation: "silu" },
