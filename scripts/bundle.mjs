@@ -7,14 +7,22 @@ import { pathToFileURL } from "node:url";
 const entry = "library";
 const standsAlone = (path) => /^(cli|golden)\b/.test(path);
 
-/** All modules as properties of one object, by path. */
+/** What all modules export, by path; as plain values, which are made faster than modules with a getter for each. */
 const libraryEntry = (from, paths) => ({
   name: "library-entry",
   resolveId: (id) => (id === entry ? id : null),
-  load(id) {
+  async load(id) {
     if (id !== entry) return null;
-    const imports = paths.map((path, i) => `import * as m${i} from "${join(from, path)}";`);
-    const members = paths.map((path, i) => `"${path}": m${i}`);
+    const imports = [];
+    const members = [];
+    for (const [i, path] of paths.entries()) {
+      const file = join(from, path);
+      const names = Object.keys(await import(pathToFileURL(file)));
+      const parts = names.map((name) => [name, `${name}_${i}`]);
+      const imported = parts.map(([name, part]) => `${name} as ${part}`);
+      imports.push(`import { ${imported.join(", ")} } from "${file}";`);
+      members.push(`"${path}": { ${parts.map((part) => part.join(": ")).join(", ")} }`);
+    }
     return `${imports.join("\n")}\nexport default { ${members.join(", ")} };`;
   },
 });

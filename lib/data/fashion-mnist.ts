@@ -31,7 +31,6 @@ export interface FashionMnistOptions {
   channels?: 1 | 3;
 }
 
-const unpack = promisify(gunzip);
 const maxFileBytes = 1 << 27;
 
 /**
@@ -88,7 +87,7 @@ export async function openFashionMnist(options: FashionMnistOptions = {}): Promi
 
 async function readGzip(path: string): Promise<Uint8Array> {
   try {
-    return await unpack(await readFile(path), { maxOutputLength: maxFileBytes });
+    return await promisify(gunzip)(await readFile(path), { maxOutputLength: maxFileBytes });
   } catch (cause) {
     const isMissing = (cause as NodeJS.ErrnoException).code === "ENOENT";
     throw new DiffusionError(

@@ -30,7 +30,7 @@ class ByteWriter {
 
   i64(value: number): void {
     const at = this.take(8);
-    this.view.setUint32(at, value % 2 ** 32, true);
+    this.view.setUint32(at, value >>> 0, true);
     this.view.setInt32(at + 4, Math.floor(value / 2 ** 32), true);
   }
 
@@ -40,24 +40,26 @@ class ByteWriter {
   }
 
   text(value: string): void {
-    const utf8 = this.utf8(value);
-    this.u32(utf8.length);
-    const at = this.take(utf8.length);
-    this.bytes.set(utf8, at);
+    let text = this.texts.get(value);
+    if (!text) this.texts.set(value, (text = this.sized(value)));
+    const at = this.take(text.length);
+    this.bytes.set(text, at);
   }
 
-  /** Most texts are names of operations and attributes, again and again. */
-  private utf8(value: string): Uint8Array {
-    const known = this.texts.get(value);
-    if (known) return known;
-    const made = this.encoder.encode(value);
-    this.texts.set(value, made);
-    return made;
+  /** Length and UTF-8. Most texts are names of operations and attributes, again and again. */
+  private sized(value: string): Uint8Array {
+    const utf8 = this.encoder.encode(value);
+    const text = new Uint8Array(4 + utf8.length);
+    new DataView(text.buffer).setUint32(0, utf8.length, true);
+    text.set(utf8, 4);
+    return text;
   }
 
-  list(values: readonly number[], write: (value: number) => void): void {
-    this.u32(values.length);
-    values.forEach(write);
+  /** Their number and each. */
+  ids(values: readonly number[]): void {
+    let at = this.take(4 + 4 * values.length);
+    this.view.setUint32(at, values.length, true);
+    for (const value of values) this.view.setUint32((at += 4), value, true);
   }
 
   finish(): Uint8Array {
@@ -100,8 +102,8 @@ export function encode(graph: Graph): Uint8Array {
 function writeNode(out: ByteWriter, { op, scope, inputs, outputs, attrs }: Node): void {
   out.text(op);
   out.text(scope);
-  out.list(inputs, (id) => out.u32(id));
-  out.list(outputs, (id) => out.u32(id));
+  out.ids(inputs);
+  out.ids(outputs);
   writeAttrs(out, attrs);
 }
 
@@ -126,7 +128,8 @@ function writeAttr(out: ByteWriter, value: Attr): void {
     out.u8(value ? 1 : 0);
   } else {
     out.u8(3);
-    out.list(value, (item) => out.f64(item));
+    out.u32(value.length);
+    for (const item of value) out.f64(item);
   }
 }
 

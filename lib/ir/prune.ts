@@ -7,14 +7,17 @@ import { sortedAttrs } from "./print.js";
 
 const isSource = ({ op }: Node): boolean => opDef(op).traits.has("source");
 
-/** The graph without nodes that no output needs. */
+/** The graph without nodes that no output needs; itself where all are needed. */
 export function prune(graph: Graph): Graph {
   const needed = new Set(graph.outputs.map(({ value }) => graph.values[value]!.node));
   for (let id = graph.nodes.length - 1; id >= 0; id--) {
     if (!needed.has(id)) continue;
     for (const input of graph.nodes[id]!.inputs) needed.add(graph.values[input]!.node);
   }
-  return rebuilt(graph, (node) => (isSource(node) || needed.has(node.id) ? undefined : []));
+  const isKept = (node: Node): boolean => needed.has(node.id) || isSource(node);
+  return graph.nodes.every(isKept)
+    ? graph
+    : rebuilt(graph, (node) => (isKept(node) ? undefined : []));
 }
 
 /** The graph with one node for each distinct (op, inputs, attributes). */

@@ -33,7 +33,8 @@ const endOfWord = "</w>";
 /** 49408 tokens less 2 x 256 bytes and the two markers. */
 const publishedMerges = 48894;
 /** The first lines of the published table. */
-const publishedTable = fileURLToPath(new URL("../../models/clip/merges.txt.gz", import.meta.url));
+const publishedTable = (): string =>
+  fileURLToPath(new URL("../../models/clip/merges.txt.gz", import.meta.url));
 
 const maxMerges = 2 ** 20;
 const maxFileBytes = 64 * 2 ** 20;
@@ -49,10 +50,10 @@ const range = (first: number, last: number): number[] =>
 
 /** A visible character for each byte, those that are visible themselves first; order of the vocabulary. */
 function byteCharacters(): [byte: number, character: string][] {
-  const visible = [...range(0x21, 0x7e), ...range(0xa1, 0xac), ...range(0xae, 0xff)];
-  const others = range(0, 255).filter((byte) => !visible.includes(byte));
+  const visible = new Set([...range(0x21, 0x7e), ...range(0xa1, 0xac), ...range(0xae, 0xff)]);
+  const others = range(0, 255).filter((byte) => !visible.has(byte));
   return [
-    ...visible.map((byte): [number, string] => [byte, String.fromCharCode(byte)]),
+    ...Array.from(visible, (byte): [number, string] => [byte, String.fromCharCode(byte)]),
     ...others.map((byte, i): [number, string] => [byte, String.fromCharCode(256 + i)]),
   ];
 }
@@ -104,7 +105,7 @@ export class ClipTokenizer {
 
   /** Reads a merges.txt, or one packed with gzip; default the published table, which comes along. */
   static async load(
-    path: string = publishedTable,
+    path: string = publishedTable(),
     options: ClipTokenizerOptions = {},
   ): Promise<ClipTokenizer> {
     return new ClipTokenizer(await readTable(path), options, path);
