@@ -106,7 +106,7 @@ Instruction bind_conv2d_grad_weight(Binder& b) {
   b.fix_outputs(a.conv.dw);
   b.fix(a.inputs, b.place(b.step.temps[0]));
   b.fix(a.gradients, b.place(b.step.temps[1]));
-  b.fix(a.products, b.place(b.step.temps[2]));
+  if (!a.is_whole) b.fix(a.products, b.place(b.step.temps[2]));
   return b.finish(a, &KernelTable::winograd_grad_weight, true);
 }
 

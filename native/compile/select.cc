@@ -244,8 +244,9 @@ class Selector {
     if (step.tile == 0) return;
     const WinogradGradTemps temps =
         winograd_gradient_temps(winograd_gradient_args(conv, step.tile));
-    for (const int64_t floats : {temps.inputs, temps.gradients, temps.products})
-      add_temp(step, Dtype::f32, floats);
+    for (const int64_t floats : {temps.inputs, temps.gradients, temps.products}) {
+      if (floats > 0) add_temp(step, Dtype::f32, floats);
+    }
   }
 
   int flat_value(Dtype dtype, int64_t elements) {

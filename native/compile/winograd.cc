@@ -31,6 +31,7 @@ constexpr int64_t kManyFloats = int64_t{3} << 19;
 
 constexpr int64_t kGradientFloats = int64_t{1} << 21;  // wanted of transformed operands at once
 constexpr int64_t kGradientTiles = 48;                 // but no fewer tiles
+constexpr int64_t kWholeProducts = 48 * 64;            // of an element in an item
 
 // What one costs, in multiply-adds of the micro-kernel.
 constexpr double kTransform = 14;  // a number through the transform of inputs or of results
@@ -84,10 +85,11 @@ double gradient_cost(const Conv2dGradWeightArgs& c, int64_t matrices, int64_t ro
 }
 
 double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
-  const int64_t elements = (tile + 2) * (tile + 2);
+  const int64_t elements = winograd_products(tile);
   const int64_t rows = tiles_of(c, tile);
+  const int64_t numbers = winograd_inputs(tile) * c.C + elements * c.O;
   return gradient_cost(c, elements, rows) + gradient_cost(c, elements, 0) +
-         kTransform * static_cast<double>(elements * rows) * static_cast<double>(c.C + c.O);
+         kTransform * static_cast<double>(rows * numbers);
 }
 
 }  // namespace
@@ -155,7 +157,9 @@ int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
   if (!fits) return 0;
   int64_t best = 0;
   double least = gradient_cost(c, 9, c.B * c.OH * c.OW);
-  for (const int64_t tile : {4, 2}) {
+  const bool is_doubled = c.upsample == 2 && c.pad_top == 1 && c.pad_left == 1;
+  for (const int64_t tile :
+       is_doubled ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2}) {
     const double cost = winograd_gradient_cost(c, tile);
     if (cost >= least || (tile == 4 && std::min(c.C, c.O) < kLeastChannels)) continue;
     least = cost;
@@ -169,17 +173,19 @@ WinogradGradArgs winograd_gradient_args(const Conv2dGradWeightArgs& c, int64_t t
   a.conv = c;
   a.tile = tile;
   const int64_t tiles = tiles_of(c, tile);
-  const int64_t floats = (tile + 2) * (tile + 2) * (c.C + c.O);
+  const int64_t floats = winograd_inputs(tile) * c.C + winograd_products(tile) * c.O;
   const int64_t wanted = std::max(kGradientTiles, kGradientFloats / floats);
   const int64_t blocks = std::min(kWinogradGradBlocks, ceil_div(tiles, wanted));
   a.block = ceil_div(tiles, blocks);
+  a.is_whole = blocks == 1 && c.C * c.O >= kItemsWanted * kWholeProducts;
   return a;
 }
 
 WinogradGradTemps winograd_gradient_temps(const WinogradGradArgs& a) {
-  const int64_t elements = (a.tile + 2) * (a.tile + 2);
-  return {elements * a.block * winograd_row(a.conv.C), elements * a.block * winograd_row(a.conv.O),
-          elements * a.conv.C * winograd_row(a.conv.O)};
+  const int64_t elements = winograd_products(a.tile);
+  return {winograd_inputs(a.tile) * a.block * winograd_row(a.conv.C),
+          elements * a.block * winograd_row(a.conv.O),
+          a.is_whole ? 0 : elements * a.conv.C * winograd_row(a.conv.O)};
 }
 
 double winograd_work(const WinogradGradArgs& a) {

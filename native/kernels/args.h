@@ -404,17 +404,18 @@ struct Conv2dGradWeightArgs {
   Dtype dtype;
 };
 
-// The same of a 3x3 kernel of stride 1 and one group by minimal filtering on tiles of `tile` x
-// `tile` results, in turn for blocks of `block` tiles; elements = (tile + 2)^2.
+// The same of a 3x3 kernel of stride 1 and one group by minimal filtering on tiles as in
+// WinogradArgs, of 2, 4 or kTileUpsampled, in turn for blocks of `block` tiles.
 constexpr int64_t kWinogradGradBlocks = 32;
 constexpr int kWinogradGradPhases = 2 * kWinogradGradBlocks + 1;
 struct WinogradGradArgs {
   Conv2dGradWeightArgs conv;
-  void* inputs;     // (elements, block, winograd_row(C))
-  void* gradients;  // (elements, block, winograd_row(O))
-  void* products;   // (elements, C, winograd_row(O))
+  void* inputs;     // (winograd_inputs, block, winograd_row(C))
+  void* gradients;  // (winograd_products, block, winograd_row(O))
+  void* products;   // (winograd_products, C, winograd_row(O)), unless is_whole
   int64_t tile;
   int64_t block;  // kWinogradGradBlocks of them or fewer
+  bool is_whole;  // one block: a work item then keeps its products in scratch
 };
 
 // ---------------------------------------------------------------- normalisation, softmax,
