@@ -21,7 +21,7 @@ constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
 constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
-constexpr int64_t kSmallMap = 64;      // pixels: likewise, for the direct sums end at the borders
+constexpr int64_t kSmallMap = 16;      // pixels: likewise, for the direct sums end at the borders
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -37,6 +37,7 @@ constexpr int64_t kWholeProducts = 48 * 64;            // of an element in an it
 constexpr double kTransform = 14;  // a number through the transform of inputs or of results
 constexpr double kStream = 8;      // a weight read from memory
 constexpr double kPacking = 16;    // a weight packed in the run
+constexpr double kUnpacking = 5;   // a number of a weight transformed on its way, in stages
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -46,17 +47,24 @@ int64_t tiles_of(const Args& c, int64_t tile) {
   return c.B * ceil_div(c.OH, side) * ceil_div(c.OW, side);
 }
 
-// Products of (rows, C) by (C, O), once for each of `matrices` packed weights.
-double product_cost(const Conv2dArgs& c, int64_t matrices, int64_t rows, bool packs_in_run) {
-  const double uses = std::max(static_cast<double>(rows), kStream) + (packs_in_run ? kPacking : 0);
-  return static_cast<double>(matrices * c.C) * static_cast<double>(c.O) * uses;
+// Of a pair of channels.
+double direct_cost(const Conv2dArgs& c, bool packs_in_run) {
+  return 9 * (static_cast<double>(c.B * c.OH * c.OW) + kStream + (packs_in_run ? kPacking : 0));
+}
+
+double product_cost(int64_t tile, int64_t tiles, bool packs_in_run) {
+  const double products = static_cast<double>(winograd_products(tile));
+  const double rows = static_cast<double>(tiles);
+  const double packing = packs_in_run ? kPacking : 0;
+  if (tiles > kStagedTiles) return products * (rows + packing);
+  return products * (rows + kUnpacking) + 9 * (kStream + packing);
 }
 
 double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
-  const int64_t rows = tiles_of(c, tile);
+  const int64_t tiles = tiles_of(c, tile);
   const int64_t numbers = winograd_inputs(tile) * c.C + winograd_products(tile) * c.O;
-  return product_cost(c, winograd_products(tile), rows, packs_in_run) +
-         kTransform * static_cast<double>(rows) * static_cast<double>(numbers);
+  return static_cast<double>(c.C * c.O) * product_cost(tile, tiles, packs_in_run) +
+         kTransform * static_cast<double>(tiles * numbers);
 }
 
 // The forms of minimal filtering that compute the convolution.
@@ -96,7 +104,7 @@ double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
 
 int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
   int64_t best = 0;
-  double least = product_cost(c, 9, c.B * c.OH * c.OW, packs_in_run);
+  double least = static_cast<double>(c.C * c.O) * direct_cost(c, packs_in_run);
   for (const int64_t tile : forms_of(c)) {
     const double cost = winograd_cost(c, tile, packs_in_run);
     const bool is_small = c.C < kLeastChannels || c.OH * c.OW <= kSmallMap;
