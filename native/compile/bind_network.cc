@@ -130,7 +130,8 @@ Instruction bind_group_norm(Binder& b) {
   a.is_summed = b.step.sums >= 0;
   b.fix_inputs(a.x, a.gamma, a.beta);
   b.fix_outputs(a.y);
-  if (a.block > 0) b.fix(a.partial, b.place(a.is_summed ? b.step.sums : b.step.temps[0]));
+  if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  if (a.block > 0) b.fix(a.partial, b.place(a.is_summed ? b.step.sums : b.step.temps.back()));
   return b.finish(a, &KernelTable::group_norm, b.is_f32());
 }
 

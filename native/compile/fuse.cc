@@ -1,6 +1,6 @@
 // Groups elementwise nodes of one iteration space into single passes, several outputs allowed, and
-// hangs a group that reads a fresh product onto that product as its epilogue. Walks consumers
-// first: a node joins the group that reads it.
+// hangs a group that reads a fresh product or normalised map onto what makes it as its epilogue.
+// Walks consumers first: a node joins the group that reads it.
 #include <algorithm>
 #include <set>
 
@@ -182,8 +182,8 @@ class Fuser {
         current = node.inputs[0];
         continue;
       }
-      const bool is_product =
-          node.op == "matmul" || node.op == "conv2d" || node.op == "conv2dGradInput";
+      const bool is_product = node.op == "matmul" || node.op == "conv2d" ||
+                              node.op == "conv2dGradInput" || node.op == "groupNorm";
       return is_product ? maker : -1;
     }
   }

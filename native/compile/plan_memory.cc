@@ -214,6 +214,7 @@ class Planner {
   void share_in_place(const std::vector<int>& steps, std::map<int, Lifetime>& lives) {
     for (int i = 0; i < static_cast<int>(steps.size()); ++i) {
       const Step& s = step(steps[at(i)]);
+      if (is_group_norm(s)) share_map(s, i, lives);
       if (!s.pointwise) continue;
       std::set<int> used;
       for (size_t o = 0; o < s.pointwise->outputs.size(); ++o) {
@@ -222,6 +223,27 @@ class Planner {
         }
       }
     }
+  }
+
+  bool is_group_norm(const Step& s) const {
+    return s.kind == Step::Kind::node && module_.node(s.node).op == "groupNorm";
+  }
+
+  // Lets a group norm write over the map that it reads last: an item reads what it writes.
+  void share_map(const Step& s, int at_step, std::map<int, Lifetime>& lives) {
+    const int source = merged(module_.root(s.inputs[0]));
+    const int output = module_.node(s.node).outputs[0];
+    const auto from = lives.find(source);
+    const auto to = lives.find(output);
+    if (from == lives.end() || to == lives.end() || from->second.last != at_step) return;
+    if (from->second.bytes != to->second.bytes || module_.aliases[at(s.inputs[0])].offset != 0)
+      return;
+    for (size_t k = 1; k < s.inputs.size(); ++k) {
+      if (merged(module_.root(s.inputs[k])) == source) return;
+    }
+    from->second.last = to->second.last;
+    merged_[at(output)] = source;
+    lives.erase(to);
   }
 
   bool share(const Step& s, int at_step, size_t k, size_t o, std::map<int, Lifetime>& lives,
@@ -252,7 +274,7 @@ class Planner {
       if (value == input || merged(module_.root(value)) != source) continue;
       if (module_.aliases[at(value)].offset != 0 || !s.pointwise->can_share(k, o)) return true;
     }
-    if (s.kind != Step::Kind::node) return false;
+    if (s.kind != Step::Kind::node || is_group_norm(s)) return false;
     const size_t operands = module_.node(s.node).inputs.size();
     for (size_t k = 0; k < operands; ++k) {
       if (merged(module_.root(s.inputs[k])) == source) return true;

@@ -436,18 +436,22 @@ struct GroupNormArgs {
   double eps;
   bool silu;
   Dtype dtype;
+  PointwiseArgs epilogue;  // over (B, S, C), reads y as an input
 };
 
-constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // numbers of a sample that stays in a cache
-constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of a block
+constexpr int64_t kGroupNormNear = int64_t{1} << 16;   // numbers: a smaller sample has no blocks
+constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of the largest block
+constexpr int64_t kGroupNormBlocks = 8;                // of a sample at least
 constexpr int64_t group_norm_block(int64_t S, int64_t C) {
-  return S * C <= kGroupNormNear ? 0 : (kGroupNormBlock + C - 1) / C;
+  if (S * C < kGroupNormNear) return 0;
+  const int64_t share = S * C / kGroupNormBlocks;
+  return ((share < kGroupNormBlock ? share : kGroupNormBlock) + C - 1) / C;
 }
 
 // Sums of the parts of each sample: (B, parts, 3, C), a shift and the sums of differences to it and
-// of their squares; their rows (B, parts); then means and gains (B, 2, C).
+// of their squares; their rows (B, parts); then means, gains and offsets (B, 3, C).
 constexpr int64_t group_norm_floats(int64_t B, int64_t parts, int64_t C) {
-  return B * ((3 * parts + 2) * C + parts);
+  return B * ((3 * parts + 3) * C + parts);
 }
 
 // gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that

@@ -3,6 +3,7 @@
 
 #include "native/ref/element.h"
 #include "native/ref/families.h"
+#include "native/ref/pointwise.h"
 
 namespace smalti::ref {
 namespace {
@@ -59,6 +60,8 @@ void group_norm_item(const GroupNormArgs& args, int64_t item) {
       y[s * args.C + c] = static_cast<T>(args.silu ? z * sigmoid(z) : z);
     }
   }
+  const int64_t row = item / args.groups * args.S;
+  run_pointwise_rows(args.epilogue, {row, row + args.S}, {first, first + width}, args.C);
 }
 
 int64_t group_norm_items(const GroupNormArgs& args, int) { return args.B * args.groups; }
