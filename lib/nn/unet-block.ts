@@ -1,7 +1,7 @@
 // Residual block and resampling of the ADM U-Nets (openai/guided-diffusion
 // guided_diffusion/unet.py), conditioned on an embedding of time and class. Source: Dhariwal and
 // Nichol 2021, arXiv:2105.05233, section 3.
-import { avgPool2d, repeat, split } from "../trace/functions.js";
+import { avgPool2d, split } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { conv2d } from "./conv.js";
 import type { Dropout } from "./dropout.js";
@@ -11,9 +11,12 @@ import type { Layer } from "./linear.js";
 import type { ParamScope } from "./module.js";
 import { groupNorm } from "./norm.js";
 
-/** Repeats each pixel `factor` times along both axes. */
-export const repeatPixels = (x: Tensor, factor = 2): Tensor =>
-  repeat(repeat(x, factor, 1), factor, 2);
+/** Repeats each pixel of (B, H, W, C) `factor` times along both axes, in one copy. */
+export function repeatPixels(x: Tensor, factor = 2): Tensor {
+  const [B, H, W, C] = x.shape as [number, number, number, number];
+  const spread = x.reshape([B, H, 1, W, 1, C]).broadcastTo([B, H, factor, W, factor, C]);
+  return spread.reshape([B, H * factor, W * factor, C]);
+}
 
 /** Means of 2 x 2 pixels; a last odd row or column is left out. */
 export const meanPixels = (x: Tensor): Tensor => avgPool2d(x, { kernel: 2 });
