@@ -2,19 +2,15 @@
 // and nothing is executed.
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { describe, expect, it } from "vitest";
-import { gradients } from "../../lib/autodiff/differentiate.js";
-import type { Graph } from "../../lib/ir/graph.js";
+import { describe, it } from "vitest";
 import type { ParamSpec } from "../../lib/ir/param.js";
-import { verify } from "../../lib/ir/verify.js";
 import { lpips } from "../../lib/models/lpips.js";
 import { patchDiscriminator } from "../../lib/models/patch-discriminator.js";
 import { textToToken } from "../../lib/models/text-to-token.js";
 import { vqTransformer, type VqTransformerConfig } from "../../lib/models/vq-transformer.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import { ParamScope } from "../../lib/nn/module.js";
-import { compile } from "../../lib/runtime/program.js";
-import { trace, type Trace } from "../../lib/trace/trace.js";
+import type { Trace } from "../../lib/trace/trace.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
 import { discriminatorStepOptions, generatorStepOptions } from "../../lib/trainers/autoencoder.js";
 import { discreteStepOptions } from "../../lib/trainers/discrete.js";
@@ -22,30 +18,7 @@ import type { TokenizerRecipe } from "../../lib/trainers/tokenizer-recipe.js";
 import { fusedStepGraph } from "../../lib/trainers/train-step.js";
 import type { VqDiffusionRecipe } from "../../lib/trainers/vq-diffusion-recipe.js";
 import { transformers, vqgans } from "../models/published.js";
-
-/** Bytes the plan may take over what is live at once. */
-const slack = 1.3;
-
-async function expectGoodPlan(graph: Graph): Promise<void> {
-  verify(graph);
-  using program = await compile(graph);
-  const { arenaBytes, lowerBoundBytes, flops } = program.plan();
-  expect(flops).toBeGreaterThan(0);
-  expect(lowerBoundBytes).toBeGreaterThan(0);
-  expect(arenaBytes / lowerBoundBytes).toBeLessThanOrEqual(slack);
-}
-
-/** The output, and the gradients of the mean of its squares by every parameter it reads. */
-const withGradients = (parameters: readonly ParamSpec[], forward: (t: Trace) => Tensor): Graph =>
-  trace((t) => {
-    const loss = forward(t).square().mean();
-    const wanted = parameters.map((spec) => t.parameter(spec));
-    gradients(loss, wanted).forEach((grad, i) => t.output(`d.${parameters[i]!.name}`, grad));
-    t.output("loss", loss);
-  });
-
-const forwardOnly = (forward: (t: Trace) => Tensor): Graph =>
-  trace((t) => t.output("y", forward(t)));
+import { expectGoodPlan, forwardOnly, withGradients } from "./plans.js";
 
 const image = (t: Trace): Tensor => t.input("image", { shape: [1, 256, 256, 3] });
 const ids = (t: Trace, name: string, shape: number[]): Tensor =>
@@ -91,7 +64,9 @@ describe("VQ-Diffusion transformers", () => {
     return { model, run };
   };
 
-  it.each(models)("%s", (_, config) => expectGoodPlan(forwardOnly(forward(config).run)), 60_000);
+  it.each(models)("%s", async (_, config) => {
+    await expectGoodPlan(forwardOnly(forward(config).run));
+  }, 60_000); // prettier-ignore
 
   it.each(models)("%s, differentiated", async (_, config) => {
     const { model, run } = forward(config);
