@@ -1,5 +1,5 @@
-// From the modules in build/library to dist/: one script of all but the command line, V8's code of it, and for each of its
-// modules a file of a few lines that exports its part.
+// From the modules in build/library to dist/: one script of all but the command line, V8's code of it, for each of its
+// modules a file of a few lines that exports its part, and the command line in a few files.
 import { copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -58,10 +58,37 @@ async function oneScript(from, paths) {
 }
 
 function exportsOf(path, names, loader) {
-  const file = relative(dirname(path), loader);
-  const source = JSON.stringify(file.startsWith(".") ? file : `./${file}`);
   if (names.length === 0) return "export {};\n";
-  return `import { modules } from ${source};\nexport const { ${names.join(", ")} } = modules["${path}"];\n`;
+  return `import { modules } from "${loader}";\nexport const { ${names.join(", ")} } = modules["${path}"];\n`;
+}
+
+/** Modules of the library are what its script made of them. */
+const fromLibrary = (from, modules) => ({
+  name: "from-library",
+  resolveId(id, importer) {
+    const path = importer && id.startsWith(".") && relative(from, join(dirname(importer), id));
+    return path && modules[path] ? `library:${path}` : null;
+  },
+  load(id) {
+    const path = id.replace(/^library:/, "");
+    return path === id ? null : exportsOf(path, Object.keys(modules[path]), "load");
+  },
+});
+
+/** The command `smalti`, and what benchmarks share with it, as few files. */
+async function bundleCommands(from, to, modules) {
+  const { rolldown } = await import("rolldown");
+  const names = readdirSync(from).filter((name) => /^(main|bench-[a-z]+)\.js$/.test(name));
+  const bundle = await rolldown({
+    input: names.map((name) => join(from, name)),
+    platform: "node",
+    external: (id) => !/^([./]|library:)/.test(id),
+    plugins: [fromLibrary(dirname(from), modules)],
+  });
+  const { output } = await bundle.generate({ comments: false, chunkFileNames: "[name].js" });
+  await bundle.close();
+  for (const { fileName, code } of output)
+    writeFileSync(join(to, fileName), code.replaceAll('"load"', '"../library/load.js"'));
 }
 
 /** What most programs do at their start, so that its functions are in the code that is kept. */
@@ -85,10 +112,12 @@ export async function bundle(from, to) {
   const { modules, script } = await import(pathToFileURL(join(folder, "load.js")));
   for (const path of files) {
     mkdirSync(dirname(join(to, path)), { recursive: true });
-    if (standsAlone(path)) copyFileSync(join(from, path), join(to, path));
-    else
-      writeFileSync(join(to, path), exportsOf(path, Object.keys(modules[path]), "library/load.js"));
+    rmSync(join(to, path), { force: true });
+    if (standsAlone(path)) continue;
+    const loader = `${path.includes("/") ? "../".repeat(path.split("/").length - 1) : "./"}library/load.js`;
+    writeFileSync(join(to, path), exportsOf(path, Object.keys(modules[path]), loader));
   }
+  await bundleCommands(join(from, "cli"), join(to, "cli"), modules);
   await warm(modules["index.js"]);
   writeFileSync(join(folder, "library.cache"), script.createCachedData());
 }

@@ -1,5 +1,6 @@
 // What every command shares: results on stdout, progress on stderr, exit codes, Ctrl-C.
-import { SingleBar } from "cli-progress";
+import { createRequire } from "node:module";
+import type * as CliProgress from "cli-progress";
 import colour from "picocolors";
 import { DiffusionError, type ErrorCode } from "../errors.js";
 
@@ -36,7 +37,10 @@ export function progress(label: string, total: number): Progress {
   return process.stderr.isTTY ? barProgress(label, total) : lineProgress(label, total);
 }
 
+/** Its package is loaded only for a terminal. */
 function barProgress(label: string, total: number): Progress {
+  const require = createRequire(import.meta.url);
+  const { SingleBar } = require("cli-progress") as typeof CliProgress;
   const bar = new SingleBar({
     format: `${label.padEnd(24)} ${colour.cyan("{bar}")} {value}/{total} {text}`,
     barCompleteChar: "█",
