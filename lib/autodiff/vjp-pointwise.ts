@@ -44,23 +44,27 @@ function geluSlope(x: Tensor): Tensor {
   return distribution.add(x.mul(density));
 }
 
-/** Derivative of 0.5 x (1 + t), t = tanh u, u = c (x + 0.044715 x^3), c = sqrt(2 / pi): 0.5 (1 + t) (1 + x u' (1 - t)). */
-function geluTanhSlope(x: Tensor): Tensor {
-  const c = Math.sqrt(2 / Math.PI);
-  const squared = x.square();
-  const t = x.mul(squared.mul(0.044715 * c).add(c)).tanh();
-  const slope = x.mul(squared.mul(3 * 0.044715 * c).add(c));
-  return t
-    .mul(0.5)
-    .add(0.5)
-    .mul(slope.mul(t.neg().add(1)).add(1));
+/** s (1 - s) (2 + x (1 - 2 s)) with s = sigmoid(x). */
+function siluCurvature(x: Tensor): Tensor {
+  const s = x.sigmoid();
+  const spread = s.mul(x.neg().sigmoid());
+  return spread.mul(x.mul(s.mul(-2).add(1)).add(2));
 }
 
-/** Derivative of x sigmoid(k x): s (1 + k x (1 - s)). */
-function swishSlope(x: Tensor, k: number): Tensor {
-  const s = x.mul(k).sigmoid();
-  return s.mul(x.mul(k).mul(s.neg().add(1)).add(1));
+/** s (1 - s) (2 v + x v' + x v^2 (1 - 2 s)) with s = sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3), v = u'. */
+function geluTanhCurvature(x: Tensor): Tensor {
+  const [c, cubic] = [Math.sqrt(8 / Math.PI), 0.044715 * Math.sqrt(8 / Math.PI)];
+  const squared = x.square();
+  const u = x.mul(squared.mul(cubic).add(c));
+  const s = u.sigmoid();
+  const v = squared.mul(3 * cubic).add(c);
+  const bend = v.mul(2).add(squared.mul(6 * cubic));
+  const spread = s.mul(u.neg().sigmoid());
+  return spread.mul(bend.add(x.mul(v.square()).mul(s.mul(-2).add(1))));
 }
+
+/** The derivative as one op. */
+const slope = (op: "siluSlope" | "geluTanhSlope", x: Tensor): Tensor => x.trace.append(op, [x])[0]!;
 
 /** Gradients of stored 16-bit values are f32: no arithmetic takes 16 bits. */
 const cast: Rule = (context) => {
@@ -82,10 +86,12 @@ const unaryRules: RuleTable = {
   cos: unary((g, x) => g.mul(x.sin()).neg()),
   tanh: unary((g, _, y) => g.mul(y.square().neg().add(1))),
   sigmoid: unary((g, _, y) => g.mul(y.mul(y.neg().add(1)))),
-  silu: unary((g, x) => g.mul(swishSlope(x, 1))),
-  quickGelu: unary((g, x) => g.mul(swishSlope(x, 1.702))),
+  silu: unary((g, x) => g.mul(slope("siluSlope", x))),
+  quickGelu: unary((g, x) => g.mul(slope("siluSlope", x.mul(1.702)))), // x sigmoid(k x)
   gelu: unary((g, x) => g.mul(geluSlope(x))),
-  geluTanh: unary((g, x) => g.mul(geluTanhSlope(x))),
+  geluTanh: unary((g, x) => g.mul(slope("geluTanhSlope", x))),
+  siluSlope: unary((g, x) => g.mul(siluCurvature(x))),
+  geluTanhSlope: unary((g, x) => g.mul(geluTanhCurvature(x))),
   relu: unary((g, x) => gate(less(zerosLike(x), x), g)),
   softplus: unary((g, x) => g.mul(x.sigmoid())),
   erf: unary((g, x) =>

@@ -90,6 +90,7 @@ export const pointwiseOps: readonly OpDef[] = [
   ...["sin", "cos", "tanh", "sigmoid", "silu", "gelu", "geluTanh", "quickGelu"].map((name) =>
     unary(name),
   ),
+  ...["siluSlope", "geluTanhSlope"].map((name) => unary(name)), // derivatives
   ...["relu", "softplus", "erf", "floor", "ceil", "round"].map((name) => unary(name)),
   unary("isFinite", realTypes, "bool"),
   unary("logicalNot", boolType),

@@ -30,6 +30,8 @@ const std::map<std::string, PwOp, std::less<>>& machine_ops() {
                                                    {"gelu", PwOp::gelu},
                                                    {"geluTanh", PwOp::gelu_tanh},
                                                    {"quickGelu", PwOp::quick_gelu},
+                                                   {"siluSlope", PwOp::silu_slope},
+                                                   {"geluTanhSlope", PwOp::gelu_tanh_slope},
                                                    {"relu", PwOp::relu},
                                                    {"softplus", PwOp::softplus},
                                                    {"erf", PwOp::erf},

@@ -91,9 +91,10 @@ Specs where(const InferCase& c) {
 }  // namespace
 
 void add_pointwise_rules(InferTable& table) {
-  for (const char* op : {"exp",  "log",      "log1p",   "sqrt",  "rsqrt", "reciprocal", "sin",
-                         "cos",  "tanh",     "sigmoid", "silu",  "gelu",  "geluTanh",   "quickGelu",
-                         "relu", "softplus", "erf",     "floor", "ceil",  "round"}) {
+  for (const char* op :
+       {"exp",  "log",     "log1p", "sqrt",  "rsqrt",     "reciprocal",   "sin",  "cos",
+        "tanh", "sigmoid", "silu",  "gelu",  "geluTanh",  "quickGelu",    "relu", "softplus",
+        "erf",  "floor",   "ceil",  "round", "siluSlope", "geluTanhSlope"}) {
     table[op] = unary_real;
   }
   for (const char* op : {"neg", "abs", "sign", "square"}) table[op] = unary_number;

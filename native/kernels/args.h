@@ -42,6 +42,8 @@ enum class PwOp : uint8_t {
   gelu,
   gelu_tanh,
   quick_gelu,
+  silu_slope,
+  gelu_tanh_slope,
   relu,
   softplus,
   erf,

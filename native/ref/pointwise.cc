@@ -120,6 +120,13 @@ double gelu_tanh(double x) {
   return 0.5 * x * (1.0 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
 }
 double quick_gelu(double x) { return x * sigmoid(1.702 * x); }
+double silu_slope(double x) { return sigmoid(x) * (1.0 + x * sigmoid(-x)); }
+// With s = sigmoid(2 u): s (1 + 2 x u' (1 - s)).
+double gelu_tanh_slope(double x) {
+  const double c = 2 * 0.79788456080286535588;
+  const double u = c * (x + 0.044715 * x * x * x);
+  return sigmoid(u) * (1.0 + x * c * (1.0 + 3 * 0.044715 * x * x) * sigmoid(-u));
+}
 
 double softplus(double x) { return (x > 0.0 ? x : 0.0) + std::log1p(std::exp(-std::fabs(x))); }
 
@@ -183,6 +190,8 @@ void compute(const PwInstr& in, const Operands& r) {
     case PwOp::gelu: return map1(r, gelu);
     case PwOp::gelu_tanh: return map1(r, gelu_tanh);
     case PwOp::quick_gelu: return map1(r, quick_gelu);
+    case PwOp::silu_slope: return map1(r, silu_slope);
+    case PwOp::gelu_tanh_slope: return map1(r, gelu_tanh_slope);
     case PwOp::relu: return map1(r, [](double a) { return a < 0.0 ? 0.0 : a; });
     case PwOp::softplus: return map1(r, softplus);
     case PwOp::erf: return map1(r, [](double a) { return std::erf(a); });

@@ -55,6 +55,8 @@ const unaryDomains: Record<string, Domain> = {
   gelu: { fill: between(-6, 6) },
   geluTanh: { fill: between(-6, 6) },
   quickGelu: { fill: between(-6, 6) },
+  siluSlope: { fill: between(-8, 8) },
+  geluTanhSlope: { fill: between(-6, 6) },
   relu: { fill: signed(0.05, 3), isElementwise: true },
   softplus: { fill: between(-9, 9) },
   erf: { fill: between(-4, 4) },

@@ -22,6 +22,12 @@ export function erf(x: number): number {
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
+function geluTanhSlope(x: number): number {
+  const c = Math.sqrt(2 / Math.PI);
+  const t = Math.tanh(c * (x + 0.044715 * x ** 3));
+  return ((1 + t) / 2) * (1 + x * c * (1 + 3 * 0.044715 * x * x) * (1 - t));
+}
+
 function roundHalfEven(x: number): number {
   const low = Math.floor(x);
   if (x - low !== 0.5) return Math.round(x);
@@ -48,6 +54,8 @@ const scalars: Record<string, Scalar> = {
   gelu: (x) => (x! * (1 + erf(x! / Math.SQRT2))) / 2,
   geluTanh: (x) => (x! * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x! + 0.044715 * x! ** 3)))) / 2,
   quickGelu: (x) => x! * sigmoid(1.702 * x!),
+  siluSlope: (x) => sigmoid(x!) * (1 + x! * sigmoid(-x!)),
+  geluTanhSlope: (x) => geluTanhSlope(x!),
   relu: (x) => Math.max(x!, 0),
   softplus: (x) => Math.max(x!, 0) + Math.log1p(Math.exp(-Math.abs(x!))),
   erf: (x) => erf(x!),
