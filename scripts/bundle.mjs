@@ -92,13 +92,16 @@ async function bundleCommands(from, to, modules) {
 }
 
 /** What most programs do at their start, so that its functions are in the code that is kept. */
-async function warm({ compile, ddpmUnet, ddpmUnetConfigs, trace }) {
+async function warm({ compile, ddpmUnet, ddpmUnetConfigs, loadPipeline, trace }) {
   const { forward } = ddpmUnet(ddpmUnetConfigs.cifar10);
   const graph = trace((t) => {
     const times = t.input("times", { shape: [1], dtype: "i32" });
     t.output("y", forward({ x: t.input("x", { shape: [1, 32, 32, 3] }), times }));
   });
   (await compile(graph)).dispose();
+  const pipe = await loadPipeline("emoji-64");
+  await pipe.generate({ steps: 1 });
+  pipe.dispose();
 }
 
 export async function bundle(from, to) {
