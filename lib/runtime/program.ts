@@ -2,6 +2,7 @@
 import { DiffusionError, formatShape, nearestName } from "../errors.js";
 import { encode } from "../ir/encode.js";
 import type { Graph, GraphInput, Value } from "../ir/graph.js";
+import { joinProjections } from "../ir/join.js";
 import { sameShape, sizeOf } from "../ir/shape.js";
 import { lower } from "../trace/lower.js";
 import { arrayFor, expectData, type Buffer, type TensorData } from "./buffer.js";
@@ -68,7 +69,7 @@ export async function compile(
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
-  const bytes = encode(lowered);
+  const bytes = encode(quantize ? lowered : joinProjections(lowered));
   const choices = { winograd, quantize: quantize ?? "" };
   const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, choices), signal);
   return new Program(lowered, await unlessAborted("compile", compiled, signal));

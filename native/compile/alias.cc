@@ -41,16 +41,20 @@ class AttentionViews {
       users_[at(output.value)].push_back({nullptr, 0});
   }
 
-  // Byte offset of the columns (B, N, columns) that the slice takes for attention; -1 otherwise.
-  int64_t offset(const Node& slice) const {
+  // Where in its input the slice takes columns of tokens, or of heads, for attention; offset -1 if
+  // it takes anything else.
+  Alias columns(const Node& slice) const {
     const Shape& from = graph_.in(slice, 0).shape;
     const Shape& to = graph_.out(slice).shape;
-    const bool takes_columns = from.rank == 3 && from[0] == to[0] && from[1] == to[1];
-    for (const double stride : slice.numbers("strides")) {
-      if (stride != 1) return -1;
-    }
-    if (!takes_columns || !is_read_as_heads(slice.outputs[0], to.last())) return -1;
-    return slice.integers("starts")[2] * static_cast<int64_t>(dtype_bytes(graph_.out(slice).dtype));
+    bool takes_columns = from.rank == 3 || from.rank == 4;
+    for (int i = 0; i < from.rank - 1; ++i) takes_columns = takes_columns && from[i] == to[i];
+    for (const double stride : slice.numbers("strides"))
+      takes_columns = takes_columns && stride == 1;
+    if (!takes_columns || !is_read_as_heads(slice.outputs[0], to.product(2, to.rank)))
+      return {-1, -1};
+    const int64_t start = slice.integers("starts").back();
+    return {slice.inputs[0], start * static_cast<int64_t>(dtype_bytes(graph_.out(slice).dtype)),
+            from.product(2, from.rank), from.rank == 3 ? 0 : from[3]};
   }
 
  private:
@@ -67,7 +71,8 @@ class AttentionViews {
       const std::string& op = user.node->op;
       const bool is_head = (op == "attention" || op == "attentionGrad") && user.operand < 3 &&
                            shape[2] * shape[3] == columns;
-      const bool goes_on = op == "reshape" && graph_.out(*user.node).shape.rank == 4 &&
+      const bool goes_on = op == "reshape" && shape.rank == 3 &&
+                           graph_.out(*user.node).shape.rank == 4 &&
                            is_read_as_heads(user.node->outputs[0], columns);
       if (!is_head && !goes_on) return false;
     }
@@ -122,8 +127,10 @@ void find_aliases(Module& module) {
     // A slice of a slice may be unaligned in all.
     if (offset >= 0 && (source.offset + offset) % kAlignment == 0) {
       alias = {source.root, source.offset + offset};
-    } else if (const int64_t columns = views.offset(node); columns >= 0) {
-      alias = {source.root, source.offset + columns, graph.in(node, 0).shape.last()};
+    } else if (Alias columns = views.columns(node); columns.offset >= 0) {
+      columns.root = source.root;
+      columns.offset += source.offset;
+      alias = columns;
     }
   }
   mark_setup(module);

@@ -224,6 +224,9 @@ void set_attention(Binder& b, Args& a, size_t mask) {
   a.q_stride = b.row_stride(0, a.H * a.D);
   a.k_stride = b.row_stride(1, a.H * a.D);
   a.v_stride = b.row_stride(2, a.H * a.E);
+  a.q_head = b.head_stride(0, a.D);
+  a.k_head = b.head_stride(1, a.D);
+  a.v_head = b.head_stride(2, a.E);
   a.scale = b.node->number("scale");
   a.is_causal = b.node->flag_or("causal", false);
   a.dtype = b.dtype();

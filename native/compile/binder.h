@@ -40,6 +40,10 @@ class Binder {
     const int64_t stride = module.aliases[static_cast<size_t>(step.inputs[i])].row_stride;
     return stride == 0 ? width : stride;
   }
+  int64_t head_stride(size_t i, int64_t width) const {
+    const int64_t stride = module.aliases[static_cast<size_t>(step.inputs[i])].head_stride;
+    return stride == 0 ? width : stride;
+  }
   const Shape& in_shape(size_t i) const { return graph.in(*node, i).shape; }
   const Shape& out_shape(size_t i = 0) const { return graph.out(*node, i).shape; }
   Dtype dtype(size_t i = 0) const { return graph.in(*node, i).dtype; }

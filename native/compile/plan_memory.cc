@@ -314,7 +314,7 @@ class Planner {
   void name_synthetic_values() {
     for (const Step& s : module_.steps) {
       if (s.kind == Step::Kind::pack)
-        synthetic_names_[s.outputs[0]] = "packed " + name_of(s.inputs[0]);
+        synthetic_names_[module_.root(s.outputs[0])] = "packed " + name_of(s.inputs[0]);
       if (s.kind != Step::Kind::node) continue;
       for (const int value : s.temps) {
         if (module_.maker(value) < 0)

@@ -2,6 +2,7 @@
 // weights, scratch tensors.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -101,6 +102,7 @@ class Selector {
       if (step.kind == Step::Kind::node) prepare(step);
       module_.steps.push_back(std::move(step));
     }
+    drop_concatenations();
   }
 
  private:
@@ -275,21 +277,64 @@ class Selector {
     const int packed = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
     const bool is_setup = module_.is_setup[static_cast<size_t>(source)] && !is_repeated;
     module_.is_setup[static_cast<size_t>(packed)] = is_setup;
+    packed_[key] = packed;
+    step.inputs[1] = packed;
+    if (!is_setup || !is_packed_apart(source, pack, step.table->panel_columns))
+      return add_packing(step, source, packed, pack);
+    concatenations_.insert(source);
+    int64_t bytes = 0;
+    for (const int weight : module_.node(module_.maker(source)).inputs) {
+      pack.N = pack.k_stride = module_.spec(weight).shape[1];
+      const int panels = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
+      module_.aliases[static_cast<size_t>(panels)] = {packed, bytes};
+      module_.is_setup[static_cast<size_t>(panels)] = true;
+      bytes += module_.spec(panels).bytes();
+      add_packing(step, weight, panels, pack);
+    }
+  }
+
+  // Whether the operand is weights side by side, each of which fills panels, or pairs of them.
+  bool is_packed_apart(int source, const PackArgs& pack, int64_t panel_columns) const {
+    const int maker = module_.maker(source);
+    if (maker < 0 || module_.node(maker).op != "concat" || pack.quantize != Quantize::none)
+      return false;
+    const Node& node = module_.node(maker);
+    const int64_t columns = panel_columns * (pack.is_strassen ? 2 : 1);
+    return module_.spec(source).shape.rank == 2 && node.integer("axis") == 1 &&
+           pack.n_stride == 1 &&
+           std::all_of(node.inputs.begin(), node.inputs.end(),
+                       [&](int weight) { return module_.spec(weight).shape[1] % columns == 0; });
+  }
+
+  void add_packing(const Step& step, int source, int packed, const PackArgs& pack) {
     Step packing;
     packing.kind = Step::Kind::pack;
     packing.node = step.node;
     packing.inputs = {source};
     packing.outputs = {packed};
-    packing.is_setup = is_setup;
+    packing.is_setup = module_.is_setup[static_cast<size_t>(packed)];
     packing.table = step.table;
     packing.pack = pack;
     module_.steps.push_back(std::move(packing));
-    packed_[key] = packed;
-    step.inputs[1] = packed;
+  }
+
+  // Those whose parts were packed, unless something else reads them.
+  void drop_concatenations() {
+    for (const Step& step : module_.steps) {
+      for (const int value : step.inputs) concatenations_.erase(module_.root(value));
+    }
+    for (const GraphOutput& output : module_.graph.outputs)
+      concatenations_.erase(module_.root(output.value));
+    const auto is_unread = [&](const Step& step) {
+      return !step.outputs.empty() && concatenations_.count(step.outputs[0]) > 0;
+    };
+    std::vector<Step>& steps = module_.steps;
+    steps.erase(std::remove_if(steps.begin(), steps.end(), is_unread), steps.end());
   }
 
   Module& module_;
   std::map<std::string, int> packed_;
+  std::set<int> concatenations_;
 };
 
 }  // namespace

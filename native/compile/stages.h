@@ -47,12 +47,13 @@ struct Step {
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
-// A value that is columns of its root has `row_stride` elements between rows: only attention reads
-// such ones.
+// A value that is columns of its root, or of each head of it, has `row_stride` elements between
+// tokens and `head_stride` between heads: only attention reads such ones.
 struct Alias {
   int root;
   int64_t offset;
-  int64_t row_stride = 0;  // 0: dense
+  int64_t row_stride = 0;   // 0: dense
+  int64_t head_stride = 0;  // 0: heads side by side
 };
 
 struct Module {

@@ -530,7 +530,8 @@ struct SoftmaxGradArgs {
 };
 
 // out = softmax(scale * q k^T + mask) v, heads as an axis; lse (B, H, N) is the log-sum-exp of each
-// row. Tokens of q, k and v lie at their own distance: they may be columns of one product.
+// row. Tokens and heads of q, k and v lie at their own distances: they may be columns of one
+// product.
 struct AttentionArgs {
   const void* q;     // (B, N, H, D)
   const void* k;     // (B, M, H, D)
@@ -540,6 +541,7 @@ struct AttentionArgs {
   void* lse;         // (B, H, N)
   int64_t B, N, M, H, D, E;
   int64_t q_stride, k_stride, v_stride;  // elements between tokens
+  int64_t q_head, k_head, v_head;        // elements between heads
   int64_t mask_strides[4];               // b, h, n, m; 0 = broadcast
   double scale;
   bool is_causal;  // key m is visible to query n when m <= n + (M - N)
@@ -560,6 +562,7 @@ struct AttentionGradArgs {
   void* kept;  // see attention_grad_floats
   int64_t B, N, M, H, D, E;
   int64_t q_stride, k_stride, v_stride;  // elements between tokens
+  int64_t q_head, k_head, v_head;        // elements between heads
   int64_t mask_strides[4];
   double scale;
   bool is_causal;

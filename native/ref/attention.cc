@@ -11,10 +11,11 @@ namespace {
 
 constexpr int64_t kKeys = 8;  // keys of a work item of the gradient's second phase
 
-// Row `row` of head h in a tensor (B * tokens, H, width) with `stride` elements between rows.
+// Row `row` of head h in a tensor (B * tokens, H, width) with `stride` elements between rows and
+// `head` between heads.
 template <class T>
-const T* head_row(const void* data, int64_t row, int64_t stride, int64_t h, int64_t width) {
-  return static_cast<const T*>(data) + row * stride + h * width;
+const T* head_row(const void* data, int64_t row, int64_t stride, int64_t h, int64_t head) {
+  return static_cast<const T*>(data) + row * stride + h * head;
 }
 
 template <class T>
@@ -61,8 +62,8 @@ int64_t visible_keys(const Args& args, int64_t n) {
 // scale q.k + mask
 template <class T, class Args>
 double score(const Args& args, const Query& at, int64_t m) {
-  const T* q = head_row<T>(args.q, at.b * args.N + at.n, args.q_stride, at.h, args.D);
-  const T* k = head_row<T>(args.k, at.b * args.M + m, args.k_stride, at.h, args.D);
+  const T* q = head_row<T>(args.q, at.b * args.N + at.n, args.q_stride, at.h, args.q_head);
+  const T* k = head_row<T>(args.k, at.b * args.M + m, args.k_stride, at.h, args.k_head);
   const double product = args.scale * dot(q, k, args.D);
   if (args.mask == nullptr) return product;
   const int64_t* strides = args.mask_strides;
@@ -88,8 +89,8 @@ void attend(const AttentionArgs& args, int64_t item, double* scores, double* sum
   for (int64_t m = 0; m < count && peak != -INFINITY; ++m) {
     const double weight = std::exp(scores[m] - peak);
     total += weight;
-    add_scaled(sums, weight, head_row<T>(args.v, at.b * args.M + m, args.v_stride, at.h, args.E),
-               args.E);
+    add_scaled(sums, weight,
+               head_row<T>(args.v, at.b * args.M + m, args.v_stride, at.h, args.v_head), args.E);
   }
   T* out = static_cast<T*>(args.out) + ((at.b * args.N + at.n) * args.H + at.h) * args.E;
   store_scaled(out, sums, total == 0.0 ? 0.0 : 1.0 / total, args.E);
@@ -134,7 +135,7 @@ template <class T>
 double score_gradient(const AttentionGradArgs& args, const Query& at, int64_t m, double p,
                       double mean) {
   const T* dout = head_row<T>(args.dout, at.b * args.N + at.n, args.H * args.E, at.h, args.E);
-  const T* v = head_row<T>(args.v, at.b * args.M + m, args.v_stride, at.h, args.E);
+  const T* v = head_row<T>(args.v, at.b * args.M + m, args.v_stride, at.h, args.v_head);
   return p * (dot(dout, v, args.E) - mean);
 }
 
@@ -146,7 +147,7 @@ void query_gradient(const AttentionGradArgs& args, int64_t item, double* sums) {
   clear(sums, args.D);
   for (int64_t m = 0; m < visible_keys(args, at.n); ++m) {
     const double ds = score_gradient<T>(args, at, m, probability<T>(args, at, m), mean);
-    add_scaled(sums, ds, head_row<T>(args.k, at.b * args.M + m, args.k_stride, at.h, args.D),
+    add_scaled(sums, ds, head_row<T>(args.k, at.b * args.M + m, args.k_stride, at.h, args.k_head),
                args.D);
   }
   T* dq = static_cast<T*>(args.dq) + ((at.b * args.N + at.n) * args.H + at.h) * args.D;
@@ -163,7 +164,7 @@ void add_query(const AttentionGradArgs& args, const Query& at, Range keys, doubl
     const double p = probability<T>(args, at, m);
     const double ds = score_gradient<T>(args, at, m, p, mean);
     double* dk = sums + (m - keys.begin) * (args.D + args.E);
-    add_scaled(dk, ds, head_row<T>(args.q, row, args.q_stride, at.h, args.D), args.D);
+    add_scaled(dk, ds, head_row<T>(args.q, row, args.q_stride, at.h, args.q_head), args.D);
     add_scaled(dk + args.D, p, head_row<T>(args.dout, row, args.H * args.E, at.h, args.E), args.E);
   }
 }
