@@ -21,7 +21,7 @@ constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
 constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
-constexpr int64_t kSmallMap = 16;      // pixels: likewise, for the direct sums end at the borders
+constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -107,7 +107,7 @@ int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
   double least = static_cast<double>(c.C * c.O) * direct_cost(c, packs_in_run);
   for (const int64_t tile : forms_of(c)) {
     const double cost = winograd_cost(c, tile, packs_in_run);
-    const bool is_small = c.C < kLeastChannels || c.OH * c.OW <= kSmallMap;
+    const bool is_small = c.C < kLeastChannels || std::min(c.H, c.W) < kLeastSide;
     if (cost >= least || (tile == 4 && is_small)) continue;
     least = cost;
     best = tile;
