@@ -144,7 +144,8 @@ WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_colu
 WinogradTemps winograd_temps(const WinogradArgs& a) {
   if (!a.is_staged) return {};
   const int64_t tiles = tiles_of(a.conv, a.tile);
-  return {winograd_inputs(a.tile) * tiles * winograd_row(a.conv.C),
+  // 16 more channels make room for slots of 32.
+  return {winograd_inputs(a.tile) * tiles * winograd_row(a.conv.C + 16),
           winograd_products(a.tile) * tiles * winograd_row(a.conv.O)};
 }
 
