@@ -125,7 +125,7 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  a.block = b.step.parts > 0 ? group_norm_block(a.S, a.C) : 0;
+  a.block = b.step.parts > 0 ? group_norm_block(a.B, a.S, a.C) : 0;
   a.parts = b.step.parts;
   a.is_summed = b.step.sums >= 0;
   b.fix_inputs(a.x, a.gamma, a.beta);

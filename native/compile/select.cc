@@ -167,7 +167,7 @@ class Selector {
   void prepare_group_norm(Step& step, const Node& node) {
     const Shape& x = module_.graph.in(node, 0).shape;
     const int64_t S = x.elements() / x[0] / x.last();
-    const int64_t block = group_norm_block(S, x.last());
+    const int64_t block = group_norm_block(x[0], S, x.last());
     if (block == 0 || module_.isa == nullptr) return;
     Step* maker = step.is_setup ? nullptr : summing_step(step.inputs[0]);
     step.parts = maker != nullptr ? maker->parts : (S + block - 1) / block;

@@ -441,11 +441,12 @@ struct GroupNormArgs {
   PointwiseArgs epilogue;  // over (B, S, C), reads y as an input
 };
 
-constexpr int64_t kGroupNormNear = int64_t{1} << 16;   // numbers: a smaller sample has no blocks
+constexpr int64_t kGroupNormSmall = int64_t{1} << 16;  // numbers: a smaller sample has no blocks
+constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // nor has a batch that a cache holds
 constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of the largest block
 constexpr int64_t kGroupNormBlocks = 8;                // of a sample at least
-constexpr int64_t group_norm_block(int64_t S, int64_t C) {
-  if (S * C < kGroupNormNear) return 0;
+constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C) {
+  if (S * C < kGroupNormSmall || B * S * C <= kGroupNormNear) return 0;
   const int64_t share = S * C / kGroupNormBlocks;
   return ((share < kGroupNormBlock ? share : kGroupNormBlock) + C - 1) / C;
 }

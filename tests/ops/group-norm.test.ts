@@ -67,8 +67,8 @@ const shapes: [Shape, number][] = [
   [[3, 5, 4, 18], 6],
   [[2, 1, 1, 16], 4],
   [[1, 7, 3, 33], 3],
-  [[3, 16, 17, 250], 10], // in blocks of rows
-  [[1, 60, 40, 48], 8],
+  [[3, 20, 18, 250], 10], // in blocks of rows
+  [[1, 80, 70, 48], 8],
 ];
 
 describe.each(backends)("%s", (isa) => {
