@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { open, rmdir, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Command, Option } from "commander";
-import { openTrainingData } from "../data/training-data.js";
+import { openTrainingData, type TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
 import { asWriteError, makeFolder } from "../files/atomic-write.js";
 import type { BuiltTraining, TrainingStart } from "../pipelines/built-training.js";
@@ -19,12 +19,8 @@ import {
   buildDivaeTrainer,
 } from "../pipelines/model-training.js";
 import { packagedModels } from "../pipelines/pipeline.js";
-import { loadTokenizerRun, saveTokenizerRun } from "../pipelines/tokenizer-run.js";
-import {
-  buildVqDiffusionTrainer,
-  buildTokenizerTrainer,
-  exportVqDiffusion,
-} from "../pipelines/training.js";
+import { loadTokenizerRun } from "../pipelines/tokenizer-run.js";
+import { buildTokenizerTrainer, buildVqDiffusionTrainer } from "../pipelines/training.js";
 import type { TrainEvent } from "../trainers/events.js";
 import { trainLoop, type Trainable } from "../trainers/loop.js";
 import { readRecipe, recipeLr, type Recipe } from "../trainers/recipe.js";
@@ -238,21 +234,14 @@ const withTrainOptions = (command: Command, recipe: string, out: string): Comman
     .option("--from <folder>", "start from the weights of this run or pipeline")
     .option("--resume", "continue from the state in --out");
 
-/** A trainer, and what is written when it ends. */
-interface Built {
-  trainer: Trainable;
-  save: (outcome: Outcome) => Promise<void>;
-}
-
 interface TrainKind<Kind extends Recipe["kind"], Options extends TrainOptions> {
   kind: Kind;
   description: string;
-  /** Default recipe and folder. */
+  /** Default recipe. */
   recipe: string;
-  out: string;
   /** Further flags. */
   flags?: (command: Command) => Command;
-  build: (recipe: Extract<Recipe, { kind: Kind }>, options: Options) => Promise<Built>;
+  build: (recipe: Extract<Recipe, { kind: Kind }>, options: Options) => Promise<BuiltTraining>;
 }
 
 /** The command of one kind of recipe. */
@@ -260,11 +249,10 @@ function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions 
   kind,
   description,
   recipe: file,
-  out,
   flags = (command) => command,
   build,
 }: TrainKind<Kind, Options>): Command {
-  return flags(withTrainOptions(new Command(kind), file, out))
+  return flags(withTrainOptions(new Command(kind), file, `runs/${kind}`))
     .description(description)
     .action(async (options: Options) => {
       applyCommonOptions(options);
@@ -275,23 +263,30 @@ function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions 
         throw error;
       });
       const outcome = await runLoop(trainer, recipe, options);
-      await save(outcome);
+      await save(options.out, { ...outcome });
       result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
     });
 }
+
+const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
+  ...(from !== undefined && { from }),
+  isResumed: resume === true,
+});
+
+/** Builds what needs nothing but pictures of a size. */
+const onPictures =
+  <R extends Recipe>(
+    sizeOf: (recipe: R) => number,
+    build: (recipe: R, data: TrainingData, start: TrainingStart) => Promise<BuiltTraining>,
+  ) =>
+  async (recipe: R, options: TrainOptions): Promise<BuiltTraining> =>
+    build(recipe, await openTrainingData(recipe.data, sizeOf(recipe)), startOf(options));
 
 const tokenizer = trainCommand({
   kind: "tokenizer",
   description: "Train a VQGAN tokenizer.",
   recipe: "recipes/emoji-tokenizer.json",
-  out: "runs/tokenizer",
-  async build(recipe, { from, out }) {
-    const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    const codec = from === undefined ? undefined : await loadTokenizerRun(from);
-    const trainer = await buildTokenizerTrainer(recipe, data, codec);
-    const model = () => ({ config: recipe.model, weights: trainer.weights() });
-    return { trainer, save: (outcome) => saveTokenizerRun(out, model(), { ...outcome, recipe }) };
-  },
+  build: onPictures(({ model }) => model.resolution, buildTokenizerTrainer),
 });
 
 const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: string }>({
@@ -299,7 +294,6 @@ const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: str
   description:
     "Train a model of pictures, told captions, classes or nothing, on the tokens of a tokenizer.",
   recipe: "recipes/emoji-vq-diffusion.json",
-  out: "runs/vq-diffusion",
   flags: (command) =>
     command.option(
       "--tokenizer <folder>",
@@ -310,39 +304,19 @@ const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: str
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise", data.train.length);
-    const built = await buildVqDiffusionTrainer(recipe, data, codec, {
-      ...(options.from !== undefined && { from: options.from }),
-      onProgress: (done) => bar.update(done),
-    });
+    const onProgress = (done: number): void => bar.update(done);
+    const start = { ...startOf(options), onProgress };
+    const built = await buildVqDiffusionTrainer(recipe, data, codec, start);
     bar.stop();
-    return {
-      trainer: built.trainer,
-      save: (outcome) => exportVqDiffusion(options.out, recipe, codec, built, { ...outcome }),
-    };
+    return built;
   },
 });
-
-const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
-  ...(from !== undefined && { from }),
-  isResumed: resume === true,
-});
-
-const savedTo =
-  ({ out }: TrainOptions) =>
-  ({ trainer, save }: BuiltTraining): Built => ({
-    trainer,
-    save: (outcome) => save(out, { ...outcome }),
-  });
 
 const vae = trainCommand({
   kind: "vae",
   description: "Train the first stage of DiffuseVAE.",
   recipe: "recipes/fashion-mnist-vae.json",
-  out: "runs/vae",
-  async build(recipe, options) {
-    const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    return savedTo(options)(await buildVaeTrainer(recipe, data, startOf(options)));
-  },
+  build: onPictures(({ model }) => model.resolution, buildVaeTrainer),
 });
 
 interface DenoiserFlags extends TrainOptions {
@@ -355,7 +329,6 @@ const denoiser = trainCommand<"denoiser", DenoiserFlags>({
   description:
     "Train a denoiser of pictures, of latents or of the reconstructions of a VAE, on a chain or a flow.",
   recipe: "recipes/fashion-mnist-ddpm.json",
-  out: "runs/denoiser",
   flags: (command) =>
     command
       .option("--vae <folder>", "refine the reconstructions of this VAE")
@@ -363,12 +336,11 @@ const denoiser = trainCommand<"denoiser", DenoiserFlags>({
   async build(recipe, options) {
     const { vae, firstStage } = options;
     const data = await openTrainingData(recipe.data, recipe.resolution);
-    const built = await buildDenoiserTrainer(recipe, data, {
+    return buildDenoiserTrainer(recipe, data, {
       ...startOf(options),
       ...(vae !== undefined && { vae: await loadVae(vae) }),
       ...(firstStage !== undefined && { firstStage: await loadFirstStage(firstStage) }),
     });
-    return savedTo(options)(built);
   },
 });
 
@@ -376,33 +348,21 @@ const autoencoder = trainCommand({
   kind: "autoencoder",
   description: "Train a KL autoencoder, the first stage of a denoiser of latents.",
   recipe: "recipes/fashion-mnist-autoencoder.json",
-  out: "runs/autoencoder",
-  async build(recipe, options) {
-    const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    return savedTo(options)(await buildAutoencoderTrainer(recipe, data, startOf(options)));
-  },
+  build: onPictures(({ model }) => model.resolution, buildAutoencoderTrainer),
 });
 
 const divae = trainCommand({
   kind: "divae",
   description: "Train a tokenizer with a diffusion decoder.",
   recipe: "recipes/fashion-mnist-divae.json",
-  out: "runs/divae",
-  async build(recipe, options) {
-    const data = await openTrainingData(recipe.data, recipe.model.encoder.resolution);
-    return savedTo(options)(await buildDivaeTrainer(recipe, data, startOf(options)));
-  },
+  build: onPictures(({ model }) => model.encoder.resolution, buildDivaeTrainer),
 });
 
 const classifier = trainCommand({
   kind: "classifier",
   description: "Train a classifier of noisy pictures, to guide a denoiser.",
   recipe: "recipes/fashion-mnist-classifier.json",
-  out: "runs/classifier",
-  async build(recipe, options) {
-    const data = await openTrainingData(recipe.data, recipe.model.resolution);
-    return savedTo(options)(await buildClassifierTrainer(recipe, data, startOf(options)));
-  },
+  build: onPictures(({ model }) => model.resolution, buildClassifierTrainer),
 });
 
 export const train = new Command("train")

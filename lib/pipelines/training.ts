@@ -1,4 +1,4 @@
-// From a recipe and data to a trainer, and from a trained model to a pipeline folder.
+// From the recipes of tokenizers and of VQ-Diffusion to trainers, and from what they learned to folders.
 import { join } from "node:path";
 import type { ImageDataset } from "../data/dataset.js";
 import type { AttributeValues, TrainingData } from "../data/training-data.js";
@@ -6,53 +6,52 @@ import { DiffusionError } from "../errors.js";
 import { textToToken } from "../models/text-to-token.js";
 import { transformerAlone, type TokenModel } from "../models/token-model.js";
 import type { VqTransformerConfig } from "../models/vq-transformer.js";
+import { vqgan } from "../models/vqgan.js";
 import { TextTokenizer } from "../text/tokenizer.js";
 import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { discreteTask } from "../trainers/discrete.js";
 import { splitFrozen } from "../trainers/freeze.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
-import type { TaskTrainer } from "../trainers/task-trainer.js";
 import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
 import type { VqDiffusionRecipe } from "../trainers/vq-diffusion-recipe.js";
-import { given, runFields, startingWeights, taskTrainer } from "./built-training.js";
+import {
+  given,
+  runFields,
+  startingWeights,
+  taskTrainer,
+  type BuiltTraining,
+  type TrainingStart,
+} from "./built-training.js";
 import { captionVocabulary } from "./caption-vocabulary.js";
 import type { Codec } from "./codec.js";
+import { specsOf } from "./diffusion-folder.js";
 import { pipelineFolder } from "./pipeline.js";
 import { tokeniseDataset } from "./tokenise-dataset.js";
+import { saveTokenizerRun } from "./tokenizer-run.js";
 import { saveVqDiffusion } from "./vq-diffusion-folder.js";
 
-/** A tokenizer in training by a recipe; `from` gives the codec to go on from. */
+/** A tokenizer in training by a recipe. */
 export async function buildTokenizerTrainer(
   recipe: TokenizerRecipe,
   data: TrainingData,
-  from?: Codec,
-): Promise<AutoencoderTrainer> {
-  return AutoencoderTrainer.create({
-    model: recipe.model,
+  start: TrainingStart = {},
+): Promise<BuiltTraining> {
+  const config = recipe.model;
+  const trainer = await AutoencoderTrainer.create({
+    model: config,
     dataset: data.train,
     batchSize: recipe.batchSize,
-    ...(from && { initial: from.weights() }),
+    ...(await startingWeights(start, ["codec"], specsOf(vqgan(config)))),
     ...given(recipe, ...runFields, "adversarial", "tokenMix", "temperature"),
     ...given(recipe, "l1", "l2", "codebookWeight", "restartEvery"),
     ...(recipe.perceptual && { perceptual: await perceptualTerm(recipe.perceptual) }),
   });
-}
-
-export interface BuiltVqDiffusion {
-  trainer: TaskTrainer;
-  model: TokenModel;
-  /** Of a text model. */
-  tokenizer?: TextTokenizer;
-  /** What the model reads beside captions. */
-  attributes: Record<string, AttributeValues>;
-}
-
-export interface BuildOptions {
-  /** Pipeline whose vocabulary and weights to start from. */
-  from?: string;
-  /** Told how many pictures are tokenised. */
-  onProgress?: (done: number) => void;
+  return {
+    trainer,
+    save: (folder, training) =>
+      saveTokenizerRun(folder, { config, weights: trainer.weights() }, { ...training, recipe }),
+  };
 }
 
 /** What a model of this recipe reads of the data beside captions. Throws "data" for a set without classes. */
@@ -84,22 +83,25 @@ async function wordsOf(
   return captionVocabulary(set, vocabulary ?? words);
 }
 
-/** Vocabulary, tokens and trainer of a VQ-Diffusion recipe. */
+/**
+ * A model of the tokens of a codec in training; its folder is a pipeline. `onProgress` is told how many pictures are
+ * tokenised. Throws "data" for a set without the classes that the recipe asks for.
+ */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
   data: TrainingData,
   codec: Codec,
-  { from, onProgress }: BuildOptions = {},
-): Promise<BuiltVqDiffusion> {
+  { onProgress, ...start }: TrainingStart & { onProgress?: (done: number) => void } = {},
+): Promise<BuiltTraining> {
   const { train } = data;
   const { condition = { kind: "text" } } = recipe;
   const attributes = attributesOf(recipe, data);
-  const tokenizer = condition.kind === "text" ? await wordsOf(recipe, train, from) : undefined;
+  const tokenizer =
+    condition.kind === "text" ? await wordsOf(recipe, train, start.from) : undefined;
   const model = tokenizer
     ? textModel(recipe, attributes, codec, tokenizer)
     : toldModel(recipe, attributes, codec);
   splitFrozen(model, recipe.freeze ?? []); // what is wrong shows before the pictures are tokenised
-  const start = from === undefined ? {} : { from };
   const initial = await startingWeights(start, ["model"], model.parameters);
   const task = discreteTask({
     model,
@@ -109,7 +111,22 @@ export async function buildVqDiffusionTrainer(
     ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });
   const trainer = await taskTrainer(task, recipe, data, initial);
-  return { trainer, model, attributes, ...(tokenizer && { tokenizer }) };
+  const { process, sampling: defaults } = recipe;
+  const told = Object.entries(attributes).map(([name, { names }]) => [name, [...names]]);
+  const settings = { process, defaults, attributes: Object.fromEntries(told) as Record<string, string[]> }; // prettier-ignore
+  return {
+    trainer,
+    save: (folder, training) =>
+      saveVqDiffusion(folder, {
+        name: recipe.name,
+        settings,
+        codec: { config: codec.config, weights: codec.weights() },
+        model,
+        weights: trainer.weights(),
+        ...(tokenizer && { tokenizer }),
+        training: { ...training, recipe },
+      }),
+  };
 }
 
 /** What tokenizer and process decide of a transformer. */
@@ -152,29 +169,4 @@ function toldModel(
   if (condition?.kind !== "class") return transformerAlone(config);
   const classes = attributes[classAttribute]!.names.length + (nullShare > 0 ? 1 : 0);
   return transformerAlone({ ...config, condition: { ...condition, classes } });
-}
-
-/** Writes the pipeline folder of a trained model. */
-export function exportVqDiffusion(
-  folder: string,
-  recipe: VqDiffusionRecipe,
-  codec: Codec,
-  { trainer, model, tokenizer, attributes }: BuiltVqDiffusion,
-  training: Record<string, unknown>,
-): Promise<void> {
-  return saveVqDiffusion(folder, {
-    name: recipe.name,
-    settings: {
-      process: recipe.process,
-      attributes: Object.fromEntries(
-        Object.entries(attributes).map(([name, { names }]) => [name, [...names]]),
-      ),
-      defaults: recipe.sampling,
-    },
-    codec: { config: codec.config, weights: codec.weights() },
-    model,
-    weights: trainer.weights(),
-    ...(tokenizer && { tokenizer }),
-    training: { ...training, recipe },
-  });
 }

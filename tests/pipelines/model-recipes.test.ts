@@ -147,7 +147,7 @@ describe("a tokenizer of Gumbel codes", () => {
 
   it("is trained at the temperatures of its recipe", async () => {
     const losses = async (changes: object): Promise<number[]> => {
-      const trainer = await buildTokenizerTrainer(await read(changes), data);
+      const { trainer } = await buildTokenizerTrainer(await read(changes), data);
       const curve = lossesOf(await runTrainer(trainer, 3, join(folder, "gumbel.state")));
       trainer.dispose();
       return curve;

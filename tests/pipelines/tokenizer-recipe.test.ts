@@ -33,12 +33,12 @@ type StepEvent = Extract<TrainEvent, { type: "step" }>;
 async function run(
   entries: Record<string, unknown>,
   { steps = 4, resume = false, name = "run" } = {},
-): Promise<{ events: StepEvent[]; weights: Map<string, Float32Array> }> {
+): Promise<{ events: StepEvent[]; weights: ReadonlyMap<string, Float32Array> }> {
   const recipe = { kind: "tokenizer", name, data: "-", batchSize: 2, steps, lr: 1e-3, warmup: 0, seed: 5, model: tinyCodec }; // prettier-ignore
   const path = join(folder, "recipe.json");
   await writeFile(path, JSON.stringify({ ...recipe, ...entries }));
   const read = await readRecipe(path, "tokenizer");
-  const trainer = await buildTokenizerTrainer(read, { train, attributes: {} });
+  const { trainer } = await buildTokenizerTrainer(read, { train, attributes: {} });
   const events: TrainEvent[] = [];
   const options = { steps, lr: recipeLr({ ...read, steps: 8 }), checkpoint: join(folder, name) };
   for await (const event of trainLoop(trainer, { ...options, resume })) events.push(event);

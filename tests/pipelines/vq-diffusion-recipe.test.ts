@@ -11,7 +11,7 @@ import { vqgan, type VqganConfig } from "../../lib/models/vqgan.js";
 import { initialValues } from "../../lib/nn/init.js";
 import { Codec } from "../../lib/pipelines/codec.js";
 import type { GenerateOptions } from "../../lib/pipelines/generate-options.js";
-import { buildVqDiffusionTrainer, exportVqDiffusion } from "../../lib/pipelines/training.js";
+import { buildVqDiffusionTrainer } from "../../lib/pipelines/training.js";
 import type { VqDiffusionPipeline } from "../../lib/pipelines/vq-diffusion.js";
 import { loadPipeline, savePipeline } from "../../lib/pipelines/load-pipeline.js";
 import { AutoencoderTrainer } from "../../lib/trainers/autoencoder.js";
@@ -107,7 +107,7 @@ async function train(
   for await (const event of trainLoop(built.trainer, options))
     if (event.type === "step") losses.push(event.loss);
   const out = join(folder, `pipeline-${state}`);
-  await exportVqDiffusion(out, read, used, built, { steps });
+  await built.save(out, { steps });
   built.trainer.dispose();
   return { losses, out };
 }
