@@ -34,6 +34,8 @@ export interface Fit {
   unused: readonly { origin: string; name?: string; shape: readonly number[] }[];
   /** Left out on purpose. */
   dropped: readonly string[];
+  /** Left out because another holds the same values. */
+  copies: readonly { origin: string; of: string }[];
 }
 
 /** Foreign tensors as the key map knows them. */
@@ -56,10 +58,14 @@ export function fitWeights(
   const sources = new Map<string, Source[]>();
   const unused: Fit["unused"][number][] = [];
   const dropped: string[] = [];
+  const copies: Fit["copies"][number][] = [];
   for (const [foreign, shape] of shapes) {
     const origin = origins?.get(foreign) ?? foreign;
     const match = mapKey(map, foreign, shape);
-    if (match === "drop") dropped.push(origin);
+    const copy = map.copies?.find(({ from }) => from.test(foreign));
+    const of = copy && foreign.replace(copy.from, copy.of);
+    if (of !== undefined) copies.push({ origin, of: origins?.get(of) ?? of });
+    else if (match === "drop") dropped.push(origin);
     else if (!match || !wanted.has(match.name))
       unused.push({ origin, shape, ...(match && { name: match.name }) });
     else {
@@ -82,7 +88,7 @@ export function fitWeights(
   });
   for (const parts of sources.values())
     parts.sort((a, b) => (a.part?.index ?? 0) - (b.part?.index ?? 0));
-  return { specs, sources, missing, reshaped, unused, dropped };
+  return { specs, sources, missing, reshaped, unused, dropped, copies };
 }
 
 const shownLines = 40;
@@ -127,6 +133,19 @@ export function checkFit(where: string, fit: Fit, ignoreUnused = false): void {
     );
 }
 
+/** Throws "checkpoint" for a tensor that was left out as a copy of another and holds other values. */
+export async function checkCopies(checkpoint: Checkpoint, { copies }: Fit): Promise<void> {
+  for (const { origin, of } of copies) {
+    const copy = await checkpoint.readF32(origin);
+    const first = await checkpoint.readF32(of);
+    if (copy.length === first.length && copy.every((value, i) => value === first[i])) continue;
+    throw new DiffusionError(
+      "checkpoint",
+      `${checkpoint.path}: expected ${origin} to hold the values of ${of}, got others; our model has this part once`,
+    );
+  }
+}
+
 /** Reads tensors of a fitting checkpoint; keeps one buffer as large as the largest that changes its layout. */
 export class MappedReader {
   #scratch = new Float32Array(0);
@@ -161,8 +180,10 @@ export class MappedReader {
 export async function loadMappedWeights(
   checkpoint: Checkpoint,
   fit: Fit,
+  ignoreUnused = false,
 ): Promise<Map<string, Float32Array>> {
-  checkFit(checkpoint.path, fit);
+  checkFit(checkpoint.path, fit, ignoreUnused);
+  await checkCopies(checkpoint, fit);
   const reader = new MappedReader(checkpoint, fit);
   const weights = new Map<string, Float32Array>();
   for (const spec of fit.specs) weights.set(spec.name, await reader.read(spec));

@@ -37,11 +37,14 @@ const linearOf = (theirs: string, ours: string, part?: KeyRule["part"]): KeyRule
 ];
 
 /**
- * huggingface/diffusers DiTTransformer2DModel. Every block there has its own copy of the time and
- * label embedding; the first is taken.
+ * huggingface/diffusers DiTTransformer2DModel. Every block there has its own time and label embedding;
+ * in files made from the published ones they are copies of one.
  */
 export const diffusersDitKeys: KeyMap = {
-  drop: [/^pos_embed\.pos_embed$/, /^transformer_blocks\.[1-9]\d*\.norm1\.emb\./],
+  drop: [/^pos_embed\.pos_embed$/],
+  copies: [
+    { from: /^transformer_blocks\.[1-9]\d*\.(norm1\.emb\..*)$/, of: "transformer_blocks.0.$1" },
+  ],
   rules: [
     { from: /^pos_embed\.proj\.weight$/, to: "x_embedder.proj.weight", layout: "conv" },
     { from: /^pos_embed\.proj\.bias$/, to: "x_embedder.proj.bias" },

@@ -38,6 +38,8 @@ export interface KeyMap {
   /** Foreign names left out on purpose. */
   drop: readonly RegExp[];
   rules: readonly KeyRule[];
+  /** Foreign names left out because they repeat another: `of`, with $1 … of the match. Reading compares their values. */
+  copies?: readonly { from: RegExp; of: string }[];
 }
 
 export interface KeyMatch {
@@ -55,7 +57,8 @@ export function mapKey(
   foreign: string,
   shape: readonly number[],
 ): KeyMatch | "drop" | undefined {
-  if (map.drop.some((pattern) => pattern.test(foreign))) return "drop";
+  const copies = map.copies?.map(({ from }) => from) ?? [];
+  if ([...map.drop, ...copies].some((pattern) => pattern.test(foreign))) return "drop";
   const rule = map.rules.find(
     ({ from, rank = shape.length }) => rank === shape.length && from.test(foreign),
   );

@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import type { Checkpoint, FoundConfig } from "../checkpoint/checkpoint.js";
 import {
+  checkCopies,
   checkFit,
   describeMisfits,
   fitWeights,
@@ -395,6 +396,7 @@ export function writeModels(
   const total = fits.reduce((sum, { specs }) => sum + specs.length, 0);
   let done = 0;
   return async () => {
+    for (const [i, { checkpoint }] of models.entries()) await checkCopies(checkpoint, fits[i]!);
     for (const [i, { checkpoint }] of models.entries()) {
       const reader = new MappedReader(checkpoint, fits[i]!);
       const tensor = (spec: ParamSpec) => ({

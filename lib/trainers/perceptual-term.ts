@@ -2,7 +2,7 @@
 // arXiv:1801.03924, as used by Esser et al. 2021, arXiv:2012.09841.
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.js";
-import { checkFit, fitWeights, MappedReader } from "../checkpoint/remap.js";
+import { fitWeights, loadMappedWeights } from "../checkpoint/remap.js";
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
 import { lpips, lpipsColourScaling, type LpipsConfig } from "../models/lpips.js";
@@ -46,12 +46,8 @@ async function readPart(
     [...origins].map(([name, origin]) => [name, checkpoint.tensors.get(origin)!.shape]),
   );
   const fit = fitWeights(specs, keys, { shapes, origins });
-  checkFit(checkpoint.path, { ...fit, missing: [] }, true);
-  const reader = new MappedReader(checkpoint, fit);
-  const values = new Map<string, Float32Array>();
-  for (const spec of specs)
-    if (fit.sources.has(spec.name)) values.set(spec.name, await reader.read(spec));
-  return values;
+  const present = specs.filter(({ name }) => fit.sources.has(name));
+  return loadMappedWeights(checkpoint, { ...fit, specs: present, missing: [] }, true);
 }
 
 /** The term with its weights from files. Throws "checkpoint" when they are missing, damaged or of other widths. */

@@ -1,10 +1,17 @@
 // DiTTransformer2DModel of huggingface/diffusers in plain float64 loops over tensors of its names: parts of one projection,
 // one modulation a block, the position table, and the constants in which its code differs from the original.
+import { existsSync } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { openCheckpoint } from "../../lib/checkpoint/open-checkpoint.js";
+import { writeSafetensors } from "../../lib/checkpoint/safetensors.js";
 import { dit, type DitConfig } from "../../lib/models/dit.js";
 import { ditFamilies } from "../../lib/models/dit.family.js";
 import { ShapeView } from "../../lib/models/family.js";
 import { mapKey, placePart, toLayout } from "../../lib/nn/key-map.js";
+import { convertModels, identify } from "../../lib/pipelines/import-checkpoint.js";
 import { evaluate, i32, type Given } from "../formulas/evaluate.js";
 import { add, attention, conv, draw, layerNorm, linear, map, silu, tokens, type Plain } from "./plain-ops.js"; // prettier-ignore
 
@@ -92,15 +99,21 @@ function unfolded(x: Plain, p: number): Plain {
   return { shape: [B, C * p * p, h, w], data };
 }
 
+/** All tensors of a small network by their names, drawn as they are asked for. */
+function drawn(): { weights: Map<string, Plain>; get: Weights } {
+  const weights = new Map<string, Plain>();
+  const get: Weights = (name, ...shape) => {
+    if (!weights.has(name)) weights.set(name, draw(name, shape, 0.3));
+    return weights.get(name)!;
+  };
+  return { weights, get };
+}
+
 const small: DitConfig = { size: [4, 6], patch: 2, channels: 3, width: 16, layers: 2, heads: 2, classes: 4 }; // prettier-ignore
 
 describe("DiT of diffusers against plain loops", () => {
   it.each([small, { ...small, trainedBy: "diffusers" as const }])("%o", async (config) => {
-    const weights = new Map<string, Plain>();
-    const get: Weights = (name, ...shape) => {
-      if (!weights.has(name)) weights.set(name, draw(name, shape, 0.3));
-      return weights.get(name)!;
-    };
+    const { weights, get } = drawn();
     const [H, W] = config.size;
     const x = draw("x", [2, 3, H, W]);
     const expected = plainDit(config, get, x, [17, 803.5], [3, 4]);
@@ -141,5 +154,38 @@ describe("DiT of diffusers against plain loops", () => {
     };
     const furthest = Math.max(...y!.map((value, i) => Math.abs(value - wanted(i))));
     expect(furthest).toBeLessThan(1e-10);
+  });
+});
+
+describe("the embedding that every block has of its own", () => {
+  const facts = { heads: 2, nullClass: true, size: [4, 6] };
+
+  /** Converts a network whose second block's copy of the label table is moved by `change` in one place. */
+  async function converted(change: number): Promise<string> {
+    const folder = await mkdtemp(join(tmpdir(), "smalti-dit-"));
+    const { weights, get } = drawn();
+    plainDit(small, get, draw("x", [1, 3, 4, 6]), [1], [1]);
+    const emb = [...weights].filter(([name]) => name.startsWith("transformer_blocks.0.norm1.emb."));
+    for (const [name, { shape, data }] of emb) {
+      const isTable = name.endsWith("embedding_table.weight");
+      const own = data.map((value, i) => value + (isTable && i === 0 ? change : 0));
+      weights.set(name.replace(".0.", ".1."), { shape, data: own });
+    }
+    const file = join(folder, "model.safetensors");
+    await writeSafetensors(file, [...weights].map(([name, { shape, data }]) => ({ name, shape, data: Float32Array.from(data) }))); // prettier-ignore
+    using checkpoint = await openCheckpoint(file);
+    const out = join(folder, "out");
+    await convertModels(out, "dit", identify(checkpoint, { facts }));
+    return out;
+  }
+
+  it("is read once where all are the same", async () => {
+    expect(existsSync(join(await converted(0), "pipeline.json"))).toBe(true);
+  });
+
+  it("is refused where one differs", async () => {
+    await expect(converted(0.5)).rejects.toThrow(
+      /expected transformer_blocks\.1\.norm1\.emb\.class_embedder\.embedding_table\.weight to hold the values of transformer_blocks\.0\./,
+    );
   });
 });
