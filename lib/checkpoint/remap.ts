@@ -35,7 +35,7 @@ export interface Fit {
   /** Left out on purpose. */
   dropped: readonly string[];
   /** Left out because another holds the same values. */
-  copies: readonly { origin: string; of: string }[];
+  copies: readonly { origin: string; of: string; hint: string }[];
 }
 
 /** Foreign tensors as the key map knows them. */
@@ -63,9 +63,10 @@ export function fitWeights(
     const origin = origins?.get(foreign) ?? foreign;
     const match = mapKey(map, foreign, shape);
     const copy = map.copies?.find(({ from }) => from.test(foreign));
-    const of = copy && foreign.replace(copy.from, copy.of);
-    if (of !== undefined) copies.push({ origin, of: origins?.get(of) ?? of });
-    else if (match === "drop") dropped.push(origin);
+    if (copy) {
+      const of = foreign.replace(copy.from, copy.of);
+      copies.push({ origin, of: origins?.get(of) ?? of, hint: copy.hint });
+    } else if (match === "drop") dropped.push(origin);
     else if (!match || !wanted.has(match.name))
       unused.push({ origin, shape, ...(match && { name: match.name }) });
     else {
@@ -135,13 +136,13 @@ export function checkFit(where: string, fit: Fit, ignoreUnused = false): void {
 
 /** Throws "checkpoint" for a tensor that was left out as a copy of another and holds other values. */
 export async function checkCopies(checkpoint: Checkpoint, { copies }: Fit): Promise<void> {
-  for (const { origin, of } of copies) {
+  for (const { origin, of, hint } of copies) {
     const copy = await checkpoint.readF32(origin);
     const first = await checkpoint.readF32(of);
     if (copy.length === first.length && copy.every((value, i) => value === first[i])) continue;
     throw new DiffusionError(
       "checkpoint",
-      `${checkpoint.path}: expected ${origin} to hold the values of ${of}, got others; our model has this part once`,
+      `${checkpoint.path}: expected ${origin} to hold the values of ${of}, got others; ${hint}`,
     );
   }
 }

@@ -5,7 +5,7 @@ import { flag, isObject, limits, listOf, object, oneOf, real, whole } from "./ch
 import { known, onlyValues } from "./diffusers-config.js";
 import { dit, ditConfigs, publishedDit } from "./dit.js";
 import type { DitConfig } from "./dit.js";
-import { diffusersDitKeys, facebookDitKeys } from "./dit.keys.js";
+import { diffusersDitKeys, diffusersTrainedDitKeys, facebookDitKeys } from "./dit.keys.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 import { fit, fitConfigs } from "./fit.js";
 import type { FitConfig, FitRotary, HeadNorm } from "./fit.js";
@@ -276,14 +276,15 @@ export const ditFamilies: readonly Family[] = [
         rule: listOf(whole(1, limits.side), 2, 2),
       },
       trainedBy: {
-        what: "whose constants it was trained with: the releases are the original's, in diffusers' layout",
+        what: "whose code trained it: the releases are the original's, in diffusers' layout",
         rule: oneOf("original", "diffusers"),
         fixed: "original",
       },
     },
     readConfig: readDiffusers,
     configure: configureDiffusers,
-    keys: () => diffusersDitKeys,
+    keys: (config) =>
+      (config as DitConfig).trainedBy === "diffusers" ? diffusersTrainedDitKeys : diffusersDitKeys,
     build: buildDit,
     pipeline: ditPipeline,
     published: publishedSizes("learned", "DiT"),

@@ -36,6 +36,22 @@ const linearOf = (theirs: string, ours: string, part?: KeyRule["part"]): KeyRule
   { from: new RegExp(`${theirs}\\.bias$`), to: `${ours}.bias`, ...(part && { part }) },
 ];
 
+const embedderAt = (block: string): string => `^transformer_blocks\\.${block}\\.norm1\\.emb\\.`;
+
+/** The embedding of time and class of some blocks, ours at `to`. */
+const embedder = (block: string, to: string): KeyRule[] => [
+  ...["0", "2"].flatMap((place, i) =>
+    linearOf(
+      `${embedderAt(block)}timestep_embedder\\.linear_${i + 1}`,
+      `${to}t_embedder.mlp.${place}`,
+    ),
+  ),
+  {
+    from: new RegExp(`${embedderAt(block)}class_embedder\\.embedding_table\\.weight$`),
+    to: `${to}y_embedder.embedding_table.weight`,
+  },
+];
+
 /**
  * huggingface/diffusers DiTTransformer2DModel. Every block there has its own time and label embedding;
  * in files made from the published ones they are copies of one.
@@ -43,21 +59,16 @@ const linearOf = (theirs: string, ours: string, part?: KeyRule["part"]): KeyRule
 export const diffusersDitKeys: KeyMap = {
   drop: [/^pos_embed\.pos_embed$/],
   copies: [
-    { from: /^transformer_blocks\.[1-9]\d*\.(norm1\.emb\..*)$/, of: "transformer_blocks.0.$1" },
+    {
+      from: /^transformer_blocks\.[1-9]\d*\.(norm1\.emb\..*)$/,
+      of: "transformer_blocks.0.$1",
+      hint: "if diffusers trained this network, say --set trainedBy=diffusers",
+    },
   ],
   rules: [
     { from: /^pos_embed\.proj\.weight$/, to: "x_embedder.proj.weight", layout: "conv" },
     { from: /^pos_embed\.proj\.bias$/, to: "x_embedder.proj.bias" },
-    ...["0", "2"].flatMap((place, i) =>
-      linearOf(
-        `^transformer_blocks\\.0\\.norm1\\.emb\\.timestep_embedder\\.linear_${i + 1}`,
-        `t_embedder.mlp.${place}`,
-      ),
-    ),
-    {
-      from: /^transformer_blocks\.0\.norm1\.emb\.class_embedder\.(embedding_table\.weight)$/,
-      to: "y_embedder.$1",
-    },
+    ...embedder("0", ""),
     ...linearOf(`${theirBlock}norm1\\.linear`, "blocks.$1.adaLN_modulation.1"),
     ...["q", "k", "v"].flatMap((name, index) =>
       linearOf(`${theirBlock}attn1\\.to_${name}`, "blocks.$1.attn.qkv", { index, of: 3 }),
@@ -68,4 +79,10 @@ export const diffusersDitKeys: KeyMap = {
     ...linearOf("^proj_out_1", "final_layer.adaLN_modulation.1"),
     ...linearOf("^proj_out_2", "final_layer.linear"),
   ],
+};
+
+/** The same of a network that diffusers trained: each block keeps its own embedding. */
+export const diffusersTrainedDitKeys: KeyMap = {
+  drop: diffusersDitKeys.drop,
+  rules: [...embedder("(\\d+)", "blocks.$1."), ...diffusersDitKeys.rules],
 };

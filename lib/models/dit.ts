@@ -38,8 +38,8 @@ export interface DitConfig extends ClassTransformerConfig {
    */
   sigma?: "learned" | "discarded" | "none";
   /**
-   * Constants of the code that it was trained with. Those of huggingface/diffusers differ from the original's: the slowest
-   * frequency of a time is 1 / 10000, and eps of the norm before the MLP 1e-5. Default "original".
+   * The code that it was trained with. In huggingface/diffusers every block embeds time and class by weights of its own, the
+   * slowest frequency of a time is 1 / 10000, and eps of the norm before the MLP 1e-5. Default "original".
    */
   trainedBy?: "original" | "diffusers";
 }
@@ -115,11 +115,10 @@ function tokenPass(config: DitConfig, scope: ParamScope): (input: DitInput) => T
   const grid: [number, number] = [size[0] / patch, size[1] / patch];
   const outChannels = config.sigma === "none" ? channels : 2 * channels;
   const embed = patchEmbedding(scope.child("x_embedder"), { patch, channels, width });
-  const slowest = trainedBy === "diffusers" ? 1 : 0;
-  const conditionOf = classCondition("dit", scope, config, timeFeatures / 2 - slowest);
-  const blocks = Array.from({ length: layers }, (_, i) =>
-    block(scope.child("blocks").child(i), config),
-  );
+  const places = Array.from({ length: layers }, (_, i) => scope.child("blocks").child(i));
+  const [owners, slowest] = trainedBy === "diffusers" ? [places, 1] : [[scope], 0];
+  const embedders = owners.map((owner) => classCondition("dit", owner, config, timeFeatures / 2 - slowest)); // prettier-ignore
+  const blocks = places.map((place) => block(place, config));
   const last = scope.child("final_layer");
   const finish = finalLayer(last, {
     width,
@@ -127,9 +126,9 @@ function tokenPass(config: DitConfig, scope: ParamScope): (input: DitInput) => T
     modulation: modulation(last.child("adaLN_modulation"), { width, vectors: finalVectors }),
   });
   return ({ x, ...told }) => {
-    const condition = conditionOf(told);
+    const [condition, ...others] = embedders.map((embed) => embed(told)) as [Tensor, ...Tensor[]];
     const start = embed(x).add(gridSinusoids(x.trace, { grid, width }));
-    const tokens = blocks.reduce((h, run) => run(h, condition), start);
+    const tokens = blocks.reduce((h, run, i) => run(h, others[i - 1] ?? condition), start);
     return fromPatches(finish(tokens, condition), grid, patch, "pqc");
   };
 }

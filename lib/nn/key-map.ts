@@ -38,8 +38,11 @@ export interface KeyMap {
   /** Foreign names left out on purpose. */
   drop: readonly RegExp[];
   rules: readonly KeyRule[];
-  /** Foreign names left out because they repeat another: `of`, with $1 … of the match. Reading compares their values. */
-  copies?: readonly { from: RegExp; of: string }[];
+  /**
+   * Foreign names left out because they repeat another: `of`, with $1 … of the match. Reading compares their values; `hint`
+   * says what to do when they differ.
+   */
+  copies?: readonly { from: RegExp; of: string; hint: string }[];
 }
 
 export interface KeyMatch {
