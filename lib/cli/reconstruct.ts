@@ -20,7 +20,7 @@ export const reconstruct = withCommonOptions(new Command("reconstruct"), {
     "Encode an image to tokens or latents and decode it again; writes both side by side.",
   )
   .argument("<image>", "image file")
-  .option("--model <name>", "name or folder of a pipeline, tokenizer, autoencoder", "emoji-64")
+  .option("--model <name>", "name or folder of a pipeline, tokenizer, autoencoder, VAE", "emoji-64")
   .option("--out <file>", "PNG to write", "reconstruction.png")
   .action(async (file: string, options: ReconstructOptions) => {
     applyCommonOptions(options);

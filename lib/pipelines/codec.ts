@@ -44,6 +44,11 @@ export class Codec {
     this.#sessions = new SessionCache(weightBuffers(weights, specs));
   }
 
+  /** Side of a picture in pixels. */
+  get imageSize(): number {
+    return this.config.resolution;
+  }
+
   get tokensPerImage(): number {
     return this.grid[0] * this.grid[1];
   }

@@ -119,6 +119,8 @@ it("a VAE, its refiner, and pictures of both", { timeout: 60_000 }, async () => 
     return stderr;
   };
   await run("train", "vae", "--recipe", "vae.json", "--out", "vae");
+  await run("reconstruct", "pictures/0.png", "--model", "vae", "--out", "back.png");
+  expect(existsSync(join(folder, "back.png"))).toBe(true);
   await run("train", "denoiser", "--recipe", "refiner.json", "--vae", "vae", "--out", "refined");
   await run("train", "denoiser", "--recipe", "refiner.json", "--vae", "vae", "--out", "refined", "--resume", "--steps", "3");
   await run("sample", "--model", "refined", "--out", "refined.png");

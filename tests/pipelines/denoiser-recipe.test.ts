@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { memoryDataset } from "../../lib/data/dataset.js";
+import { psnr } from "../../lib/metrics/psnr.js";
 import { vqgan } from "../../lib/models/vqgan.js";
 import { initialValues } from "../../lib/nn/init.js";
 import {
@@ -15,6 +16,7 @@ import {
   type FrozenParts,
 } from "../../lib/pipelines/denoiser-training.js";
 import { loadPipeline } from "../../lib/pipelines/load-pipeline.js";
+import { openReconstructor } from "../../lib/pipelines/reconstructor.js";
 import { saveTokenizerRun } from "../../lib/pipelines/tokenizer-run.js";
 import { trainLoop, type Trainable } from "../../lib/trainers/loop.js";
 import { readRecipe, recipeLr, type Recipe } from "../../lib/trainers/recipe.js";
@@ -120,6 +122,29 @@ describe("a VAE", () => {
     expect(first).toBeLessThan(0.7 * losses[0]!);
     [trainer, again].forEach((one) => one.dispose());
     await expect(loadFirstStage(out)).rejects.toThrow("expected a component firstStage or codec");
+  });
+
+  it("reconstructs pictures by itself, unless it is told classes", async () => {
+    const codec = await openReconstructor(join(folder, "vae"));
+    expect(codec.imageSize).toBe(side);
+    const images = [0, 1].map((i) => ({ width: side, height: side, data: data.train.pixels(i) as Uint8Array })); // prettier-ignore
+    const back = await codec.reconstruct(images, { batchSize: 1 });
+    codec.dispose();
+    for (const [i, { data: before }] of images.entries()) {
+      const average = before.reduce((sum, value) => sum + value, 0) / before.length;
+      expect(psnr(before, back[i]!.data)).toBeGreaterThan(
+        psnr(
+          before,
+          before.map(() => average),
+        ),
+      );
+    }
+    const told = { ...vaeModel, classes: 2, classWidth: 4, decoderChannels: "16:16,4:32,1:20" };
+    const recipe = await recipeOf("vae", { model: told, steps: 1 });
+    const { trainer, save } = await buildVaeTrainer(recipe, data);
+    await save(join(folder, "told"), {});
+    trainer.dispose();
+    await expect(openReconstructor(join(folder, "told"))).rejects.toThrow(/VAE without classes, got one that is told 2/); // prettier-ignore
   });
 });
 
