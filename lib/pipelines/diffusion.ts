@@ -229,7 +229,7 @@ export class DiffusionPipeline implements Disposable {
       ...{ model: this.name, job, seed, sampling: { ...sampling, ...carried } },
       attributes: this.#askable.attributes,
       quantize: this.quantize,
-      source: image && "derived",
+      isDerived: image !== undefined,
     });
   }
 

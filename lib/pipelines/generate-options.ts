@@ -3,6 +3,7 @@ import type { Image } from "../image/image-io.js";
 import {
   checkFields,
   isObject,
+  limits,
   listOf,
   optional,
   text,
@@ -61,6 +62,8 @@ export interface GenerateOptions extends CommonOptions {
   image?: Image;
   /** One byte a pixel of `image`, 1 = make anew; a token is made anew when any of its pixels is. */
   mask?: Uint8Array;
+  /** In place of both: token ids to keep, in rows of the grid, -1 = make anew. */
+  known?: readonly number[] | Int32Array;
 }
 
 /** What `stream` takes beside the options of `generate`. */
@@ -111,6 +114,10 @@ export const checkedElsewhere = <Name extends string>(
 ): Record<Name, Rule> =>
   Object.fromEntries(Object.keys(names).map((name) => [name, () => undefined])) as Record<Name, never>; // prettier-ignore
 
+/** Against the grid and the codebook, `knownTokens` checks them. */
+export const knownRule: Rule = (value) =>
+  value instanceof Int32Array ? undefined : listOf(whole(-1, limits.codes), 1, 2 ** 20)(value);
+
 const rules: Readonly<Record<keyof StreamOptions, Rule>> = {
   ...commonRules,
   style: oneOrList(text(longestText)),
@@ -118,6 +125,7 @@ const rules: Readonly<Record<keyof StreamOptions, Rule>> = {
   ...checkedElsewhere(samplingRules),
   image: optional(picture),
   mask: optional((value) => (value instanceof Uint8Array ? undefined : "a Uint8Array")),
+  known: optional(knownRule),
 };
 
 /** Checks the options of `generate` and `stream` except those of sampling. Throws "option". */

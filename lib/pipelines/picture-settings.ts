@@ -17,12 +17,9 @@ export interface Picture {
   attributes: Readonly<Record<string, readonly string[]>>;
   /** How the network that is called in every step was computed. */
   quantize?: Quantize | undefined;
-  /** What else it was made from, which it does not carry. */
-  source?: PictureSource | undefined;
+  /** Made from a picture too, which it does not carry. */
+  isDerived?: boolean;
 }
-
-/** A picture of which a part was made anew, and one that was made from a picture. */
-export type PictureSource = "inpainted" | "derived";
 
 /** What a picture carries. */
 export function metadataOf({
@@ -32,7 +29,7 @@ export function metadataOf({
   sampling,
   attributes,
   quantize,
-  source,
+  isDerived,
 }: Picture): GenerationMetadata {
   const said = Object.entries(job.attributes)
     .map(([name, value]): [string, string | undefined] => [name, attributes[name]![value]])
@@ -47,7 +44,7 @@ export function metadataOf({
       sample: job.sample,
       ...Object.fromEntries(said),
       ...(quantize && { quantize }),
-      ...(source && { [source]: true }),
+      ...(isDerived && { derived: true }),
     },
   };
 }
@@ -58,7 +55,6 @@ const settingRules: Rules = {
   category: optional(text(256)),
   class: optional(text(256)),
   quantize: optional(text(64)),
-  inpainted: () => undefined,
   derived: () => undefined,
 };
 
@@ -86,16 +82,16 @@ export function optionsOf(
   } catch (cause) {
     throw new DiffusionError("data", `regenerate: ${(cause as Error).message}`, { cause });
   }
-  const { sample = 0, quantize: made, inpainted, derived, ...rest } = settings;
+  const { sample = 0, quantize: made, derived, ...rest } = settings;
   if (made !== quantize)
     throw new DiffusionError(
       "data",
       `regenerate: expected a picture made with ${described(quantize)} as this pipeline computes, got one with ${described(made)}; load the pipeline with the same`,
     );
-  if (inpainted || derived)
+  if (derived)
     throw new DiffusionError(
       "data",
-      `regenerate: expected a picture made from a prompt alone, got ${inpainted ? "an inpainted one" : "one made from a picture"}; its source picture is not stored`,
+      "regenerate: expected a picture made from what it carries, got one made from another picture, which is not stored",
     );
   return { ...rest, prompt: prompt ?? "", seed: seed ?? 0, firstSample: sample as number };
 }

@@ -12,6 +12,7 @@ import type { Codec, CodecOptions } from "./codec.js";
 import { batchEvents, picturesOf, type GenerateEvent } from "./events.js";
 import {
   checkGenerateOptions,
+  knownRule,
   samplingOf,
   type GenerateOptions,
   type StreamOptions,
@@ -118,6 +119,7 @@ export class VqDiffusionPipeline implements Disposable {
     checkSampling("generate", sampling, this.#reader.model);
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
     const known = await knownTokens(this.#codec, options);
+    const kept = known && { known: [...known] };
     const stop = options.signal ? { signal: options.signal } : {};
     yield* batchEvents(jobs, options, {
       steps: (batch: readonly Job[]) =>
@@ -125,7 +127,7 @@ export class VqDiffusionPipeline implements Disposable {
       preview: ({ best }) => this.decode(best, stop),
       pictures: ({ tokens }) => this.decode(tokens, stop),
       finished: (picture, job) =>
-        new GeneratedImage(picture, this.#metadata(job, options, sampling)),
+        new GeneratedImage(picture, this.#metadata(job, options, { ...sampling, ...kept })),
     });
   }
 
@@ -134,7 +136,7 @@ export class VqDiffusionPipeline implements Disposable {
     metadata: GenerationMetadata,
     options: { signal?: AbortSignal } = {},
   ): Promise<GeneratedImage> {
-    const asked = optionsOf(metadata, samplingRules, this.quantize);
+    const asked = optionsOf(metadata, { ...samplingRules, known: knownRule }, this.quantize);
     const { images } = await this.generate({ ...asked, ...options });
     return images[0]!;
   }
@@ -172,7 +174,7 @@ export class VqDiffusionPipeline implements Disposable {
     };
   }
 
-  #metadata(job: Job, options: GenerateOptions, sampling: SamplingSettings): GenerationMetadata {
+  #metadata(job: Job, options: GenerateOptions, sampling: object): GenerationMetadata {
     return metadataOf({
       model: this.name,
       job,
@@ -180,7 +182,6 @@ export class VqDiffusionPipeline implements Disposable {
       sampling,
       attributes: this.settings.attributes,
       quantize: this.quantize,
-      source: options.image && "inpainted",
     });
   }
 

@@ -69,7 +69,20 @@ describe("generate", () => {
     const { images } = await pipe.generate({ image, mask, seed: 2 });
     const expected = await pipe.decode(known);
     expect(images[0]!.width).toBe(expected[0]!.width);
-    expect(images[0]!.metadata.settings).toMatchObject({ inpainted: true });
+    const kept = [...known].map((id, i) => (i % 4 >= 2 ? -1 : id));
+    const { metadata } = images[0]!;
+    expect(metadata.settings).toMatchObject({ known: kept });
+    expect((await pipe.generate({ known: kept, seed: 2 })).images[0]!.data).toEqual(
+      images[0]!.data,
+    );
+    expect((await pipe.regenerate(metadata)).data).toEqual(images[0]!.data);
+    for (const [wrong, message] of [
+      [{ known: [1, 2] }, /known of 16 tokens .*, got 2/],
+      [{ known: kept.map(() => 1000) }, /known token ids from -1 to \d+, got 1000/],
+      [{ known: kept, image, mask }, /or known alone, got image and mask and known/],
+      [{ known: kept.map(() => 0.5) }, /each a whole number from -1 to/],
+    ] as const)
+      await expect(pipe.generate(wrong)).rejects.toThrow(message);
   });
 
   it("makes a saved picture again, bit for bit", async () => {
