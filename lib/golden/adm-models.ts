@@ -25,7 +25,8 @@ export const only =
     value === wanted ? undefined : JSON.stringify(wanted);
 
 /** A count, or -1 for "not given". */
-const countOrNone: Rule = (value) => (value === -1 ? undefined : whole(1, limits.width)(value));
+export const countOrNone: Rule = (value) =>
+  value === -1 ? undefined : whole(1, limits.width)(value);
 
 /** Sequences (1) and volumes (3) have other convolutions and no picture to show. */
 const images: Rule = (value) =>
@@ -69,7 +70,7 @@ const encoderRules: Rules = {
 };
 
 /** A count that is given: neither missing, nor null, nor -1. */
-const given = (value: unknown): value is number => typeof value === "number" && value !== -1;
+export const given = (value: unknown): value is number => typeof value === "number" && value !== -1;
 
 /** Our configuration of the paths, with the defaults of the originals. */
 export const trunkConfig = (c: Config): AdmTrunkConfig => ({

@@ -2,7 +2,6 @@
 // posteriors, sampler steps and losses of openai/guided-diffusion without a network, and whole chains
 // with one.
 import { gradients } from "../autodiff/differentiate.js";
-import { DiffusionError } from "../errors.js";
 import { admUnet } from "../models/adm-unet.js";
 import { admUnetKeys } from "../models/adm.keys.js";
 import { checkFields, flag, limits, listOf, object, oneOf, optional, real, text, whole } from "../models/check-config.js"; // prettier-ignore
@@ -46,20 +45,15 @@ import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import { admUnetConfig, maybe } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { byWord, integers, ioValues, valuesGiven, vector } from "./case.js";
 import { caseNoise, runChain } from "./sampled-chain.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
 
-const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
-
 /** Betas of a schedule by the reference's name. */
-export function admBetas(name: string, timesteps: number): number[] {
-  if (name === "linear") return rescaledLinearBetas(timesteps);
-  if (name === "cosine") return cosineBetas(timesteps);
-  throw new DiffusionError("option", `parity: expected schedule linear or cosine, got ${name}`);
-}
+const admBetas = (name: string, timesteps: number): number[] =>
+  byWord("a schedule", name, { linear: rescaledLinearBetas, cosine: cosineBetas })(timesteps);
 
 /** The reference's names of the arrays. */
 const arrayNames = {
@@ -103,7 +97,7 @@ function respacing(golden: GoldenCase): Promise<Record<string, Values>> {
   };
   const results = specs.map(([T, text], i): Record<string, Values> => {
     const kept = sectionTimesteps(T, text);
-    const timesteps: Values = { shape: [kept.length], data: Int32Array.from(kept) };
+    const timesteps = integers(kept);
     const betas = admBetas(noise_schedule, T);
     // very short linear chains have no betas below one; the reference gives their timesteps only
     if (betas.some((beta) => beta > 1)) return { [`${i}.timesteps`]: timesteps };
@@ -142,15 +136,6 @@ const varianceNames: Readonly<Record<string, VarianceName>> = {
   FIXED_SMALL: "fixedSmall",
 };
 
-function named<Name extends string>(table: Readonly<Record<string, Name>>, word: string): Name {
-  const name = table[word];
-  if (name) return name;
-  throw new DiffusionError(
-    "option",
-    `parity: expected one of ${Object.keys(table).join(", ")}, got ${word}`,
-  );
-}
-
 /** Everything of a case that its pieces share. */
 interface Ops {
   config: OpsConfig;
@@ -159,9 +144,6 @@ interface Ops {
   evaluate: Evaluate;
   golden: GoldenCase;
 }
-
-const given = (golden: GoldenCase, ...names: string[]): Record<string, Values> =>
-  Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
 
 const table = (
   { chain, times }: Ops,
@@ -188,7 +170,10 @@ const outputOf = (mean: Tensor, spread: Tensor, variance: VarianceName): Tensor 
 
 async function forward(ops: Ops): Promise<Record<string, Values>> {
   const { golden, chain, evaluate } = ops;
-  const inputs = { ...given(golden, "x0", "noise", "x_t"), table: table(ops, "eps", "fixedSmall") };
+  const inputs = {
+    ...valuesGiven(golden, "x0", "noise", "x_t"),
+    table: table(ops, "eps", "fixedSmall"),
+  };
   const last = chainLevel(chain, chain.timesteps - 1);
   return evaluate(
     (_, given) => {
@@ -240,8 +225,8 @@ interface Reading {
 function readingOf(prefix: string): Reading {
   const [meanName = "", varianceName = "", clip] = prefix.split(".");
   return {
-    prediction: named(meanNames, meanName),
-    variance: named(varianceNames, varianceName),
+    prediction: byWord("a mean", meanName, meanNames),
+    variance: byWord("a variance", varianceName, varianceNames),
     ...(clip === "clip" && { clamp: [-1, 1] }),
   };
 }
@@ -272,7 +257,7 @@ function posteriorInputs(ops: Ops, reading: Reading, steps: Readonly<Record<stri
     stepRows(pairs, sampler, readings),
   ]);
   return {
-    ...given(ops.golden, "x_t", "step_noise", "out_mean", "out_var"),
+    ...valuesGiven(ops.golden, "x_t", "step_noise", "out_mean", "out_var"),
     table: table(ops, prediction, variance),
     ...(Object.fromEntries(rows) as Record<string, Values>),
   };
@@ -343,14 +328,12 @@ const losses: Readonly<Record<string, (T: number) => GaussianLossOptions>> = {
 async function training(ops: Ops, prefix: string): Promise<Record<string, Values>> {
   const { golden, config, evaluate } = ops;
   const [, meanName = "", varianceName = "", lossName = ""] = prefix.split(".");
-  const prediction = named(meanNames, meanName);
-  const variance = named(varianceNames, varianceName);
-  const loss = losses[lossName]?.(config.T);
-  if (!loss)
-    throw new DiffusionError("option", `parity: expected a loss of ${Object.keys(losses).join(", ")}, got ${lossName}`); // prettier-ignore
+  const prediction = byWord("a mean", meanName, meanNames);
+  const variance = byWord("a variance", varianceName, varianceNames);
+  const loss = byWord("a loss", lossName, losses)(config.T);
   const scale = variance === "learned" ? (config.out_var_scale_for_LEARNED_losses ?? 1) : 1;
   const inputs = {
-    ...given(golden, "x0", "noise", "out_mean", "out_var"),
+    ...valuesGiven(golden, "x0", "noise", "out_mean", "out_var"),
     table: table(ops, prediction, variance),
   };
   const results = await evaluate(
@@ -462,7 +445,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
     parameterisation: predictions[config.predict_xstart ? "x0" : "eps"],
     start: ioValues(golden, "x_T"),
     noise: caseNoise(golden),
-    inputs: golden.io.has("y") ? given(golden, "y") : {},
+    inputs: valuesGiven(golden, "y"),
     parameters,
     denoise: (_, { x, times }, { y }) => model.forward({ x, times, ...(y && { labels: y }) }),
     step: {

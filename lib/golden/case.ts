@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { readSafetensors } from "../checkpoint/safetensors.js";
 import type { StoredArray } from "../checkpoint/safetensors.js";
 import { halvesToFloats } from "../checkpoint/half.js";
-import { DiffusionError } from "../errors.js";
+import { checkChoice, DiffusionError } from "../errors.js";
 
 /** Values with their shape, as floats or as i32. */
 export interface Values {
@@ -135,6 +135,35 @@ export async function readCase({ name, folder }: CaseHeader): Promise<GoldenCase
   });
   return { name, kind, config, rtol: tolerance.rtol, io: new Map(entries), weights, texts };
 }
+
+/** Float64 numbers as a vector. */
+export const vector = (values: ArrayLike<number>): Values => ({
+  shape: [values.length],
+  data: Float64Array.from(values),
+});
+
+/** Whole numbers as a vector. */
+export const integers = (values: ArrayLike<number>): Values => ({
+  shape: [values.length],
+  data: Int32Array.from(values),
+});
+
+/** Numbers as a table of so many rows. */
+export const tableOf = (data: Float32Array, rows: number): Values => ({
+  shape: [rows, data.length / rows],
+  data,
+});
+
+/** A value of a table by the reference's word. Throws "option". */
+export function byWord<Value>(what: string, word: string, table: Readonly<Record<string, Value>>) {
+  return table[checkChoice("parity", what, word, Object.keys(table))]!;
+}
+
+/** Those of some values that a case has. */
+export const valuesGiven = (golden: GoldenCase, ...names: string[]): Record<string, Values> =>
+  Object.fromEntries(
+    names.filter((name) => golden.io.has(name)).map((name) => [name, ioValues(golden, name)]),
+  );
 
 /** A value of io by name. */
 export function ioValues(golden: GoldenCase, name: string): IoEntry {

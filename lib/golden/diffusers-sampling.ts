@@ -13,26 +13,24 @@ import {
   truncate,
   unclampedPosterior,
 } from "../processes/discrete.js";
-import { logBuffers, maskReplaceSchedule, maskToken } from "../processes/schedules.js";
+import { maskReplaceSchedule, maskToken } from "../processes/schedules.js";
 import type { MaskReplaceSchedule } from "../processes/schedules.js";
 import { logSoftmax, logSumExp } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { maybe } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { ioValues, tableOf, vector } from "./case.js";
 import { transformerConfig, vqModelConfig } from "./diffusers-config.js";
 import { codecKeys, transformerKeys } from "./diffusers-models.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { drawMargin } from "./vqd-math.js";
+import { drawMargin, scheduleResults } from "./vqd-math.js";
 import { loadWeights } from "./weights.js";
 
 /** Log-probabilities are not below this after truncation. */
 const kLogFloor = -70;
 /** The most probable class is kept even at rate 0. */
 const kSmallestRate = 1e-30;
-/** What the cases write for -infinity. */
-const kWrittenInfinity = -1e30;
 
 const endpointRules: Rules = {
   alpha_cum_start: maybe(real(0, 1)),
@@ -66,11 +64,8 @@ function scheduleOf(codes: number, c: Config): MaskReplaceSchedule {
 }
 
 const levelTable = (schedule: MaskReplaceSchedule, t: number, rows: number): Values => {
-  const data = logCoefficientTable(
-    schedule,
-    Array.from({ length: rows }, () => ({ t, s: t - 1 })),
-  );
-  return { shape: [rows, data.length / rows], data };
+  const levels = Array.from({ length: rows }, () => ({ t, s: t - 1 }));
+  return tableOf(logCoefficientTable(schedule, levels), rows);
 };
 
 /** log p(x_{t-1} | x_t) of scheduler.step: the posterior, or log p(x0) itself at t = 0 (without a mask class). */
@@ -97,18 +92,11 @@ function testedStep(t: number, rates: readonly number[], x: Tensors): Tensors {
   };
 }
 
-const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
-
 async function scheduler(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {
   checkFields(golden.kind, golden.config, schedulerRules);
   const c = golden.config;
   const schedule = scheduleOf((c["num_vec_classes"] as number) - 1, c);
-  const results: Record<string, Values> = {};
-  for (const [name, values] of Object.entries(logBuffers(schedule)))
-    results[name] = vector(values.map((x) => Math.max(x, kWrittenInfinity)));
-  const { a, b, c: masked, abar, bbar, cbar } = schedule;
-  const raw = { at: a, bt: b, ct: masked, att: abar, btt: bbar, ctt: cbar };
-  for (const [name, values] of Object.entries(raw)) results[`raw.${name}`] = vector(values);
+  const results = scheduleResults(schedule);
   for (const t of c["timesteps_tested"] as number[]) {
     const given = (name: string): Values => ioValues(golden, `t${t}.${name}`);
     const xt = given("x_t");
@@ -218,7 +206,7 @@ async function pipeline(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   return {
     ...results,
     image: await decoded(golden, evaluate, xt, config.grid),
-    "tap.argmax_margin_per_step": vector(Float64Array.from(margins)),
+    "tap.argmax_margin_per_step": vector(margins),
   };
 }
 

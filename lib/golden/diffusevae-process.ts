@@ -1,6 +1,5 @@
 // Golden kinds diffusevae_ddpm, diffusevae_respacing and diffusevae_sampling: both formulations of
 // DiffuseVAE's second stage, their training loss and their chains.
-import { DiffusionError } from "../errors.js";
 import { admUnetKeys } from "../models/adm.keys.js";
 import { checkFields, limits, listOf, object, oneOf, optional, real, whole } from "../models/check-config.js"; // prettier-ignore
 import type { Rule, Rules } from "../models/check-config.js";
@@ -31,7 +30,7 @@ import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import { maybe } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { byWord, integers, ioValues, valuesGiven, vector } from "./case.js";
 import { caseNoise, runChain } from "./sampled-chain.js";
 import { diffuseVaeUnetConfig } from "./diffusevae-models.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
@@ -39,12 +38,6 @@ import { channelsFirst, channelsLast } from "./layouts.js";
 import { runModel } from "./model-run.js";
 import type { ModelRun } from "./model-run.js";
 import { loadWeights } from "./weights.js";
-
-const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
-const integers = (data: readonly number[]): Values => ({
-  shape: [data.length],
-  data: Int32Array.from(data),
-});
 
 interface ChainConfig {
   T: number;
@@ -82,10 +75,7 @@ function respacing(golden: GoldenCase): Promise<Record<string, Values>> {
   });
   const chain = chainOf(config);
   const results = config.specs.map(([name, count]) => {
-    const skip = skips[name];
-    if (!skip)
-      throw new DiffusionError("option", `parity: expected uniform or quad, got ${String(name)}`);
-    const steps = skip(config.T, count);
+    const steps = byWord("a skip", name, skips)(config.T, count);
     const short = respacedChain(chain, steps);
     const arrays = {
       betas: short.betas,
@@ -200,8 +190,7 @@ interface Training {
 
 function trainingInputs(golden: GoldenCase, { config, chain, variance, batch }: Training) {
   const options = { variance, formulation: config.form };
-  const names = ["x0", "cond", "eps", "t", "x_t", "z"].filter((name) => golden.io.has(name));
-  const given = Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
+  const given = valuesGiven(golden, "x0", "cond", "eps", "t", "x_t", "z");
   const inputs: Record<string, Values> = {
     ...given,
     table: tableOf(chain, [...given["t"]!.data], options),
@@ -341,7 +330,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
     start: ioValues(golden, "x_T"),
     noise: caseNoise(golden),
     ...(golden.io.has("cond") && { pair: ioValues(golden, "cond") }),
-    inputs: golden.io.has("z") ? { z: ioValues(golden, "z") } : {},
+    inputs: valuesGiven(golden, "z"),
     parameters,
     denoise: (t: Trace, input, given) => {
       const conditional = conditionalNetwork(model, given);

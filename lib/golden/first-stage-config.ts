@@ -5,6 +5,7 @@ import {
   flag,
   limits,
   listOf,
+  object,
   oneOf,
   optional,
   real,
@@ -13,9 +14,10 @@ import {
 } from "../models/check-config.js";
 import type { Rules } from "../models/check-config.js";
 import type { ConvCodecConfig } from "../models/conv-codec.js";
+import type { GoldenCase } from "./case.js";
 
 /** Keyword arguments of Encoder and Decoder. */
-export interface DdConfig {
+interface DdConfig {
   ch: number;
   out_ch: number;
   ch_mult?: number[];
@@ -52,11 +54,19 @@ const rules: Rules & Record<keyof DdConfig, unknown> = {
   attn_type: optional(oneOf("vanilla", "linear", "none")),
 };
 
+const width = whole(1, limits.width);
+const commonRules: Rules = { ddconfig: object, embed_dim: width, norm_num_groups: optional(width) };
+
 /**
- * `doubleZ`: what double_z must be for this kind; the reference cannot run with the other value. The default
- * multipliers are the reference's.
+ * The convolutions of a case whose configuration has `more` keys. `doubleZ`: what double_z must be for this kind; the
+ * reference cannot run with the other value. The default multipliers are the reference's.
  */
-export function codecConfig(d: DdConfig, groups: number, doubleZ: boolean): ConvCodecConfig {
+export function codecConfig(golden: GoldenCase, more: Rules, doubleZ = false): ConvCodecConfig {
+  checkFields(golden.kind, golden.config, { ...commonRules, ...more });
+  const { ddconfig: d, norm_num_groups: groups = 32 } = golden.config as {
+    ddconfig: DdConfig;
+    norm_num_groups?: number;
+  };
   checkFields("ddconfig", d, rules);
   const { double_z = true, give_pre_end = false, use_linear_attn = false } = d;
   const refuse = (name: string, expected: boolean, got: boolean): void => {

@@ -15,10 +15,10 @@ import type { Solver } from "../samplers/solver.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
-import { runContinuous, runPlan } from "./continuous-run.js";
-import type { PlanRun } from "./continuous-run.js";
 import type { Evaluate } from "./evaluate.js";
 import { channelsLast } from "./layouts.js";
+import { runChain, runPlan } from "./sampled-chain.js";
+import type { ChainRun } from "./sampled-chain.js";
 
 export const pair = (value: unknown): string | undefined =>
   Array.isArray(value) && value.length === 2 ? undefined : "a pair of a name and its arguments";
@@ -98,7 +98,7 @@ function planOf(golden: GoldenCase, name: string, options: Options): ContinuousP
 }
 
 /** What runs a plan on the mixture. */
-function mixtureRun(golden: GoldenCase): Omit<PlanRun, "plan" | "noise"> {
+function mixtureRun(golden: GoldenCase): Omit<ChainRun, "plan" | "noise"> {
   const { data_std: std } = golden.config as { data_std: number };
   return {
     parameterisation: predictions.x0,
@@ -123,7 +123,7 @@ async function solveAdaptively(
   const noise = async (x: Floats, level: Level): Promise<Floats> => {
     const start = { shape, data: Float32Array.from(x) };
     const none = (): Values => start;
-    const states = await runContinuous(evaluate, { ...run, plan: noisePlan(level), start, noise: none }); // prettier-ignore
+    const states = await runChain(evaluate, { ...run, plan: noisePlan(level), start, noise: none }); // prettier-ignore
     return states[0]!.x.data as Floats;
   };
   const { min, max } = rangeOf(golden, options);
@@ -158,13 +158,13 @@ async function solve(
     return solveAdaptively(golden, evaluate, options as Record<string, number>, index);
   const results: Record<string, Values> = {};
   let draws = 0;
-  const run = runPlan(evaluate, {
+  const run = await runPlan(evaluate, {
     ...mixtureRun(golden),
     plan: planOf(golden, name, options),
     // churn has the noise of its step; the others draw when they need some
     noise: (step, place) => ioValues(golden, `noise.${place === "before" ? step : draws++}`),
   });
-  for await (const { step, isFirst, read, x0, x } of run) {
+  for (const { step, isFirst, read, x0, x } of run) {
     if (isFirst) {
       results[`${index}.x.${step}`] = read;
       results[`${index}.denoised.${step}`] = x0;

@@ -1,6 +1,6 @@
 // Golden kinds kdiff_sigmas, kdiff_samplers and kdiff_denoisers: noise levels, solvers (kdiff-samplers.ts)
 // and wrappers of networks, of crowsonkb/k-diffusion.
-import { checkChoice, DiffusionError } from "../errors.js";
+import { DiffusionError } from "../errors.js";
 import { checkFields, listOf, real, whole, limits } from "../models/check-config.js";
 import {
   denoised,
@@ -24,14 +24,9 @@ import {
 import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { byWord, integers, ioValues, vector } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { pair, samplers } from "./kdiff-samplers.js";
-
-const list = (values: readonly number[]): Values => ({
-  shape: [values.length],
-  data: Float64Array.from(values),
-});
 
 /** Grids by the reference's names and order of arguments; what is left out has its default. */
 const grids: Readonly<Record<string, (...args: number[]) => number[]>> = {
@@ -53,13 +48,13 @@ function sigmas(golden: GoldenCase): Promise<Record<string, Values>> {
   });
   const { specs, etas } = golden.config as { specs: [string, number[]][]; etas: number[] };
   const results = specs.map(([name, args], i): Record<string, Values> => {
-    const levels = grids[checkChoice("parity", "a grid", name, Object.keys(grids))]!(...args);
+    const levels = byWord("a grid", name, grids)(...args);
     const steps = etas.flatMap((eta) =>
       levels.slice(1).map((to, k) => ancestralStep(levels[k]!, to, eta)),
     );
     const shape = [etas.length, levels.length - 1];
     return {
-      [`${i}.sigmas`]: list(levels),
+      [`${i}.sigmas`]: vector(levels),
       [`${i}.sigma_down`]: { shape, data: Float64Array.from(steps, ({ down }) => down) },
       [`${i}.sigma_up`]: { shape, data: Float64Array.from(steps, ({ up }) => up) },
     };
@@ -127,7 +122,7 @@ interface CaseLevels {
   karras: readonly Level[];
 }
 
-const timesOf = (levels: readonly Level[]): Values => list(levels.map(({ time }) => time));
+const timesOf = (levels: readonly Level[]): Values => vector(levels.map(({ time }) => time));
 
 function denoiserInputs(golden: GoldenCase, { discrete, karras }: CaseLevels, sigmaData: number) {
   const edm = edmPreconditioning({ sigmaData });
@@ -171,19 +166,16 @@ function wrapperNumbers(
   const sigmas = [...ioValues(golden, "sigma").data];
   const readings = levels.karras.map(edmPreconditioning({ sigmaData }));
   return {
-    "eps.sigmas": list(discrete.sigmas),
+    "eps.sigmas": vector(discrete.sigmas),
     "eps.sigma_to_t": timesOf(levels.discrete),
-    "eps.sigma_to_t_quantized": {
-      shape: [sigmas.length],
-      data: Int32Array.from(sigmas, (s) => discrete.nearestTime(s)),
-    },
-    "eps.t_to_sigma": list([...ioValues(golden, "t_query").data].map((q) => discrete.sigmaOf(q))),
+    "eps.sigma_to_t_quantized": integers(sigmas.map((s) => discrete.nearestTime(s))),
+    "eps.t_to_sigma": vector([...ioValues(golden, "t_query").data].map((q) => discrete.sigmaOf(q))),
     ...Object.fromEntries(
-      spreadOutputs(golden).map(([name, steps]) => [name, list(discrete.spread(steps))]),
+      spreadOutputs(golden).map(([name, steps]) => [name, vector(discrete.spread(steps))]),
     ),
-    "karras.c_skip": list(readings.map(({ x0 }) => x0[0])),
-    "karras.c_out": list(readings.map(({ x0 }) => x0[2])),
-    "karras.c_in": list(readings.map(({ inputScale }) => inputScale)),
+    "karras.c_skip": vector(readings.map(({ x0 }) => x0[0])),
+    "karras.c_out": vector(readings.map(({ x0 }) => x0[2])),
+    "karras.c_in": vector(readings.map(({ inputScale }) => inputScale)),
   };
 }
 

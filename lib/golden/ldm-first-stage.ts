@@ -1,7 +1,7 @@
 // Golden kinds of the first stages of latent diffusion: ldm_autoencoder_kl and ldm_vqmodel_interface.
 import { autoencoderKl } from "../models/autoencoder-kl.js";
 import type { AutoencoderKl } from "../models/autoencoder-kl.js";
-import { checkFields, limits, object, optional, whole } from "../models/check-config.js";
+import { limits, whole } from "../models/check-config.js";
 import { tamingVqganKeys } from "../models/vqgan.keys.js";
 import { vqgan } from "../models/vqgan.js";
 import type { Vqgan } from "../models/vqgan.js";
@@ -10,32 +10,17 @@ import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
-import type { DdConfig } from "./first-stage-config.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { runModel } from "./model-run.js";
 import type { ModelRun } from "./model-run.js";
 import { indexMargin } from "./taming.js";
 
-interface KlConfig {
-  ddconfig: DdConfig;
-  embed_dim: number;
-  norm_num_groups?: number;
-}
-
-const width = whole(1, limits.width);
-const klRules = { ddconfig: object, embed_dim: width, norm_num_groups: optional(width) };
-
 /** Weight of the KL term in the golden loss. */
 const kKlWeight = 0.01;
 
 function buildKl(golden: GoldenCase): AutoencoderKl {
-  checkFields(golden.kind, golden.config, klRules);
-  const {
-    ddconfig,
-    embed_dim: embedChannels,
-    norm_num_groups: groups = 32,
-  } = golden.config as unknown as KlConfig;
-  return autoencoderKl({ ...codecConfig(ddconfig, groups, true), embedChannels });
+  const codec = codecConfig(golden, {}, true);
+  return autoencoderKl({ ...codec, embedChannels: golden.config["embed_dim"] as number });
 }
 
 function klResults(model: AutoencoderKl, { x: inputs, gradientsOf }: ModelRun): Tensors {
@@ -71,24 +56,10 @@ function autoencoder(golden: GoldenCase, evaluate: Evaluate): Promise<Record<str
   return runModel(golden, evaluate, options, (run) => klResults(model, run));
 }
 
-interface VqConfig extends KlConfig {
-  n_embed: number;
-}
-
-const vqRules = { ...klRules, n_embed: whole(1, limits.codes) };
-
 function buildVq(golden: GoldenCase): Vqgan {
-  checkFields(golden.kind, golden.config, vqRules);
-  const {
-    ddconfig,
-    n_embed: codes,
-    embed_dim,
-    norm_num_groups: groups = 32,
-  } = golden.config as unknown as VqConfig;
-  return vqgan({
-    ...codecConfig(ddconfig, groups, false),
-    quantizer: { codes, width: embed_dim },
-  });
+  const codec = codecConfig(golden, { n_embed: whole(1, limits.codes) });
+  const { n_embed: codes, embed_dim: width } = golden.config as Record<"n_embed" | "embed_dim", number>; // prettier-ignore
+  return vqgan({ ...codec, quantizer: { codes, width } });
 }
 
 function vqResults(model: Vqgan, { t, x: inputs, gradientsOf }: ModelRun): Tensors {

@@ -1,6 +1,6 @@
 // Golden kinds ldm_ddim_tables and ldm_ddim_sampling: schedules, timesteps and tables of latent
 // diffusion's DDIM, and its whole chain with guidance.
-import { DiffusionError } from "../errors.js";
+import { checkChoice } from "../errors.js";
 import {
   checkFields,
   limits,
@@ -33,16 +33,11 @@ import { classifierFree } from "../samplers/guidance.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { Config, GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { byWord, integers, ioValues, valuesGiven, vector } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { latentUnetConfig } from "./ldm-unet.js";
 import { caseNoise, runChain } from "./sampled-chain.js";
 import { loadWeights } from "./weights.js";
-
-const vector = (data: readonly number[] | Float64Array): Values => ({
-  shape: [data.length],
-  data: Float64Array.from(data),
-});
 
 /** The reference's names: its "linear" is linear in sqrt(beta), its "sqrt_linear" the plain one. */
 const schedules: Readonly<
@@ -56,17 +51,11 @@ const schedules: Readonly<
 
 type ScheduleConfig = [name: string, T: number, first: number, last: number];
 
-function betasOf([name, timesteps, first, last]: ScheduleConfig): number[] {
-  const schedule = schedules[name];
-  if (schedule) return schedule({ timesteps, first, last });
-  const known = Object.keys(schedules).join(", ");
-  throw new DiffusionError("option", `parity: expected schedule ${known}, got ${String(name)}`);
-}
+const betasOf = ([name, timesteps, first, last]: ScheduleConfig): number[] =>
+  byWord("a schedule", name, schedules)({ timesteps, first, last });
 
-function methodOf(method: string): "uniform" | "quad" {
-  if (method === "uniform" || method === "quad") return method;
-  throw new DiffusionError("option", `parity: expected uniform or quad, got ${String(method)}`);
-}
+const methodOf = (method: string): "uniform" | "quad" =>
+  checkChoice("parity", "a method", method, ["uniform", "quad"]);
 
 /** Levels of the reference's DDIM: timesteps as they are, and an end at timestep 0, not at clean data. */
 const ddimLevels = (chain: GaussianChain, timesteps: readonly number[]): Level[] => [
@@ -92,10 +81,7 @@ function tables(golden: GoldenCase): Promise<Record<string, Values>> {
     const timesteps = latentTimesteps(chain.timesteps, steps, methodOf(method));
     const pairs = ddimLevels(chain, timesteps).reverse();
     const [previous, now] = [pairs.slice(0, -1), pairs.slice(1)];
-    results[`ddim${j}.timesteps`] = {
-      shape: [timesteps.length],
-      data: Int32Array.from(timesteps),
-    };
+    results[`ddim${j}.timesteps`] = integers(timesteps);
     results[`ddim${j}.sigmas`] = vector(
       now.map((from, i) => eta * posteriorDeviation(from, previous[i]!)),
     );
@@ -150,15 +136,15 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   const { parameters } = loadWeights(golden, model.parameters, keys);
   const chain = gaussianChain(betasOf(config.beta_schedule));
   const timesteps = latentTimesteps(chain.timesteps, config.ddim_steps, methodOf(ddim_discretize));
-  const names = ["cond", "uncond"].filter((name) => golden.io.has(name));
+  const inputs = valuesGiven(golden, "cond", "uncond");
   // without an empty condition, or at scale 1, the reference calls the network once
-  const isGuided = scale !== 1 && names.includes("uncond");
+  const isGuided = scale !== 1 && "uncond" in inputs;
   const states = await runChain(evaluate, {
     plan: ddim({ eta: config.eta }).plan(ddimLevels(chain, timesteps)),
     parameterisation: predictions.eps,
     start: ioValues(golden, "x_T"),
-    noise: (index) => scaledValues(caseNoise(golden)(index), config.temperature ?? 1),
-    inputs: Object.fromEntries(names.map((name) => [name, ioValues(golden, name)])),
+    noise: (step, place) => scaledValues(caseNoise(golden)(step, place), config.temperature ?? 1),
+    inputs,
     parameters,
     denoise: (t, input, given) => {
       const context = conditions(given, isGuided);

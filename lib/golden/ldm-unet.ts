@@ -1,20 +1,18 @@
 // Golden kind ldm_unet_crossattn: forward, taps and gradients of latent diffusion's U-Net.
 import { DiffusionError } from "../errors.js";
 import { checkFields, flag, limits, text, whole } from "../models/check-config.js";
-import type { Rule, Rules } from "../models/check-config.js";
+import type { Rules } from "../models/check-config.js";
 import {
   latentDiffusionCodeUnetKeys,
   latentDiffusionUnetKeys,
 } from "../models/latent-diffusion-unet.keys.js";
 import { latentDiffusionUnet } from "../models/latent-diffusion-unet.js";
 import type { LatentDiffusionUnet, LatentDiffusionUnetConfig } from "../models/latent-diffusion-unet.js"; // prettier-ignore
-import { maybe, trunkConfig, unetRules } from "./adm-models.js";
+import { countOrNone, given, maybe, trunkConfig, unetRules } from "./adm-models.js";
 import type { Config, GoldenCase, Values } from "./case.js";
 import type { Evaluate, GoldenRunner } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { givenValues, runModel, tapResults } from "./model-run.js";
-
-const countOrNone: Rule = (value) => (value === -1 ? undefined : whole(1, limits.width)(value));
 
 const rules: Rules = {
   ...unetRules,
@@ -33,8 +31,6 @@ const rules: Rules = {
   /** Where the case looked for its taps. */
   first_spatial_transformer: maybe(text(200)),
 };
-
-const given = (value: unknown): value is number => typeof value === "number" && value !== -1;
 
 /** Our configuration of the U-Net. Throws "option" for an option it does not have. */
 export function latentUnetConfig(kind: string, c: Config): LatentDiffusionUnetConfig {

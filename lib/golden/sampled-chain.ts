@@ -2,7 +2,7 @@
 // outside, channels last inside, with the case's own noise.
 import type { Parameterisation } from "../processes/gaussian-levels.js";
 import { sampleContinuous } from "../samplers/continuous.js";
-import type { ContinuousPlan } from "../samplers/continuous.js";
+import type { Combination, ContinuousPlan, Evaluation, RunEvaluation } from "../samplers/continuous.js"; // prettier-ignore
 import { continuousInputs, continuousStep } from "../samplers/continuous-step.js";
 import type { ContinuousInput, ContinuousStepOptions } from "../samplers/continuous-step.js";
 import type { Tensor } from "../trace/tensor.js";
@@ -12,7 +12,7 @@ import type { GoldenCase, Values } from "./case.js";
 import type { Evaluate, Tensors } from "./evaluate.js";
 
 /** (B, C, H, W) -> (B, H, W, C), on values. */
-export function valuesLast({ shape, data }: Values): { shape: number[]; data: Float32Array } {
+function valuesLast({ shape, data }: Values): { shape: number[]; data: Float32Array } {
   const [B = 1, C = 1, ...space] = shape;
   const P = space.reduce((size, extent) => size * extent, 1);
   const out = new Float32Array(data.length);
@@ -23,7 +23,7 @@ export function valuesLast({ shape, data }: Values): { shape: number[]; data: Fl
 }
 
 /** (B, H, W, C) -> (B, C, H, W), on values. */
-export function valuesFirst(data: ArrayLike<number>, shape: readonly number[]): Values {
+function valuesFirst(data: ArrayLike<number>, shape: readonly number[]): Values {
   const [B = 1, C = 1] = [shape[0], shape.at(-1)];
   const space = shape.slice(1, -1);
   const P = space.reduce((size, extent) => size * extent, 1);
@@ -34,32 +34,102 @@ export function valuesFirst(data: ArrayLike<number>, shape: readonly number[]): 
   return { shape: [B, C, ...space], data: out };
 }
 
-/** Noise of evaluation i of a case: `noise.i`, or zeros where the reference draws none. */
+/** Noise for a step, before or after the network, channels first; asked for where the plan adds some. */
+export type GivenNoise = (step: number, place: "before" | "after") => Values;
+
+/** Draws `noise.K` of a case, by step. */
 export const caseNoise =
-  (golden: GoldenCase) =>
-  (index: number): Values => {
-    const { shape, data } = ioValues(golden, "x_T");
-    return golden.io.get(`noise.${index}`) ?? { shape, data: new Float32Array(data.length) };
-  };
+  (golden: GoldenCase): GivenNoise =>
+  (step) =>
+    ioValues(golden, `noise.${step}`);
+
+type NamedValues = Readonly<Record<string, Values>>;
 
 export interface ChainRun {
   plan: ContinuousPlan;
   parameterisation: Parameterisation;
   /** First state, channels first. */
   start: Values;
-  /** Noise of evaluation i, channels first; for stochastic plans. */
-  noise: (index: number) => Values;
+  noise: GivenNoise;
   /** Paired images, channels first. */
   pair?: Values;
   /** The network, given the state, times and pair (channels last) and the further inputs. */
   denoise: (t: Trace, input: ContinuousInput, given: Tensors) => Tensor;
-  /** Further inputs, as they are. */
-  inputs?: Readonly<Record<string, Values>>;
-  parameters: ReadonlyMap<string, Values>;
-  step: Pick<ContinuousStepOptions, "clamp" | "epsilon" | "variance">;
+  /** Further inputs as they are, fixed or by evaluation. */
+  inputs?: NamedValues | ((evaluation: Evaluation) => NamedValues);
+  parameters?: ReadonlyMap<string, Values>;
+  /** How the step reads the network. */
+  step?: Pick<ContinuousStepOptions, "clamp" | "epsilon" | "variance">;
 }
 
-export interface ChainResult {
+/** What an evaluation did; values are channels first. */
+export interface EvaluationResult {
+  step: number;
+  /** Whether it is the first of its step. */
+  isFirst: boolean;
+  /** The state that the network read, after churn. */
+  read: Values;
+  x0: Values;
+  /** The state after it. */
+  x: Values;
+}
+
+type Named = Readonly<Record<string, ArrayLike<number>>>;
+
+/** The state that the network reads. */
+function readState({ "slot.0": x, noiseBefore }: Named, { before }: Evaluation): number[] {
+  const { slots = [1], noise = 0 } = before?.[0] ?? {};
+  return Array.from(x!, (value, i) => (slots[0] ?? 0) * value + noise * (noiseBefore?.[i] ?? 0));
+}
+
+const addsNoise = (list: readonly Combination[] = []): boolean =>
+  list.some(({ noise = 0, spread = 0 }) => noise !== 0 || spread !== 0);
+
+/** Every evaluation of a run. */
+export async function runPlan(evaluate: Evaluate, run: ChainRun): Promise<EvaluationResult[]> {
+  const { plan, parameterisation, inputs = {}, parameters } = run;
+  const start = valuesLast(run.start);
+  const pair = run.pair && valuesLast(run.pair).data;
+  const [batch, ...shape] = start.shape as [number, ...number[]];
+  const common = { ...run.step, batch, shape, plan, hasPair: pair !== undefined, noise: "given" } as const; // prettier-ignore
+  const specs = continuousInputs({ ...common, denoise: (_, { x }) => x });
+  const places = plan.steps.flatMap(({ evaluations }, step) =>
+    evaluations.map((evaluation, k) => ({ step, evaluation, isFirst: k === 0 })),
+  );
+  const noise = (index: number): Record<string, Float32Array> => {
+    const { step, evaluation } = places[index]!;
+    const drawn = (place: "before" | "after"): Float32Array =>
+      addsNoise(evaluation[place])
+        ? valuesLast(run.noise(step, place)).data
+        : new Float32Array(start.data.length);
+    const early = specs["noiseBefore"] && { noiseBefore: drawn("before") };
+    return { ...early, noise: drawn("after") };
+  };
+  const first = (data: ArrayLike<number>): Values => valuesFirst(data, start.shape);
+  const done: EvaluationResult[] = [];
+  const runOnce: RunEvaluation = async (given, { evaluation }) => {
+    const shaped = Object.entries(specs).map(([name, spec]): [string, Values] => [
+      name,
+      { shape: spec.shape, data: Float32Array.from(given[name]!) },
+    ]);
+    const own = typeof inputs === "function" ? inputs(evaluation) : inputs;
+    const results = await evaluate(
+      (t, x) =>
+        continuousStep(t, x, { ...common, denoise: (t, input) => run.denoise(t, input, x) }),
+      { inputs: { ...own, ...Object.fromEntries(shaped) }, ...(parameters && { parameters }) },
+    );
+    const [x, x0] = [first(results["slot.0"]!.data), first(results["x0"]!.data)];
+    const { step, isFirst } = places[done.length]!;
+    done.push({ step, isFirst, read: first(readState(given, evaluation)), x0, x });
+    return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data]));
+  };
+  const options = { plan, parameterisation, batch, shape, seed: 0, start: start.data, noise };
+  const states = sampleContinuous(runOnce, { ...options, ...(pair && { pair }) });
+  while (!(await states.next()).done);
+  return done;
+}
+
+export interface ChainState {
   /** Steps done, from 1. */
   done: number;
   x: Values;
@@ -67,34 +137,9 @@ export interface ChainResult {
 }
 
 /** The states of a run after each step, channels first. */
-export async function runChain(evaluate: Evaluate, run: ChainRun): Promise<ChainResult[]> {
-  const { plan, parameterisation, inputs = {}, parameters } = run;
-  const start = valuesLast(run.start);
-  const pair = run.pair && valuesLast(run.pair).data;
-  const [batch, ...shape] = start.shape as [number, ...number[]];
-  const common = { ...run.step, batch, shape, plan, hasPair: pair !== undefined, noise: "given" } as const; // prettier-ignore
-  const specs = continuousInputs({ ...common, denoise: (_, { x }) => x });
-  const step = async (values: Record<string, ArrayLike<number>>) => {
-    const shaped = Object.entries(specs).map(([name, spec]): [string, Values] => [
-      name,
-      { shape: spec.shape, data: Float32Array.from(values[name]!) },
-    ]);
-    const results = await evaluate(
-      (t, given) =>
-        continuousStep(t, given, { ...common, denoise: (t, x) => run.denoise(t, x, given) }),
-      { inputs: { ...inputs, ...Object.fromEntries(shaped) }, parameters },
-    );
-    return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data]));
-  };
-  const states = sampleContinuous((values) => step(values as Record<string, ArrayLike<number>>), {
-    plan, parameterisation, batch, shape, seed: 0, start: start.data,
-    noise: (index) => (specs["noise"] ? { noise: valuesLast(run.noise(index)).data } : {}),
-    ...(pair && { pair }),
-  }); // prettier-ignore
-  const out: ChainResult[] = [];
-  for await (const { index, state } of states) {
-    const first = (data: ArrayLike<number>): Values => valuesFirst(data, start.shape);
-    out.push({ done: index + 1, x: first(state.x), x0: first(state.x0!) });
-  }
-  return out;
+export async function runChain(evaluate: Evaluate, run: ChainRun): Promise<ChainState[]> {
+  const states: ChainState[] = [];
+  for (const { step, x, x0 } of await runPlan(evaluate, run))
+    states[step] = { done: step + 1, x, x0 };
+  return states;
 }

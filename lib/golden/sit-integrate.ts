@@ -20,12 +20,12 @@ import type { Evaluation } from "../samplers/continuous.js";
 import type { Solver } from "../samplers/solver.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
-import { caseNoise, runContinuous } from "./continuous-run.js";
-import type { PlanRun } from "./continuous-run.js";
+import { byWord, ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsLast } from "./layouts.js";
-import { byWord, sitForms, sitPaths, sitPredictions } from "./sit-names.js";
+import { caseNoise, runChain } from "./sampled-chain.js";
+import type { ChainRun } from "./sampled-chain.js";
+import { sitForms, sitPaths, sitPredictions } from "./sit-names.js";
 import { goldenSit } from "./sit-transport.js";
 
 interface Job {
@@ -113,7 +113,7 @@ function evenLevels(path: PathName, range: TimeRange, points: number, isReverse 
 }
 
 /** What runs a plan on the case's field. */
-type Field = Omit<PlanRun, "plan" | "start" | "noise">;
+type Field = Omit<ChainRun, "plan" | "start" | "noise">;
 
 async function integrateOde(
   golden: GoldenCase,
@@ -130,13 +130,13 @@ async function integrateOde(
   const planned = plannedMethods[method];
   if (planned) {
     const plan = planned().plan(levels, line);
-    const states = await runContinuous(evaluate, { ...field, plan, start, noise });
+    const states = await runChain(evaluate, { ...field, plan, start, noise });
     return [start, ...states.map(({ x }) => x)];
   }
   const velocity = async (x: ArrayLike<number>, level: Level): Promise<Float32Array> => {
     const at = { shape: start.shape, data: Float32Array.from(x) };
     const run = { ...field, plan: velocityPlan(level), start: at, noise };
-    const [state] = await runContinuous(evaluate, run);
+    const [state] = await runChain(evaluate, run);
     return state!.x.data as Float32Array;
   };
   const entries: Values[] = [];
@@ -171,7 +171,7 @@ async function integrateSde(
     norm,
     lastStep: last === null ? "none" : byWord("a last step", last, lastSteps),
   });
-  const states = await runContinuous(evaluate, {
+  const states = await runChain(evaluate, {
     ...field,
     plan: sampler.plan(levels),
     start: ioValues(golden, "x_init"),

@@ -1,13 +1,7 @@
 // Words of willisma/SiT in ours, for the golden cases of its transport.
-import { checkChoice } from "../errors.js";
 import type { DiffusionForm, PathName } from "../processes/interpolant.js";
 import type { TransportPrediction } from "../processes/path-range.js";
 import type { TransportWeight } from "../processes/interpolant-loss.js";
-
-/** A value of a table by the reference's word. */
-export function byWord<Value>(what: string, word: string, table: Readonly<Record<string, Value>>) {
-  return table[checkChoice("parity", what, word, Object.keys(table))]!;
-}
 
 export const sitPaths: Readonly<Record<string, PathName>> = {
   Linear: "linear",

@@ -19,20 +19,15 @@ import {
 import { defaultEpsilons, timeRange } from "../processes/path-range.js";
 import type { TransportPrediction } from "../processes/path-range.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { byWord, ioValues, vector } from "./case.js";
 import { ditConfigOf, goldenDitRules } from "./dit.js";
 import type { GoldenDit } from "./dit.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { gradientResults, gradientsInForeignLayout } from "./gradients.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
-import { byWord, sitForms, sitPaths, sitPredictions, sitWeights } from "./sit-names.js";
+import { sitForms, sitPaths, sitPredictions, sitWeights } from "./sit-names.js";
 import { loadWeights } from "./weights.js";
 import type { LoadedWeights } from "./weights.js";
-
-const list = (values: readonly number[]): Values => ({
-  shape: [values.length],
-  data: Float64Array.from(values),
-});
 
 /** For each sample, `x` times a number plus `y` times another. */
 function affine(
@@ -64,7 +59,7 @@ function reading(
 function pathResults(golden: GoldenCase, levels: readonly PathLevel[]): Record<string, Values> {
   const { diffusion_norm: norm } = golden.config as { diffusion_norm: number };
   const io = (name: string): Values => ioValues(golden, name);
-  const each = (of: (level: PathLevel) => number): Values => list(levels.map(of));
+  const each = (of: (level: PathLevel) => number): Values => vector(levels.map(of));
   const forms = Object.entries(sitForms).map(([word, form]) => [
     `diffusion.${word}`,
     each((level) => diffusionAt(form, level, norm)),
@@ -171,7 +166,7 @@ async function combinationResults(
     x0: ioValues(golden, "x0"),
     x1: ioValues(golden, "x1"),
     y: ioValues(golden, "y"),
-    times: list(times),
+    times: vector(times),
     table: table(levels, { prediction, weight }),
   };
   const results = await evaluate(
@@ -198,7 +193,7 @@ async function combinationResults(
     { inputs, parameters: weights.parameters },
   );
   gradientsInForeignLayout(results, { prefix: `grad.${name}.`, weights, inputs: {} });
-  return { ...results, [`${name}.t`]: list(times) };
+  return { ...results, [`${name}.t`]: vector(times) };
 }
 
 async function losses(golden: GoldenCase, evaluate: Evaluate): Promise<Record<string, Values>> {

@@ -18,7 +18,7 @@ import type { Tensor } from "../trace/tensor.js";
 import type { Trace } from "../trace/trace.js";
 import { maybe, only } from "./adm-models.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { ioValues, valuesGiven } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { gradientResults, gradientsInForeignLayout, namesAfter } from "./gradients.js";
 import type { GradientRequest } from "./gradients.js";
@@ -259,8 +259,7 @@ async function vqGanLoss(golden: GoldenCase, evaluate: Evaluate): Promise<Record
     layers: config.disc_num_layers,
   });
   const { parameters } = load(golden, model);
-  const names = ["inputs", "pre_last", "last_layer", "codebook_loss"];
-  const inputs = Object.fromEntries(names.map((name) => [name, ioValues(golden, name)]));
+  const inputs = valuesGiven(golden, "inputs", "pre_last", "last_layer", "codebook_loss");
   return evaluate((t, x) => ganLossResults(config, model, t, x), { inputs, parameters });
 }
 

@@ -1,6 +1,6 @@
 // Golden kind taming_gumbelvq: a VQGAN whose codes are drawn by a Gumbel-softmax, from given noise.
 import { DiffusionError } from "../errors.js";
-import { checkFields, limits, object, optional, real, whole } from "../models/check-config.js";
+import { limits, real, whole } from "../models/check-config.js";
 import { tamingVqganKeys } from "../models/vqgan.keys.js";
 import { vqgan } from "../models/vqgan.js";
 import type { Vqgan } from "../models/vqgan.js";
@@ -10,40 +10,26 @@ import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
-import type { DdConfig } from "./first-stage-config.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { runModel } from "./model-run.js";
 import type { ModelRun } from "./model-run.js";
 
-interface GumbelConfig {
-  ddconfig: DdConfig;
-  n_embed: number;
-  embed_dim: number;
-  kl_weight: number;
-  temperature: number;
-  kl_scale_in_loss_total: number;
-  norm_num_groups?: number;
-}
-
-const width = whole(1, limits.width);
 const rules = {
-  ddconfig: object,
   n_embed: whole(1, limits.codes),
-  embed_dim: width,
   kl_weight: real(0, 1e6),
   temperature: real(1e-9, 1e6),
   kl_scale_in_loss_total: real(-1e6, 1e6),
-  norm_num_groups: optional(width),
 };
 
+type GumbelConfig = Record<keyof typeof rules | "embed_dim", number>;
+
 function build(golden: GoldenCase): Vqgan {
-  checkFields(golden.kind, golden.config, rules);
-  const c = golden.config as unknown as GumbelConfig;
-  const codec = codecConfig(c.ddconfig, c.norm_num_groups ?? 32, false);
-  if (c.ddconfig.z_channels !== c.embed_dim) {
+  const codec = codecConfig(golden, rules);
+  const c = golden.config as GumbelConfig;
+  if (codec.latentChannels !== c.embed_dim) {
     throw new DiffusionError(
       "option",
-      `${golden.kind}: expected embed_dim ${c.ddconfig.z_channels} as z_channels, got ${c.embed_dim}`,
+      `${golden.kind}: expected embed_dim ${codec.latentChannels} as z_channels, got ${c.embed_dim}`,
     );
   }
   return vqgan({
@@ -73,7 +59,7 @@ function margin(scores: Tensor): Tensor {
 }
 
 function results(golden: GoldenCase, model: Vqgan, { x: inputs, gradientsOf }: ModelRun): Tensors {
-  const { kl_scale_in_loss_total: klScale } = golden.config as unknown as GumbelConfig;
+  const { kl_scale_in_loss_total: klScale } = golden.config as GumbelConfig;
   const quantizer = model.gumbel!;
   const x = channelsLast(inputs["x"]!);
   const noise = channelsLast(inputs["exponential_draws"]!).log().neg();

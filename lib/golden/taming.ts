@@ -1,14 +1,6 @@
 // Golden kinds of the VQGAN: taming_vqmodel, taming_quantizer_remap and taming_ema_quantizer.
 import { gradients } from "../autodiff/differentiate.js";
-import {
-  checkFields,
-  flag,
-  limits,
-  object,
-  optional,
-  real,
-  whole,
-} from "../models/check-config.js";
+import { checkFields, flag, limits, optional, real, whole } from "../models/check-config.js";
 import type { Rule } from "../models/check-config.js";
 import {
   codebookLoss,
@@ -28,38 +20,16 @@ import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { codecConfig } from "./first-stage-config.js";
-import type { DdConfig } from "./first-stage-config.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { runModel, tapResults } from "./model-run.js";
 import type { ModelRun } from "./model-run.js";
 
-interface VqModelConfig {
-  ddconfig: DdConfig;
-  n_embed: number;
-  embed_dim: number;
-  beta: number;
-  norm_num_groups?: number;
-}
-
-const vqModelRules = {
-  ddconfig: object,
-  n_embed: whole(1, limits.codes),
-  embed_dim: whole(1, limits.width),
-  beta: real(0, 1e6),
-  norm_num_groups: optional(whole(1, limits.width)),
-};
+type VqModelConfig = Record<"n_embed" | "embed_dim" | "beta", number>;
 
 function vqganConfig(golden: GoldenCase): VqganConfig {
-  checkFields(golden.kind, golden.config, vqModelRules);
-  const {
-    ddconfig,
-    norm_num_groups: groups = 32,
-    ...config
-  } = golden.config as unknown as VqModelConfig;
-  return {
-    ...codecConfig(ddconfig, groups, false),
-    quantizer: { codes: config.n_embed, width: config.embed_dim, beta: config.beta },
-  };
+  const codec = codecConfig(golden, { n_embed: whole(1, limits.codes), beta: real(0, 1e6) });
+  const { n_embed: codes, embed_dim: width, beta } = golden.config as VqModelConfig;
+  return { ...codec, quantizer: { codes, width, beta } };
 }
 
 /** Second best minus best squared distance of each latent: how clear its code is. */
@@ -82,7 +52,7 @@ function vqModelResults(
   model: Vqgan,
   { t, x: inputs, gradientsOf }: ModelRun,
 ): Tensors {
-  const { beta } = golden.config as unknown as VqModelConfig;
+  const { beta } = golden.config as VqModelConfig;
   const x = channelsLast(inputs["x"]!);
   const latents = model.encode(x);
   const encoderOut = t.recorded.get("encoder.conv_out")!;
@@ -143,8 +113,6 @@ const remapRules = {
   n_used: optional(whole(1, limits.codes)),
 };
 
-const integers = (shape: readonly number[], data: Int32Array): Values => ({ shape, data });
-
 function quantise(quantizer: VectorQuantizer, t: Trace, x: Tensors): Tensors {
   const z = channelsLast(x["z"]!);
   const { quantised, indices, loss } = quantizer.quantise(z);
@@ -190,7 +158,7 @@ async function quantizerRemap(
   const grid = results["indices"]!.shape;
   const draws = givenDraws(golden, remap.count);
   const remapped = remap.toUsed(results["indices"]!.data as Int32Array, draws);
-  const full = integers(grid, remap.toFull(remapped));
+  const full = { shape: grid, data: remap.toFull(remapped) };
   const looked = await evaluate(
     (_, x) => ({ codebook_entry: channelsFirst(quantizer.lookup(x["full"]!)) }),
     {
@@ -203,7 +171,7 @@ async function quantizerRemap(
   return {
     ...results,
     ...looked,
-    indices_remapped: integers(shape, remapped),
+    indices_remapped: { shape, data: remapped },
     unmapped_indices: { ...full, shape },
   };
 }

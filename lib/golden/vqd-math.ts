@@ -29,19 +29,26 @@ import { topK } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { maybe, only } from "./adm-models.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { ioValues, tableOf, valuesGiven, vector } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { lossRules } from "./vqd-config.js";
 
-const vector = (data: Float64Array): Values => ({ shape: [data.length], data });
-const table = (data: Float32Array, rows: number): Values => ({
-  shape: [rows, data.length / rows],
-  data,
-});
-
 /** What the cases write for -infinity. */
 const kWrittenInfinity = -1e30;
+
+/** The arrays of a schedule and their logarithms by the references' names. */
+export function scheduleResults(arrays: MaskReplaceSchedule): Record<string, Values> {
+  const { a: at, b: bt, c: ct, abar: att, bbar: btt, cbar: ctt } = arrays;
+  const raw = Object.entries({ at, bt, ct, att, btt, ctt });
+  const logs = Object.entries(logBuffers(arrays));
+  return Object.fromEntries([
+    ...raw.map(([name, values]) => [`raw.${name}`, vector(values)] as const),
+    ...logs.map(([name, values]) => {
+      return [name, vector(values.map((x) => Math.max(x, kWrittenInfinity)))] as const;
+    }),
+  ]);
+}
 
 const scheduleRules = {
   T: whole(1, limits.timesteps),
@@ -61,20 +68,7 @@ function schedule(golden: GoldenCase): Promise<Record<string, Values>> {
     timesteps: c.T,
     endpoints: { abarFirst: c.att_1, abarLast: c.att_T, cbarFirst: c.ctt_1, cbarLast: c.ctt_T },
   });
-  const raw = {
-    at: arrays.a,
-    bt: arrays.b,
-    ct: arrays.c,
-    att: arrays.abar,
-    btt: arrays.bbar,
-    ctt: arrays.cbar,
-  };
-  const logs = Object.entries(logBuffers(arrays)).map(([name, values]) => [
-    name,
-    vector(values.map((x) => Math.max(x, kWrittenInfinity))),
-  ]);
-  const results = Object.entries(raw).map(([name, values]) => [`raw.${name}`, vector(values)]);
-  return Promise.resolve(Object.fromEntries([...results, ...logs]) as Record<string, Values>);
+  return Promise.resolve(scheduleResults(arrays));
 }
 
 interface MathConfig {
@@ -120,13 +114,12 @@ function mathInputs(golden: GoldenCase, arrays: MaskReplaceSchedule): Record<str
   const uniform = times.map(() => 1 / config.T);
   const drawn = times.map((t) => p[t]!);
   const options = lossOptions(config, config.T);
-  const given = ["x0", "t", "uniform_q", "uniform_p", "logits", "x_t_given"];
   return {
-    ...Object.fromEntries(given.map((name) => [name, ioValues(golden, name)])),
-    logTable: table(logCoefficientTable(arrays, levels), B),
-    coeffs: table(coefficientTable(arrays, levels), B),
-    weights: table(lossWeightTable(times, drawn, options), B),
-    uniformWeights: table(lossWeightTable(times, uniform, options), B),
+    ...valuesGiven(golden, "x0", "t", "uniform_q", "uniform_p", "logits", "x_t_given"),
+    logTable: tableOf(logCoefficientTable(arrays, levels), B),
+    coeffs: tableOf(coefficientTable(arrays, levels), B),
+    weights: tableOf(lossWeightTable(times, drawn, options), B),
+    uniformWeights: tableOf(lossWeightTable(times, uniform, options), B),
   };
 }
 

@@ -16,7 +16,7 @@ import { coefficientTable, maskReplaceSchedule } from "../processes/schedules.js
 import type { Trace } from "../trace/trace.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { ioValues, tableOf } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { runModel, tapResults } from "./model-run.js";
@@ -42,11 +42,6 @@ const rules = {
   batch: whole(1, limits.batch),
 };
 
-const columns = (data: Float32Array, rows: number): Values => ({
-  shape: [rows, data.length / rows],
-  data,
-});
-
 function givenInputs(golden: GoldenCase): Record<string, Values> {
   const { diffusion_step: T, diffusion, transformer } = golden.config as unknown as ModelConfig;
   const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps: T });
@@ -61,9 +56,9 @@ function givenInputs(golden: GoldenCase): Record<string, Values> {
   );
   return {
     ...Object.fromEntries(given),
-    logTable: columns(logCoefficientTable(schedule, levels), B),
-    coeffs: columns(coefficientTable(schedule, levels), B),
-    lossWeights: columns(weights, B),
+    logTable: tableOf(logCoefficientTable(schedule, levels), B),
+    coeffs: tableOf(coefficientTable(schedule, levels), B),
+    lossWeights: tableOf(weights, B),
   };
 }
 

@@ -22,7 +22,7 @@ import type { PositionRule } from "../samplers/purity.js";
 import { where } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { GoldenCase, Values } from "./case.js";
-import { ioValues } from "./case.js";
+import { ioValues, tableOf, valuesGiven, vector } from "./case.js";
 import type { Evaluate, GoldenRunner, Tensors } from "./evaluate.js";
 import { channelsFirst, channelsLast } from "./layouts.js";
 import { loadWeights } from "./weights.js";
@@ -101,8 +101,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   const schedule = maskReplaceSchedule({ codes: transformer.K, timesteps });
   const { parameters } = loadWeights(golden, model.parameters, microsoftVqTransformerKeys);
   const N = transformer.hw[0] * transformer.hw[1];
-  const given = ["cond_emb", "uncond_emb", "labels"].filter((name) => golden.io.has(name));
-  const condition = Object.fromEntries(given.map((name) => [name, ioValues(golden, name)]));
+  const condition = valuesGiven(golden, "cond_emb", "uncond_emb", "labels");
   const results: Record<string, Values> = {};
   const margins: number[] = [];
   let tokens: Values = {
@@ -111,12 +110,11 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
   };
   for (const [k, { t, s, posteriorT }] of planOf(config, schedule).entries()) {
     const levels = Array.from({ length: B }, () => ({ t: posteriorT, s }));
-    const table = logCoefficientTable(schedule, levels);
     const inputs = {
       ...condition,
       tokens,
       times: { shape: [B], data: new Int32Array(B).fill(t) },
-      logTable: { shape: [B, table.length / B], data: table },
+      logTable: tableOf(logCoefficientTable(schedule, levels), B),
       uniform: ioValues(golden, `uniform.${k}`),
     };
     const step = await evaluate((_, x) => sampleStep(model, config, x), { inputs, parameters });
@@ -126,11 +124,7 @@ async function sampling(golden: GoldenCase, evaluate: Evaluate): Promise<Record<
     results[`tap.log_p.${k}`] = step["logP"]!;
     margins.push(step["margin"]!.data[0]!);
   }
-  results["tap.argmax_margin_per_step"] = {
-    shape: [margins.length],
-    data: Float64Array.from(margins),
-  };
-  return results;
+  return { ...results, "tap.argmax_margin_per_step": vector(margins) };
 }
 
 interface PriorConfig {
