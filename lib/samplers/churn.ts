@@ -1,8 +1,11 @@
 // Churn: noise added before a step, so that the step starts from a higher level and errors are
 // forgotten. Source: Karras et al. 2022 (EDM), arXiv:2206.00364, algorithm 2.
+import { checkOptions } from "../errors.js";
 import type { Level, LevelLine } from "../processes/gaussian-levels.js";
+import { pairwisePlan } from "./continuous.js";
 import type { Combination, Evaluation } from "./continuous.js";
 import { bareState, checkWeights, completed, expectLine, ratioOf } from "./solver.js";
+import type { Solver } from "./solver.js";
 
 export interface ChurnOptions {
   /** Noise of the whole run, S_churn; default 0, none. */
@@ -15,8 +18,6 @@ export interface ChurnOptions {
   noiseScale?: number;
 }
 
-export const churnOptionNames = ["churn", "churnMin", "churnMax", "noiseScale"] as const;
-
 /** At most as much as doubles the variance. */
 const kLargestGain = Math.SQRT2 - 1;
 
@@ -26,13 +27,8 @@ export interface ChurnedStart {
   before?: Pick<Required<Evaluation>, "before">;
 }
 
-export function checkChurn(where: string, options: ChurnOptions): void {
-  const { churn = 0, churnMin = 0, churnMax = Infinity, noiseScale = 1 } = options;
-  checkWeights(where, { churn, churnMin, churnMax, noiseScale });
-}
-
 /** Start of one of `steps` steps from a level, in a plan with `slots` slots. */
-export function churned(
+function churned(
   where: string,
   from: Level,
   { churn = 0, churnMin = 0, churnMax = Infinity, noiseScale = 1 }: ChurnOptions,
@@ -48,4 +44,28 @@ export function churned(
   });
   const rest: Combination[] = Array.from({ length: slots - 1 }, () => ({}));
   return { level, before: { before: [state, ...rest] } };
+}
+
+/** A solver whose steps may begin with churn: `order` evaluations a step, and as many slots. Churn needs the line. */
+export function churnSolver(
+  { name, order }: Pick<Solver, "name" | "order">,
+  options: ChurnOptions,
+  step: (start: ChurnedStart, to: Level, line: LevelLine | undefined) => Evaluation[],
+): Solver {
+  checkOptions(name, options, ["churn", "churnMin", "churnMax", "noiseScale"]);
+  const { churn = 0, churnMin = 0, churnMax = Infinity, noiseScale = 1 } = options;
+  checkWeights(name, { churn, churnMin, churnMax, noiseScale });
+  return {
+    name,
+    order,
+    evaluations: order,
+    isStochastic: churn > 0,
+    source: "Karras et al. 2022, arXiv:2206.00364",
+    plan: (levels, line) => {
+      const run = { steps: levels.length - 1, slots: order, line };
+      return pairwisePlan(name, levels, order, (from, to) =>
+        step(churned(name, from, options, run), to, line),
+      );
+    },
+  };
 }

@@ -1,10 +1,9 @@
 // DEIS: Adams-Bashforth in log(c / a) for the noise, with the exact weight e^u of the flow. Source:
 // Zhang and Chen 2022, arXiv:2204.13902, section 3.3 (tAB in log rho).
-import { checkOptions, DiffusionError } from "../errors.js";
+import { checkOptions } from "../errors.js";
 import type { Level } from "../processes/gaussian-levels.js";
-import { pairwisePlan } from "./continuous.js";
 import type { Combination } from "./continuous.js";
-import { integral, lagrange } from "./multistep-weights.js";
+import { integral, lagrange, multistepSolver } from "./multistep-weights.js";
 import { bareState, completed, firstOrder, ratioOf, slopeOf, slot } from "./solver.js";
 import type { Solver } from "./solver.js";
 
@@ -38,21 +37,9 @@ function multistep(history: readonly Level[], to: Level): Combination {
 export function deis(options: DeisOptions = {}): Solver {
   checkOptions("deis", options, ["order"]);
   const { order = 3 } = options;
-  if (!Number.isInteger(order) || order < 1 || order > 4)
-    throw new DiffusionError("option", `deis: expected order from 1 to 4, got ${order}`);
-  return {
-    name: "deis",
-    order,
-    evaluations: 1,
-    isStochastic: false,
-    source: "Zhang and Chen 2022, arXiv:2204.13902",
-    plan: (levels) =>
-      pairwisePlan("deis", levels, order, (from, to, i) => {
-        const history = levels.slice(Math.max(0, i + 1 - order), i + 1).reverse();
-        const kept = Array.from({ length: order - 1 }, (_, k) =>
-          k === 0 ? slopeOf(from) : slot(k),
-        );
-        return [{ level: from, after: [multistep(history, to), ...kept] }];
-      }),
-  };
+  return multistepSolver(
+    { name: "deis", order, source: "Zhang and Chen 2022, arXiv:2204.13902" },
+    4,
+    multistep,
+  );
 }

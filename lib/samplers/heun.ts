@@ -1,10 +1,8 @@
 // Heun's method in c / a, with optional churn. Source: Karras et al. 2022 (EDM), arXiv:2206.00364,
 // algorithms 1 and 2; as sample_heun of crowsonkb/k-diffusion.
-import { checkOptions } from "../errors.js";
 import type { Level } from "../processes/gaussian-levels.js";
-import { checkChurn, churned, churnOptionNames } from "./churn.js";
+import { churnSolver } from "./churn.js";
 import type { ChurnOptions, ChurnedStart } from "./churn.js";
-import { pairwisePlan } from "./continuous.js";
 import type { Evaluation } from "./continuous.js";
 import { bareState, completed, firstOrder, ratioOf, slopeOf, slot, sum } from "./solver.js";
 import type { Solver } from "./solver.js";
@@ -22,19 +20,5 @@ function heunStep({ level, before }: ChurnedStart, to: Level): Evaluation[] {
 }
 
 /** Order 2. Churn needs the line of levels. */
-export function heun(options: ChurnOptions = {}): Solver {
-  checkOptions("heun", options, churnOptionNames);
-  checkChurn("heun", options);
-  return {
-    name: "heun",
-    order: 2,
-    evaluations: 2,
-    isStochastic: (options.churn ?? 0) > 0,
-    source: "Karras et al. 2022, arXiv:2206.00364",
-    plan: (levels, line) =>
-      pairwisePlan("heun", levels, 2, (from, to) => {
-        const run = { steps: levels.length - 1, slots: 2, line };
-        return heunStep(churned("heun", from, options, run), to);
-      }),
-  };
-}
+export const heun = (options: ChurnOptions = {}): Solver =>
+  churnSolver({ name: "heun", order: 2 }, options, heunStep);

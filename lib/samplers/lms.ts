@@ -1,10 +1,9 @@
 // Linear multistep (Adams-Bashforth) in c / a on the grid as it is. Source: sample_lms of
 // crowsonkb/k-diffusion.
-import { checkOptions, DiffusionError } from "../errors.js";
+import { checkOptions } from "../errors.js";
 import type { Level } from "../processes/gaussian-levels.js";
-import { pairwisePlan } from "./continuous.js";
 import type { Combination } from "./continuous.js";
-import { adamsBashforth } from "./multistep-weights.js";
+import { adamsBashforth, multistepSolver } from "./multistep-weights.js";
 import { bareState, completed, firstOrder, ratioOf, slopeOf, slot } from "./solver.js";
 import type { Solver } from "./solver.js";
 
@@ -31,21 +30,5 @@ function multistep(history: readonly Level[], to: Level): Combination {
 export function lms(options: LmsOptions = {}): Solver {
   checkOptions("lms", options, ["order"]);
   const { order = 4 } = options;
-  if (!Number.isInteger(order) || order < 1 || order > 8)
-    throw new DiffusionError("option", `lms: expected order from 1 to 8, got ${order}`);
-  return {
-    name: "lms",
-    order,
-    evaluations: 1,
-    isStochastic: false,
-    source: "crowsonkb/k-diffusion",
-    plan: (levels) =>
-      pairwisePlan("lms", levels, order, (from, to, i) => {
-        const history = levels.slice(Math.max(0, i + 1 - order), i + 1).reverse();
-        const kept = Array.from({ length: order - 1 }, (_, k) =>
-          k === 0 ? slopeOf(from) : slot(k),
-        );
-        return [{ level: from, after: [multistep(history, to), ...kept] }];
-      }),
-  };
+  return multistepSolver({ name: "lms", order, source: "crowsonkb/k-diffusion" }, 8, multistep);
 }

@@ -1,5 +1,11 @@
-// Weights of linear multistep methods on uneven grids: integrals of the polynomials through the last
-// values.
+// Linear multistep methods on uneven grids: weights, which are integrals of the polynomials through the
+// last values, and the solver around them.
+import { DiffusionError } from "../errors.js";
+import type { Level } from "../processes/gaussian-levels.js";
+import { pairwisePlan } from "./continuous.js";
+import type { Combination } from "./continuous.js";
+import { slopeOf, slot } from "./solver.js";
+import type { Solver } from "./solver.js";
 
 /** Gauss-Legendre nodes and weights on [0, 1] and their mirror images, exact for degree up to 11. */
 const kNodes = [0.2386191860831969, 0.6612093864662645, 0.932469514203152];
@@ -29,3 +35,31 @@ export const lagrange =
 /** Factors of the values at up to 12 places in the integral of the polynomial through them. */
 export const adamsBashforth = (places: readonly number[], from: number, to: number): number[] =>
   places.map((_, j) => integral(lagrange(places, j), from, to));
+
+/**
+ * A solver that keeps the slopes of the last `order` levels, 1 … `most`: slot i + 1 has the slope of i + 1 levels before.
+ * `step` gets the levels in use, newest first; the first steps have fewer.
+ */
+export function multistepSolver(
+  { name, order, source }: Pick<Solver, "name" | "order" | "source">,
+  most: number,
+  step: (history: readonly Level[], to: Level) => Combination,
+): Solver {
+  if (!Number.isInteger(order) || order < 1 || order > most)
+    throw new DiffusionError("option", `${name}: expected order from 1 to ${most}, got ${order}`);
+  return {
+    name,
+    order,
+    evaluations: 1,
+    isStochastic: false,
+    source,
+    plan: (levels) =>
+      pairwisePlan(name, levels, order, (from, to, i) => {
+        const history = levels.slice(Math.max(0, i + 1 - order), i + 1).reverse();
+        const kept = Array.from({ length: order - 1 }, (_, k) =>
+          k === 0 ? slopeOf(from) : slot(k),
+        );
+        return [{ level: from, after: [step(history, to), ...kept] }];
+      }),
+  };
+}
