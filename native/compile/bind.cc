@@ -105,7 +105,7 @@ double count_flops(const Binder& b) {
 
 // Operations of the kernel of a product that runs by another algorithm.
 double count_work(const Binder& b) {
-  if (b.step.is_strassen) return count_flops(b) * 7 / 8;
+  if (b.step.algorithm == Algorithm::strassen) return count_flops(b) * 7 / 8;
   if (b.node->op == "conv2dGradWeight") {
     return winograd_work(
         winograd_gradient_args(conv2d_grad_weight_shape(b.graph, *b.node), b.step.tile));
@@ -144,9 +144,9 @@ std::string space_text(const Place& place) {
 // Another way than the definition to compute a product.
 std::string algorithm_of(const Step& step) {
   if (step.quantize != Quantize::none) return name_of(step.quantize) + std::string(" ");
-  if (step.is_strassen) return "Strassen ";
-  if (step.is_end) return "F(4,3) ";
-  if (step.kind != Step::Kind::node || step.tile == 0) return "";
+  if (step.algorithm == Algorithm::defined) return "";
+  if (step.algorithm == Algorithm::strassen) return "Strassen ";
+  if (step.algorithm != Algorithm::winograd) return "F(4,3) ";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""
                             : step.tile == kTileUpsampled ? " upsampled"
@@ -198,7 +198,7 @@ std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, co
   std::vector<Instruction> instructions = bind_step(binder);
   Instruction& first = instructions.front();
   first.flops = first.work = count_flops(binder);
-  if (step.kind == Step::Kind::node && (step.tile != 0 || step.is_strassen))
+  if (step.algorithm == Algorithm::winograd || step.algorithm == Algorithm::strassen)
     first.work = count_work(binder);
   first.bytes = count_bytes(module, step);
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;

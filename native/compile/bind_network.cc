@@ -51,7 +51,8 @@ Instruction bind_matmul(Binder& b) {
   b.fix_inputs(a.a, a.b);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  if (!b.step.is_strassen) return b.finish(a, *b.step.table, &KernelTable::matmul);
+  if (b.step.algorithm != Algorithm::strassen)
+    return b.finish(a, *b.step.table, &KernelTable::matmul);
   b.fix(a.sums, b.place(b.step.temps.back()));
   return b.finish(a, *b.step.table, &KernelTable::strassen);
 }
@@ -81,21 +82,23 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   b.fix(a.w, b.input(1));
   b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  return b.finish(a, *b.step.table,
-                  b.step.is_end ? &KernelTable::conv2d_ends : &KernelTable::conv2d);
+  const auto entry = b.step.algorithm == Algorithm::ends    ? &KernelTable::conv2d_ends
+                     : b.step.algorithm == Algorithm::small ? &KernelTable::conv2d_small
+                                                            : &KernelTable::conv2d;
+  return b.finish(a, *b.step.table, entry);
 }
 
 Instruction bind_conv2d(Binder& b) {
   if (b.step.quantize == Quantize::int8) return bind_int8(b);
   if (b.step.quantize != Quantize::none) return bind_narrow(b);
-  if (b.step.tile != 0) return bind_winograd(b);
+  if (b.step.algorithm == Algorithm::winograd) return bind_winograd(b);
   Conv2dArgs a = conv2d_args(b);
   return finish_conv2d(b, a, b.input(0));
 }
 
 Instruction bind_conv2d_grad_weight(Binder& b) {
   const Conv2dGradWeightArgs conv = conv2d_grad_weight_shape(b.graph, *b.node);
-  if (b.step.tile == 0) {
+  if (b.step.algorithm != Algorithm::winograd) {
     Conv2dGradWeightArgs a = conv;
     b.fix_inputs(a.x, a.dy);
     b.fix_outputs(a.dw);

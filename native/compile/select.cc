@@ -144,9 +144,10 @@ class Selector {
     PackArgs pack = matmul_pack(module_.graph, node);
     const KernelTable* table = &pick(module_, &KernelTable::matmul, is_f32);
     const MatmulShape shape = matmul_shape(module_.graph, node);
-    step.is_strassen = pack.is_strassen = takes_strassen(step, node, shape, *table);
+    pack.is_strassen = takes_strassen(step, node, shape, *table);
+    if (pack.is_strassen) step.algorithm = Algorithm::strassen;
     pack_operand(step, pack, table);
-    if (step.is_strassen)
+    if (pack.is_strassen)
       add_temp(step, Dtype::f32, kStrassenSums * shape.M / 2 * winograd_row(shape.K / 2));
   }
 
@@ -185,7 +186,8 @@ class Selector {
   // are then counted.
   Step* summing_step(int value) {
     const auto made = std::find_if(module_.steps.begin(), module_.steps.end(), [&](const Step& s) {
-      return s.tile != 0 && !s.outputs.empty() && s.outputs[0] == module_.root(value);
+      return s.algorithm == Algorithm::winograd && !s.outputs.empty() &&
+             s.outputs[0] == module_.root(value);
     });
     if (made == module_.steps.end() || made->is_setup) return nullptr;
     const Node& node = module_.node(made->node);
@@ -208,12 +210,13 @@ class Selector {
     const KernelTable* table = &pick(module_, &KernelTable::conv2d, is_f32);
     if (module_.allows_winograd && table->winograd.run != nullptr && !is_spread_gradient(node)) {
       const bool packs_in_run = !module_.is_setup[static_cast<size_t>(step.inputs[1])];
-      step.is_end = is_network_end(conv);
-      step.tile = step.is_end ? 0 : winograd_tile(conv, packs_in_run);
+      const ConvAlgorithm best = conv2d_algorithm(conv, packs_in_run, table->small_images);
+      step.algorithm = best.algorithm;
+      step.tile = best.tile;
     }
     WinogradTemps temps;
     bool is_repeated = false;
-    if (step.tile != 0) {
+    if (step.algorithm == Algorithm::winograd) {
       const WinogradArgs winograd = winograd_args(conv, step.tile, table->panel_columns);
       pack.tile = winograd.is_staged ? 0 : step.tile;
       is_repeated = winograd_packs_again(winograd);
@@ -244,6 +247,7 @@ class Selector {
     const Conv2dGradWeightArgs conv = conv2d_grad_weight_shape(module_.graph, node);
     step.tile = is_offered ? winograd_gradient_tile(conv) : 0;
     if (step.tile == 0) return;
+    step.algorithm = Algorithm::winograd;
     const WinogradGradTemps temps =
         winograd_gradient_temps(winograd_gradient_args(conv, step.tile));
     for (const int64_t floats : {temps.inputs, temps.gradients, temps.products}) {

@@ -24,6 +24,10 @@ struct PointwiseProgram {
   bool can_share(size_t i, size_t o) const;
 };
 
+// How a product is computed: as it is defined, by minimal filtering in tiles, by Strassen's
+// algorithm, or by filtering along rows (convolutions of few channels; of maps of a few pixels).
+enum class Algorithm : uint8_t { defined, winograd, strassen, ends, small };
+
 // One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a
 // copy.
 struct Step {
@@ -38,12 +42,11 @@ struct Step {
   std::optional<PointwiseProgram> pointwise;
   const KernelTable* table = nullptr;  // of packings and of products that read packed operands
   PackArgs pack = {};
-  int64_t tile = 0;  // of Winograd's algorithm; 0 = the operation as it is defined
+  Algorithm algorithm = Algorithm::defined;
+  int64_t tile = 0;  // of Algorithm::winograd
   Quantize quantize = Quantize::none;
-  bool is_strassen = false;  // a product by Strassen's algorithm
-  int sums = -1;        // value of sums (group_norm_floats) from a convolution to its group norm
-  int64_t parts = 0;    // of them, a sample
-  bool is_end = false;  // a convolution of few channels by filtering along rows
+  int sums = -1;      // value of sums (group_norm_floats) from a convolution to its group norm
+  int64_t parts = 0;  // of them, a sample
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.
@@ -158,11 +161,13 @@ MatmulShape matmul_shape(const Graph& graph, const Node& node);
 // The convolution that conv2d or conv2dGradInput is: no pointers, no packed sizes.
 Conv2dArgs conv2d_shape(const Graph& graph, const Node& node);
 
-// --- winograd.cc: the tile that is cheapest, 0 for none; arguments without pointers; floats of the
-// tensors between its stages; operations of the kernel
-int64_t winograd_tile(const Conv2dArgs& conv, bool packs_in_run);
-// Whether KernelTable::conv2d_ends computes the convolution, and faster.
-bool is_network_end(const Conv2dArgs& conv);
+// --- winograd.cc: the cheapest algorithm and its tile; arguments without pointers; floats of the
+// tensors between the stages of Winograd's; operations of the kernel
+struct ConvAlgorithm {
+  Algorithm algorithm;
+  int64_t tile;
+};
+ConvAlgorithm conv2d_algorithm(const Conv2dArgs& conv, bool packs_in_run, int64_t small_images);
 WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_columns);
 struct WinogradTemps {
   int64_t inputs = 0;

@@ -22,6 +22,7 @@ constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transform
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
+constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along rows takes whole
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -34,10 +35,11 @@ constexpr int64_t kGradientTiles = 48;                 // but no fewer tiles
 constexpr int64_t kWholeProducts = 48 * 64;            // of an element in an item
 
 // What one costs, in multiply-adds of the micro-kernel.
-constexpr double kTransform = 14;  // a number through the transform of inputs or of results
-constexpr double kStream = 8;      // a weight read from memory
-constexpr double kPacking = 16;    // a weight packed in the run
-constexpr double kUnpacking = 5;   // a number of a weight transformed on its way, in stages
+constexpr double kTransform = 14;     // a number through the transform of inputs or of results
+constexpr double kRowTransform = 16;  // nine taps, transformed along rows in registers
+constexpr double kStream = 8;         // a weight read from memory
+constexpr double kPacking = 16;       // a weight packed in the run
+constexpr double kUnpacking = 5;      // a number of a weight transformed on its way, in stages
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -86,6 +88,30 @@ std::vector<int64_t> forms_of(const Conv2dArgs& c) {
   return {least % 2 == 0 ? kTileSpreadEven : kTileSpreadOdd};
 }
 
+// 3x3 of stride 1 on the map itself, one group.
+bool is_plain(const Conv2dArgs& c) {
+  return c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 && c.upsample == 1 &&
+         c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
+}
+
+// Whether KernelTable::conv2d_ends computes the convolution, and faster.
+bool is_network_end(const Conv2dArgs& c) {
+  const bool has_few = c.C <= kFewInputs || (c.O <= kThinOutputs && c.C >= kManyInputs);
+  return is_plain(c) && has_few && c.OW >= kEndWidth;
+}
+
+// Whether KernelTable::conv2d_small computes it.
+bool is_small_map(const Conv2dArgs& c, int64_t images) {
+  return is_plain(c) && c.O > kThinOutputs && c.B <= images && c.H <= kSmallSide &&
+         c.OW <= kSmallSide && c.OH == c.H && c.pad_top == 1;
+}
+
+double small_cost(const Conv2dArgs& c, bool packs_in_run) {
+  const double products = static_cast<double>(6 * (3 * c.H - 2)) + kRowTransform;
+  return static_cast<double>(c.C * c.O) *
+         (static_cast<double>(c.B) * products + 9 * (kStream + (packs_in_run ? kPacking : 0)));
+}
+
 // Products (C, tiles) by (tiles, O); the sums are written and read once more.
 double gradient_cost(const Conv2dGradWeightArgs& c, int64_t matrices, int64_t rows) {
   return static_cast<double>(matrices * c.C) * static_cast<double>(c.O) *
@@ -102,24 +128,22 @@ double winograd_gradient_cost(const Conv2dGradWeightArgs& c, int64_t tile) {
 
 }  // namespace
 
-int64_t winograd_tile(const Conv2dArgs& c, bool packs_in_run) {
-  int64_t best = 0;
+ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t small_images) {
+  if (is_network_end(c)) return {Algorithm::ends, 0};
+  ConvAlgorithm best = {Algorithm::defined, 0};
   double least = static_cast<double>(c.C * c.O) * direct_cost(c, packs_in_run);
-  for (const int64_t tile : forms_of(c)) {
-    const double cost = winograd_cost(c, tile, packs_in_run);
-    const bool is_small = c.C < kLeastChannels || std::min(c.H, c.W) < kLeastSide;
-    if (cost >= least || (tile == 4 && is_small)) continue;
+  const auto offer = [&](ConvAlgorithm way, double cost) {
+    if (cost >= least) return;
     least = cost;
-    best = tile;
+    best = way;
+  };
+  const bool is_small = c.C < kLeastChannels || std::min(c.H, c.W) < kLeastSide;
+  for (const int64_t tile : forms_of(c)) {
+    if (tile != 4 || !is_small)
+      offer({Algorithm::winograd, tile}, winograd_cost(c, tile, packs_in_run));
   }
+  if (is_small_map(c, small_images)) offer({Algorithm::small, 0}, small_cost(c, packs_in_run));
   return best;
-}
-
-bool is_network_end(const Conv2dArgs& c) {
-  const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == 1 && c.stride_w == 1 &&
-                    c.upsample == 1 && c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
-  const bool has_few = c.C <= kFewInputs || (c.O <= kThinOutputs && c.C >= kManyInputs);
-  return fits && has_few && c.OW >= kEndWidth;
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

@@ -24,6 +24,7 @@ struct Kernel {
 struct KernelTable {
   const char* name;       // "ref", "scalar", "avx2", "avx512", "neon"
   int64_t panel_columns;  // NR: columns of a packed panel
+  int64_t small_images;   // up to so many, conv2d_small is offered
 
   Kernel<PointwiseArgs> pointwise;
   Kernel<ReduceArgs> reduce;
@@ -42,8 +43,9 @@ struct KernelTable {
   Kernel<PackArgs> strassen_pack;  // the reference has neither: matmul is theirs
   Kernel<MatmulArgs> strassen;
   Kernel<Conv2dArgs> conv2d;
-  Kernel<Conv2dArgs> conv2d_ends;  // 3x3 of stride 1, few channels on one side
-  Kernel<PackArgs> winograd_pack;  // the reference has none of these: conv2d is theirs
+  Kernel<Conv2dArgs> conv2d_ends;   // 3x3 of stride 1, few channels on one side
+  Kernel<Conv2dArgs> conv2d_small;  // 3x3 of stride 1 on maps of four pixels a side or fewer
+  Kernel<PackArgs> winograd_pack;   // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;
   Kernel<WinogradGradArgs> winograd_grad_weight;
   Kernel<PackArgs> int8_pack;  // the reference has none of these: 8 bits are an approximation

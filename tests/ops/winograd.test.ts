@@ -143,6 +143,13 @@ const shapes: readonly Shape[] = [
   { x: [1, 33, 12, 130], O: 4 },
   { x: [2, 10, 9, 33], O: 2 },
   { x: [1, 24, 24, 64], O: 3, isGradient: true },
+  { x: [1, 4, 4, 256], O: 128 },
+  { x: [3, 4, 4, 70], O: 50 },
+  { x: [8, 4, 4, 50], O: 65 },
+  { x: [1, 4, 2, 130], O: 66, padding: [1, 1, 2, 2] },
+  { x: [1, 3, 4, 49], O: 96 },
+  { x: [1, 3, 5, 64], O: 33, padding: [1, 1, 0, 0] },
+  { x: [2, 4, 4, 50], O: 132, isGradient: true },
 ];
 
 const isas = backends.filter((isa) => isa !== "ref");
