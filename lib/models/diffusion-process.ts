@@ -63,6 +63,7 @@ const chainRules: Readonly<Record<keyof ChainOptions, Rule>> = {
   schedule: optional(oneOf(...Object.keys(betaSchedules))),
   first: optional(real(0, 1)),
   last: optional(real(0, 1)),
+  shift: optional(real(1e-6, 1e6)),
   zeroTerminal: optional(flag),
   rescaleTimes: optional(flag),
 };

@@ -36,9 +36,11 @@ export interface BetaRange {
   first?: number;
   /** Default 0.02. */
   last?: number;
+  /** Of the shifted cosine alone, which needs it: a reference side over the side of the pictures. */
+  shift?: number;
 }
 
-const range = (where: string, options: BetaRange): Required<BetaRange> => {
+const range = (where: string, options: BetaRange): Required<Omit<BetaRange, "shift">> => {
   checkOptions(where, options, ["timesteps", "first", "last"]);
   checkLength(where, options.timesteps);
   return { first: 1e-4, last: 0.02, ...options };
@@ -144,7 +146,18 @@ const withoutRange =
     return betas(options.timesteps);
   };
 
-/** Schedules by name, for configurations; those without a first and last beta refuse them. */
+function shiftedCosineBetas(options: BetaRange): number[] {
+  checkOptions("shifted-cosine schedule", options, ["timesteps", "shift"]);
+  const { timesteps, shift } = options;
+  if (shift !== undefined && shift > 0)
+    return betasOfAlphaBar(shiftedCosineAlphaBar(shift), timesteps);
+  throw new DiffusionError(
+    "option",
+    `shifted-cosine schedule: expected shift above 0, got ${shift}`,
+  );
+}
+
+/** Schedules by name, for configurations; those without a first and last beta, or a shift, refuse them. */
 export const betaSchedules = {
   linear: linearBetas,
   "linear-float32": linearBetas32,
@@ -152,6 +165,7 @@ export const betaSchedules = {
   "scaled-linear": scaledLinearBetas,
   logistic: logisticBetas,
   cosine: withoutRange("cosine schedule", cosineBetas),
+  "shifted-cosine": shiftedCosineBetas,
   sigmoid: withoutRange("sigmoid schedule", (T) => betasOfAlphaBar(sigmoidAlphaBar(), T)),
 } as const satisfies Readonly<Record<string, (options: BetaRange) => number[]>>;
 

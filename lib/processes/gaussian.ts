@@ -118,6 +118,8 @@ export interface ChainOptions {
   /** First and last beta, for schedules that have them; defaults 1e-4 and 0.02. */
   first?: number;
   last?: number;
+  /** Of "shifted-cosine", which needs it: a reference side over the side of the pictures. */
+  shift?: number;
   /** Moves the schedule so that it ends in pure noise (arXiv:2305.08891); default false. */
   zeroTerminal?: boolean;
   /** Tells the network times of a chain of 1000 steps; default false. */
@@ -127,7 +129,7 @@ export interface ChainOptions {
 /** Builds the chain of a configuration. Throws "option". */
 export function chainOf(options: ChainOptions): GaussianChain {
   checkOptions("chain", options, [
-    "timesteps", "schedule", "first", "last", "zeroTerminal", "rescaleTimes",
+    "timesteps", "schedule", "first", "last", "shift", "zeroTerminal", "rescaleTimes",
   ]); // prettier-ignore
   const { schedule = "linear", zeroTerminal = false, rescaleTimes = false, ...range } = options;
   const betasOf = betaSchedules[schedule];

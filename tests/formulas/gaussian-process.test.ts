@@ -138,11 +138,20 @@ describe("schedules", () => {
       const moved = logSnr(shiftedCosineAlphaBar(0.25)(u)) - logSnr(plain);
       expect(moved).toBeCloseTo(2 * Math.log(0.25), 9);
     }
+    const chain = chainOf({ timesteps: 100, schedule: "shifted-cosine", shift: 0.25 });
+    expect(chain.alphaBars[49]).toBeCloseTo(shiftedCosineAlphaBar(0.25)(0.5), 12);
+    const without = () => chainOf({ timesteps: 100, schedule: "shifted-cosine" });
+    expect(without).toThrow("expected shift above 0, got undefined");
+    expect(() => chainOf({ timesteps: 100, shift: 0.25 })).toThrow(/shift/);
   });
 
   it.each([
     ...Object.entries(betaSchedules).map(
-      ([name, make]) => [name, make({ timesteps: 1000 })] as const,
+      ([name, make]) =>
+        [
+          name,
+          make({ timesteps: 1000, ...(name === "shifted-cosine" && { shift: 0.5 }) }),
+        ] as const,
     ),
     ["logistic", logisticBetas({ timesteps: 1000 })] as const,
     ["exponential", betasOfAlphaBar(exponentialAlphaBar, 1000)] as const,
