@@ -19,6 +19,10 @@ import {
 } from "./checkpoint-options.js";
 import { formatBytes, result } from "./terminal.js";
 
+interface InspectOptions extends CheckpointOptions {
+  brief?: true;
+}
+
 interface Inspection {
   file: string;
   format: string;
@@ -31,13 +35,13 @@ interface Inspection {
   notes: readonly string[];
 }
 
-function inspection(checkpoint: Checkpoint): Inspection {
+function inspection(checkpoint: Checkpoint, brief = false): Inspection {
   const { path: file, format, metadata, notes, tensors } = checkpoint;
   const infos = [...tensors.values()];
   return {
     file,
     format,
-    tensors: infos.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    tensors: brief ? [] : infos.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
     count: infos.length,
     parameters: infos.reduce((sum, { elements }) => sum + elements, 0),
     bytes: infos.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -107,12 +111,12 @@ function describeSettings({ where, value }: FoundConfig): string {
 }
 
 /** One of our own pipeline folders. */
-async function inspectPipeline(folder: string, json: boolean | undefined): Promise<void> {
+async function inspectPipeline(folder: string, { json, brief }: InspectOptions): Promise<void> {
   const pipeline = await readPipelineFile(folder);
   const parts: Inspection[] = [];
   for (const { weights } of Object.values(pipeline.components)) {
     using checkpoint = await openSafetensors(join(folder, weights));
-    parts.push(inspection(checkpoint));
+    parts.push(inspection(checkpoint, brief));
   }
   const head = `${folder}: pipeline "${pipeline.name}" (${pipeline.kind}), components ${Object.keys(pipeline.components).join(", ")}`;
   result({ pipeline, parts }, [head, ...parts.map(describe)].join("\n\n"), json);
@@ -125,7 +129,7 @@ export const inspect = withCheckpointOptions(new Command("inspect"))
   )
   .argument("<path>", ".safetensors, .pt, .pth, .ckpt or .bin file, or a folder")
   .option("--brief", "leave the list of tensors out")
-  .action(async (path: string, options: CheckpointOptions & { brief?: true }) => {
+  .action(async (path: string, options: InspectOptions) => {
     const stat = statSync(path, { throwIfNoEntry: false });
     if (!stat)
       throw new DiffusionError(
@@ -133,14 +137,13 @@ export const inspect = withCheckpointOptions(new Command("inspect"))
         `inspect: expected a file or folder, got ${path}, which does not exist`,
       );
     if (stat.isDirectory() && statSync(join(path, "pipeline.json"), { throwIfNoEntry: false }))
-      return inspectPipeline(path, options.json);
+      return inspectPipeline(path, options);
     const opened = await openAll(path, options);
     try {
-      const reports = opened.map((checkpoint) => {
-        const { tensors, ...rest } = inspection(checkpoint);
-        const models = modelsOf(checkpoint, options, opened.length > 1);
-        return { ...rest, tensors: options.brief ? [] : tensors, models };
-      });
+      const reports = opened.map((checkpoint) => ({
+        ...inspection(checkpoint, options.brief),
+        models: modelsOf(checkpoint, options, opened.length > 1),
+      }));
       const texts = reports.flatMap(({ models, ...file }, i) => [
         ...models.map((model) => describeModel(model, opened[i]!.path)),
         ...(models.length === 0 && !("smalti.code" in file.metadata)

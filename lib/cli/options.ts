@@ -9,7 +9,7 @@ export const wholeNumber =
   (low: number, high = Number.MAX_SAFE_INTEGER) =>
   (text: string): number => {
     const value = Number(text);
-    if (!Number.isInteger(value) || value < low || value > high) {
+    if (text.trim() === "" || !Number.isInteger(value) || value < low || value > high) {
       throw new InvalidArgumentError(`expected a whole number from ${low} to ${high}, got ${text}`);
     }
     return value;

@@ -30,7 +30,7 @@ async function readTokens(path: string): Promise<TokenFile> {
   } catch (cause) {
     throw new DiffusionError(
       "data",
-      `tokens: expected a JSON or .npy file of tokens, got ${path}`,
+      `tokens: expected a JSON or .npy file of tokens in ${path}, got ${(cause as Error).message}`,
       { cause },
     );
   }

@@ -166,7 +166,7 @@ export async function readPngMetadata(
       `${nameOf(source)}: expected a PNG file, got another format; generation settings are ` +
         "kept in PNG files only",
     );
-  const text = readPngTexts(bytes).get(metadataKey);
+  const text = readPngTexts(bytes, nameOf(source)).get(metadataKey);
   if (text === undefined) return undefined;
   try {
     const value: unknown = JSON.parse(text);

@@ -17,14 +17,17 @@ interface Chunk {
 export const isPng = (png: Uint8Array): boolean =>
   png.length >= 8 && signature.equals(png.subarray(0, 8));
 
-function* chunksOf(png: Uint8Array): Generator<Chunk> {
+function* chunksOf(png: Uint8Array, where = "png"): Generator<Chunk> {
   if (!isPng(png))
-    throw new DiffusionError("data", `png: expected a PNG signature, got ${describeStart(png)}`);
+    throw new DiffusionError(
+      "data",
+      `${where}: expected a PNG signature, got ${describeStart(png)}`,
+    );
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
   for (let start = 8; start < png.length;) {
-    if (start + 12 > png.length) throw truncated(start, png.length);
+    if (start + 12 > png.length) throw truncated(where, start, png.length);
     const end = start + 12 + view.getUint32(start);
-    if (end > png.length) throw truncated(start, png.length);
+    if (end > png.length) throw truncated(where, start, png.length);
     const type = Buffer.from(png.subarray(start + 4, start + 8)).toString("latin1");
     yield { type, data: png.subarray(start + 8, end - 4), start, end };
     if (type === "IEND") return;
@@ -32,10 +35,10 @@ function* chunksOf(png: Uint8Array): Generator<Chunk> {
   }
 }
 
-const truncated = (offset: number, bytes: number): DiffusionError =>
+const truncated = (where: string, offset: number, bytes: number): DiffusionError =>
   new DiffusionError(
     "data",
-    `png: expected a whole chunk at byte ${offset}, got the end of the file at ${bytes}; ` +
+    `${where}: expected a whole chunk at byte ${offset}, got the end of the file at ${bytes}; ` +
       "the file is truncated",
   );
 
@@ -60,10 +63,10 @@ export function withPngText(png: Uint8Array, key: string, text: string): Buffer 
   return Buffer.concat(parts);
 }
 
-/** All tEXt, zTXt and iTXt texts of a PNG file by key; the last one of a key wins. */
-export function readPngTexts(png: Uint8Array): Map<string, string> {
+/** All tEXt, zTXt and iTXt texts of a PNG file by key; the last one of a key wins. `where` names it in errors. */
+export function readPngTexts(png: Uint8Array, where?: string): Map<string, string> {
   const texts = new Map<string, string>();
-  for (const chunk of chunksOf(png)) {
+  for (const chunk of chunksOf(png, where)) {
     const entry = readText(chunk);
     if (entry) texts.set(entry.key, entry.text);
   }

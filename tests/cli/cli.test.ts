@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -148,6 +148,22 @@ describe("a pipeline", () => {
     const file = await runCli(["inspect", join(model, "codec.safetensors")], folder);
     expect(file.stdout).toContain("quantize.embedding.weight");
     expect(file.stdout).toContain("[20, 4]");
+    const brief = await runCli(["inspect", model, "--brief"], folder);
+    expect(brief.stdout).toContain("codec.safetensors: safetensors");
+    expect(brief.stdout).not.toContain("quantize.embedding.weight");
+  });
+
+  it.each([
+    [["sample", "--seed", ""], /expected a whole number from 0/],
+    [["tokens", "nowhere.json"], /tokens in nowhere\.json, got ENOENT/],
+    [["repro", "cut.png"], /cut\.png: expected a whole chunk at byte \d+/],
+  ])("says what is wrong with %j", async (args, message) => {
+    const image = { width: 16, height: 16, data: new Uint8Array(768) };
+    await writePng(join(folder, "cut.png"), image, { model });
+    await truncate(join(folder, "cut.png"), 60);
+    const { code, stderr } = await runCli([...args, "--model", model], folder);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(args[0] === "sample" ? 2 : 3);
   });
 });
 
