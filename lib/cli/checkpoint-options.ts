@@ -11,6 +11,7 @@ import {
 import { shown } from "../models/check-config.js";
 import { parameterCount } from "../nn/module.js";
 import { identify, type Identified } from "../pipelines/import-checkpoint.js";
+import { given } from "../trainers/given.js";
 import { collectNamed, withCommonOptions, type ProcessOptions } from "./options.js";
 
 export interface CheckpointOptions extends ProcessOptions {
@@ -45,28 +46,17 @@ export const withCheckpointOptions = (command: Command): Command =>
 /** The models of a checkpoint, one of several or alone, with the facts of the command line. */
 export function identifyAs(
   checkpoint: Checkpoint,
-  { family, as, set: facts }: CheckpointOptions,
+  options: CheckpointOptions,
   isPart: boolean,
 ): Identified[] {
-  return identify(checkpoint, {
-    facts,
-    isPart,
-    ...(family !== undefined && { family }),
-    ...(as !== undefined && { as }),
-  });
+  return identify(checkpoint, { facts: options.set, isPart, ...given(options, "family", "as") });
 }
 
 /** The checkpoint at a path, or one for each part of a pipeline folder. */
 export async function openAll(path: string, options: CheckpointOptions): Promise<Checkpoint[]> {
-  const { part, variant, config, section, ema } = options;
-  const chosen: OpenOptions = {
-    ...(variant !== undefined && { variant }),
-    ...(config !== undefined && { config }),
-    ...(section !== undefined && { section }),
-    ...(ema !== undefined && { ema }),
-  };
-  if (part !== undefined || !(await isPipelineFolder(path)))
-    return [await openCheckpoint(path, { ...chosen, ...(part !== undefined && { part }) })];
+  const chosen: OpenOptions = given(options, "variant", "config", "section", "ema", "part");
+  if (chosen.part !== undefined || !(await isPipelineFolder(path)))
+    return [await openCheckpoint(path, chosen)];
   const opened: Checkpoint[] = [];
   try {
     for (const name of await checkpointParts(path))

@@ -22,6 +22,7 @@ import { packagedModels } from "../pipelines/pipeline.js";
 import { loadTokenizerRun } from "../pipelines/tokenizer-run.js";
 import { buildTokenizerTrainer, buildVqDiffusionTrainer } from "../pipelines/training.js";
 import type { TrainEvent } from "../trainers/events.js";
+import { given } from "../trainers/given.js";
 import { trainLoop, type Trainable } from "../trainers/loop.js";
 import { readRecipe, recipeLr, type Recipe } from "../trainers/recipe.js";
 import {
@@ -56,18 +57,13 @@ interface Outcome {
 
 /** The recipe with what the flags change. Throws "option" for frozen parts that no folder gives weights to. */
 function withFlags<R extends Recipe>(recipe: R, options: TrainOptions): R {
-  const { data, steps, seed, from, resume } = options;
+  const { from, resume } = options;
   if (recipe.freeze?.length && from === undefined && !resume)
     throw new DiffusionError(
       "option",
       `train: expected --from <folder> with the weights of the frozen ${recipe.freeze.join(", ")}, got none`,
     );
-  return {
-    ...recipe,
-    ...(data !== undefined && { data }),
-    ...(steps !== undefined && { steps }),
-    ...(seed !== undefined && { seed }),
-  };
+  return { ...recipe, ...given(options, "data", "steps", "seed") };
 }
 
 /** A path from here, or else that file of the package, so that the default recipes are found from any folder. */
@@ -268,9 +264,9 @@ function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions 
     });
 }
 
-const startOf = ({ from, resume }: TrainOptions): TrainingStart => ({
-  ...(from !== undefined && { from }),
-  isResumed: resume === true,
+const startOf = (options: TrainOptions): TrainingStart => ({
+  ...given(options, "from"),
+  isResumed: options.resume === true,
 });
 
 /** Builds what needs nothing but pictures of a size. */

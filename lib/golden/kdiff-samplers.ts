@@ -13,6 +13,7 @@ import { samplerOf } from "../samplers/samplers.js";
 import type { SamplerName } from "../samplers/samplers.js";
 import type { Solver } from "../samplers/solver.js";
 import type { Tensor } from "../trace/tensor.js";
+import { given } from "../trainers/given.js";
 import type { GoldenCase, Values } from "./case.js";
 import { ioValues } from "./case.js";
 import type { Evaluate } from "./evaluate.js";
@@ -116,7 +117,7 @@ async function solveAdaptively(
   index: number,
 ): Promise<Record<string, Values>> {
   checkOptions("parity: dpm_adaptive", options, adaptiveOptions);
-  const { order, rtol, atol, h_init, accept_safety, eta, s_noise } = options;
+  const { order, h_init, accept_safety, s_noise } = options;
   const { pcoeff = 0, icoeff = 1, dcoeff = 0 } = options;
   const run = mixtureRun(golden);
   const { shape } = run.start;
@@ -131,11 +132,9 @@ async function solveAdaptively(
   const results: Record<string, Values> = {};
   const attempts = adaptiveDpmSolver(noise, Float64Array.from(run.start.data), levels, {
     ...(order !== undefined && { order: order as 2 | 3 }),
-    ...(rtol !== undefined && { rtol }),
-    ...(atol !== undefined && { atol }),
+    ...given(options, "rtol", "atol", "eta"),
     ...(h_init !== undefined && { firstStep: h_init }),
     ...(accept_safety !== undefined && { safety: accept_safety }),
-    ...(eta !== undefined && { eta }),
     ...(s_noise !== undefined && { noiseScale: s_noise }),
     gains: { proportional: pcoeff, integral: icoeff, derivative: dcoeff },
     draw: (taken) => Float64Array.from(ioValues(golden, `noise.${taken}`).data),

@@ -4,6 +4,7 @@ import { loadWeights, saveWeights } from "../checkpoint/weights.js";
 import type { TrainingData } from "../data/training-data.js";
 import { DiffusionError } from "../errors.js";
 import type { ParamSpec } from "../ir/param.js";
+import { given } from "../trainers/given.js";
 import type { Trainable } from "../trainers/loop.js";
 import type { RecipeFields } from "../trainers/recipe-fields.js";
 import {
@@ -81,15 +82,6 @@ export async function saveAlone(
     () => saveWeights(join(folder, file), specs, weights, "f32"),
   );
 }
-
-/** The named entries of a recipe that it has. */
-export const given = <R extends object, Name extends keyof R>(
-  recipe: R,
-  ...names: Name[]
-): Pick<R, Name> =>
-  Object.fromEntries(
-    names.filter((name) => recipe[name] !== undefined).map((name) => [name, recipe[name]]),
-  ) as Pick<R, Name>;
 
 /** What a recipe says of the run itself, beside data and batches. */
 export const runFields = ["seed", "optimiser", "freeze", "rematerialise", "augment"] as const;

@@ -8,6 +8,7 @@ import { limits, shown, whole } from "../models/check-config.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import { trace } from "../trace/trace.js";
+import { given } from "../trainers/given.js";
 import { openWeightBuffers, readBuffers, weightBuffers, type GivenWeights } from "./weight-buffers.js"; // prettier-ignore
 
 export interface CodecOptions {
@@ -77,7 +78,12 @@ export class Codec {
         pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
       const graph = (): Graph => this.#encodeGraph(count);
       const inputs = { images: pixels };
-      const result = await this.#sessions.run(`encode ${count}`, graph, inputs, signalOf(options));
+      const result = await this.#sessions.run(
+        `encode ${count}`,
+        graph,
+        inputs,
+        given(options, "signal"),
+      );
       tokens.set(result["tokens"] as Int32Array, first * N);
     });
     return tokens;
@@ -107,7 +113,12 @@ export class Codec {
     await this.#batches(tokens.length / N, options, async (first, count) => {
       const graph = (): Graph => this.#decodeGraph(count);
       const inputs = { tokens: tokens.slice(first * N, (first + count) * N) };
-      const result = await this.#sessions.run(`decode ${count}`, graph, inputs, signalOf(options));
+      const result = await this.#sessions.run(
+        `decode ${count}`,
+        graph,
+        inputs,
+        given(options, "signal"),
+      );
       const pixels = result["images"] as Float32Array;
       for (let i = 0; i < count; ++i) {
         const data = pixels.slice(i * size * size * 3, (i + 1) * size * size * 3);
@@ -167,8 +178,6 @@ export class Codec {
     this.#sessions.dispose();
   }
 }
-
-const signalOf = ({ signal }: CodecOptions): { signal?: AbortSignal } => (signal ? { signal } : {});
 
 /** Loads the codec of a pipeline folder. Throws "checkpoint" when the weights do not fit the configuration. */
 export async function loadCodec(folder: string, file: ComponentFile): Promise<Codec> {

@@ -12,6 +12,7 @@ import {
   type DenoiserRecipe,
 } from "../trainers/denoiser-recipe.js";
 import { latentStage, reconstructionStage, type FrozenStage } from "../trainers/frozen-stage.js";
+import { given } from "../trainers/given.js";
 import { latentScale } from "../trainers/latent-scale.js";
 import type { Values } from "../trainers/train-step.js";
 import { vaeTask } from "../trainers/vae.js";
@@ -53,14 +54,14 @@ export async function buildVaeTrainer(
   data: TrainingData,
   start: TrainingStart = {},
 ): Promise<BuiltTraining> {
-  const { model, klWeight } = recipe;
+  const { model } = recipe;
   const { classes } = model;
   if (classes !== undefined && classes !== classesOf(data).names.length)
     throw new DiffusionError(
       "data",
       `${data.train.name}: expected ${classes} classes as the model has, got ${classesOf(data).names.length}`,
     );
-  const task = vaeTask({ model, ...(klWeight !== undefined && { klWeight }) });
+  const task = vaeTask({ model, ...given(recipe, "klWeight") });
   const specs = task.parameters;
   const initial = await startingWeights(start, ["vae"], specs);
   const trainer = await taskTrainer(task, recipe, data, initial);
@@ -246,13 +247,12 @@ export async function buildDenoiserTrainer(
   checkDiffusionSettings(settings, networks);
   const conditions = conditionsOf(network, recipe, classes, embedder);
   const derived = derivedOf(networks, frozen, settings);
-  const { pairDropShare } = recipe;
   const task = denoiserTask({
     ...recipeTraining(recipe),
     network,
     ...(conditions && { conditions }),
     ...(derived && { derived }),
-    ...(pairDropShare !== undefined && { pairDropShare }),
+    ...given(recipe, "pairDropShare"),
   });
   const trainer = await taskTrainer(task, recipe, data, await initialOf(start, network, embedder));
   const save: BuiltTraining["save"] = (folder, training) =>

@@ -7,6 +7,7 @@ import type { Quantize } from "../runtime/program.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { checkDiffusionSampling, type DiffusionSampling } from "../trainers/diffusion-sampling.js";
+import { given } from "../trainers/given.js";
 import { batchConditions, checkClasses, type ConditionParts } from "./batch-conditions.js";
 import { classifierPlace, denoise, type DenoiseStep } from "./denoising.js";
 import type { DiffusionContents, DiffusionPart, DiffusionParts } from "./diffusion-folder.js";
@@ -99,12 +100,12 @@ export class DiffusionPipeline implements Disposable {
   /** As generate, yielding warnings, steps and previews on the way; the last event carries the pictures. */
   async *stream(options: DiffusionStreamOptions = {}): AsyncGenerator<GenerateEvent> {
     const ask = this.#ask(options);
-    const { image, signal } = options;
+    const { image } = options;
     const jobs = jobsOf(options, this.#askable, { image });
     checkClasses(this.#networks, jobs, Boolean(ask.sampling.classifierScale));
     const images = this.#sources(jobs, ask);
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
-    const stop = signal ? { signal } : {};
+    const stop = given(options, "signal");
     const numbered = jobs.map((job, i) => ({ ...job, place: i }));
     yield* batchEvents(numbered, options, {
       steps: (batch: readonly (Job & { place: number })[]) => {
@@ -145,11 +146,7 @@ export class DiffusionPipeline implements Disposable {
         "option",
         `reconstruct: expected a model with a first stage, got ${this.name} without; its states are pixels`,
       );
-    const { batchSize, signal } = options;
-    return this.#codec.reconstruct(images, {
-      ...(batchSize !== undefined && { batchSize }),
-      ...(signal && { signal }),
-    });
+    return this.#codec.reconstruct(images, given(options, "batchSize", "signal"));
   }
 
   /** Checks a call. Throws "option". */
@@ -191,18 +188,17 @@ export class DiffusionPipeline implements Disposable {
     { options, sampling, shape, isGuided }: Ask,
     images: readonly Image[] | undefined,
   ): AsyncGenerator<DenoiseStep> {
-    const { seed = 0, negativePrompt, signal } = options;
-    const common = { shape, seed, ...(signal && { signal }) };
-    const { tokenizer } = this.opened;
+    const { seed = 0 } = options;
+    const common = { shape, seed, ...given(options, "signal") };
     const parts: ConditionParts = {
       networks: this.#networks,
       settings: this.settings,
       sessions: this.#sessions,
-      ...(tokenizer && { tokenizer }),
+      ...given(this.opened, "tokenizer"),
     };
     const conditions = await batchConditions(parts, {
       ...{ jobs, isGuided, ...common, ...(images && { images }) },
-      ...(negativePrompt !== undefined && { negativePrompt }),
+      ...given(options, "negativePrompt"),
     });
     const { denoiser, classifier } = this.#networks;
     yield* denoise({
@@ -223,8 +219,8 @@ export class DiffusionPipeline implements Disposable {
   } // prettier-ignore
 
   #metadata(job: Job, { options, sampling }: Ask): GenerationMetadata {
-    const { negativePrompt, size, seed = 0, image } = options;
-    const carried = { ...(negativePrompt !== undefined && { negativePrompt }), ...(size && { size }) }; // prettier-ignore
+    const { seed = 0, image } = options;
+    const carried = given(options, "negativePrompt", "size");
     return metadataOf({
       ...{ model: this.name, job, seed, sampling: { ...sampling, ...carried } },
       attributes: this.#askable.attributes,

@@ -8,9 +8,9 @@ import { classifierTask } from "../trainers/classifier.js";
 import type { ClassifierRecipe } from "../trainers/classifier-recipe.js";
 import { divaeTask } from "../trainers/divae.js";
 import { recipeDivae, type DivaeRecipe } from "../trainers/divae-recipe.js";
+import { given } from "../trainers/given.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
 import {
-  given,
   runFields,
   saveAlone,
   startingWeights,

@@ -12,11 +12,11 @@ import { AutoencoderTrainer } from "../trainers/autoencoder.js";
 import { classAttribute } from "../trainers/condition-rows.js";
 import { discreteTask } from "../trainers/discrete.js";
 import { splitFrozen } from "../trainers/freeze.js";
+import { given } from "../trainers/given.js";
 import { perceptualTerm } from "../trainers/perceptual-term.js";
 import type { TokenizerRecipe } from "../trainers/tokenizer-recipe.js";
 import type { VqDiffusionRecipe } from "../trainers/vq-diffusion-recipe.js";
 import {
-  given,
   runFields,
   startingWeights,
   taskTrainer,

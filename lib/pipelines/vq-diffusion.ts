@@ -7,6 +7,7 @@ import type { Quantize } from "../runtime/program.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import type { TextTokenizer } from "../text/tokenizer.js";
 import { classAttribute, type ConditionReader } from "../trainers/condition-rows.js";
+import { given } from "../trainers/given.js";
 import { samplingRules, type SamplingSettings } from "../trainers/vq-diffusion-recipe.js";
 import type { Codec, CodecOptions } from "./codec.js";
 import { batchEvents, picturesOf, type GenerateEvent } from "./events.js";
@@ -120,7 +121,7 @@ export class VqDiffusionPipeline implements Disposable {
     for (const message of this.#warnings(jobs)) yield { type: "warning", message };
     const known = await knownTokens(this.#codec, options);
     const kept = known && { known: [...known] };
-    const stop = options.signal ? { signal: options.signal } : {};
+    const stop = given(options, "signal");
     yield* batchEvents(jobs, options, {
       steps: (batch: readonly Job[]) =>
         sampleTokens(this.#tokenJob(batch, options, sampling, known)),

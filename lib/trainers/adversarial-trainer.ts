@@ -21,6 +21,7 @@ import type { Tensor } from "../trace/tensor.js";
 import { discriminatorTerms, type AutoencoderBatch } from "./autoencoder-loss.js";
 import { BatchStream } from "./batches.js";
 import { initialiseCritic } from "./critic-start.js";
+import { given } from "./given.js";
 import type { StepReport, Trainable } from "./loop.js";
 import type { PerceptualTerm } from "./perceptual-term.js";
 import { keptWeights, type TaskTrainerOptions } from "./task-trainer.js";
@@ -71,18 +72,6 @@ export interface TrainedModel {
   states?: readonly ParamSpec[];
 }
 
-/** How a step is compiled. */
-const placementOf = ({
-  rematerialise,
-  isa,
-}: Pick<AdversarialTrainerOptions, "rematerialise" | "isa">): Pick<
-  TrainStepOptions,
-  "rematerialise" | "isa"
-> => ({
-  ...(rematerialise !== undefined && { rematerialise }),
-  ...(isa !== undefined && { isa }),
-});
-
 /** Shapes of states and frozen parameters, as a step wants them. */
 const stateShapes = (specs: readonly ParamSpec[]): Record<string, { shape: readonly number[] }> =>
   Object.fromEntries(specs.map(({ name, shape }) => [name, { shape }]));
@@ -119,7 +108,7 @@ export function generatorOptions(
     parameters: trained,
     extraState: stateShapes(kept),
     optimiser: { ...(settings.adversarial && { betas: adamBetas }), ...settings.optimiser },
-    ...placementOf(settings),
+    ...given(settings, "rematerialise", "isa"),
   };
 }
 
@@ -135,7 +124,7 @@ export function discriminatorOptions(
     parameters: critic.parameters,
     extraState: stateShapes(critic.states),
     optimiser: { betas: adamBetas, ...settings.optimiser, accumulate: 1, emaDecay: 0 },
-    ...placementOf(settings),
+    ...given(settings, "rematerialise", "isa"),
   };
 }
 
@@ -199,9 +188,9 @@ export abstract class AdversarialTrainer<
     readonly model: TrainedModel,
     steps: AdversarialSteps,
   ) {
-    const { dataset, batchSize, seed = 0, augment, optimiser } = options;
+    const { dataset, batchSize, seed = 0, optimiser } = options;
     this.samplesPerStep = batchSize * (optimiser?.accumulate ?? 1);
-    this.#stream = new BatchStream(dataset, { batchSize, seed, ...(augment && { augment }) });
+    this.#stream = new BatchStream(dataset, { batchSize, seed, ...given(options, "augment") });
     this.generator = steps.generator;
     this.discriminator = steps.discriminator;
     this.#fixed = steps.fixed;
@@ -226,9 +215,9 @@ export abstract class AdversarialTrainer<
 
   /** What else than model, seed, batches and optimiser decides the run: one with other values is not resumed. */
   protected get decisions(): RunConfiguration {
-    const { adversarial, perceptual } = this.options;
+    const { perceptual } = this.options;
     return {
-      ...(adversarial && { adversarial }),
+      ...given(this.options, "adversarial"),
       ...(perceptual && { perceptual: { weight: perceptual.weight } }),
     };
   }

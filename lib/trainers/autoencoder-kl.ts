@@ -24,6 +24,7 @@ import {
 } from "./adversarial-trainer.js";
 import { autoencoderKlTerms, type AutoencoderKlLossOptions } from "./autoencoder-loss.js";
 import { splitFrozen } from "./freeze.js";
+import { given } from "./given.js";
 import type { TrainStepOptions } from "./train-step.js";
 
 export interface AutoencoderKlTrainerOptions
@@ -86,15 +87,13 @@ function klStep(
   options: Settings,
   critic: PatchDiscriminator | undefined,
 ): AutoencoderStep {
-  const { klWeight, perceptual, adversarial, batchSize, freeze = [] } = options;
-  const weight = adversarial?.weight;
+  const { batchSize, freeze = [] } = options;
   const logVariance = logVarianceOf(options);
   const split = splitFrozen(model, freeze);
   const learns = options.learnsLogVariance ?? true;
   const loss: AutoencoderKlLossOptions = {
-    ...(klWeight !== undefined && { klWeight }),
-    ...(perceptual && { perceptual }),
-    ...(critic && { critic: { model: critic, ...(weight !== undefined && { weight }) } }),
+    ...given(options, "klWeight", "perceptual"),
+    ...(critic && { critic: { model: critic, ...given(options.adversarial!, "weight") } }),
   };
   return {
     inputs: { key: { shape: [batchSize, 4], dtype: "i32" } },

@@ -22,6 +22,7 @@ import {
 } from "./adversarial-trainer.js";
 import { autoencoderTerms, type AutoencoderLossOptions } from "./autoencoder-loss.js";
 import { splitFrozen, type FrozenSplit } from "./freeze.js";
+import { given } from "./given.js";
 import { restartDeadCodes } from "./restart-codes.js";
 import { foreignTokens } from "./token-mix.js";
 import type { StepOutputs, TrainStepOptions } from "./train-step.js";
@@ -82,8 +83,7 @@ export class AutoencoderTrainer extends AdversarialTrainer<AutoencoderTrainerOpt
   }
 
   protected override get decisions(): RunConfiguration {
-    const { temperature } = this.options;
-    return { ...super.decisions, ...(temperature && { temperature }) };
+    return { ...super.decisions, ...given(this.options, "temperature") };
   }
 
   protected values(step: number, part: number): Record<string, TensorData> {
@@ -180,15 +180,10 @@ function vqganStep(
   options: Settings,
   { critic, split = splitModel(model, options.freeze) }: GeneratorParts,
 ): AutoencoderStep {
-  const { l1, l2, codebookWeight, perceptual, adversarial } = options;
-  const weight = adversarial?.weight;
   const loss: AutoencoderLossOptions = {
     learnsCodes: !split.frozen.includes(model.quantizer.codebook),
-    ...(l1 !== undefined && { l1 }),
-    ...(l2 !== undefined && { l2 }),
-    ...(codebookWeight !== undefined && { codebookWeight }),
-    ...(perceptual && { perceptual }),
-    ...(critic && { critic: { model: critic, ...(weight !== undefined && { weight }) } }),
+    ...given(options, "l1", "l2", "codebookWeight", "perceptual"),
+    ...(critic && { critic: { model: critic, ...given(options.adversarial!, "weight") } }),
   };
   return {
     inputs: ownInputs(model, options),

@@ -24,6 +24,7 @@ import {
 } from "../processes/gaussian-timesteps.js";
 import { weightingNames } from "../processes/gaussian-weighting.js";
 import type { DenoiserProcess } from "./denoiser-process.js";
+import { given } from "./given.js";
 import type { BatchPlace, TaskMemory } from "./task-trainer.js";
 
 /** As pipelines keep it; networks of the previous mean are trained, too. */
@@ -91,22 +92,18 @@ export function gaussianProcess(
   options: GaussianTrainingOptions = {},
 ): DenoiserProcess {
   checkTraining(process, options);
-  const { kind: loss, timesteps, boundFactor, ...weighting } = options;
-  const { chain: chainOptions, prediction, variance, formulation } = process;
+  const { kind: loss, timesteps } = options;
   const tableOptions: GaussianTableOptions = {
-    ...weighting,
-    ...(prediction && { prediction }),
-    ...(variance && { variance }),
-    ...(formulation && { formulation }),
+    ...given(options, "weighting", "gamma", "k", "sigmaData"),
+    ...given(process, "prediction", "variance", "formulation"),
   };
-  const chain = chainOf(chainOptions);
+  const chain = chainOf(process.chain);
   const T = chain.timesteps;
   gaussianTable(chain, [0, T - 1], tableOptions);
   const lossOptions: GaussianLossOptions = {
-    ...(prediction && { prediction }),
-    ...(variance && { variance }),
+    ...given(process, "prediction", "variance"),
+    ...given(options, "boundFactor"),
     ...(loss && { loss }),
-    ...(boundFactor !== undefined && { boundFactor }),
   };
   const { draw, ...kept } = timeDraws(T, timesteps === "loss-second-moment");
   return {

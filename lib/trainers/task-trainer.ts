@@ -18,6 +18,7 @@ import type { Tensor } from "../trace/tensor.js";
 import type { InputSpec } from "../trace/trace.js";
 import { BatchStream } from "./batches.js";
 import { splitFrozen } from "./freeze.js";
+import { given } from "./given.js";
 import type { StepReport, Trainable } from "./loop.js";
 import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
 
@@ -130,15 +131,15 @@ export class TaskTrainer implements Trainable {
     readonly options: TaskTrainerOptions,
     readonly trainStep: TrainStep,
   ) {
-    const { batchSize, dataset, seed = 0, augment } = options;
+    const { batchSize, dataset, seed = 0 } = options;
     this.samplesPerStep = batchSize * this.#parts;
-    this.#stream = new BatchStream(dataset, { batchSize, seed, ...(augment && { augment }) });
+    this.#stream = new BatchStream(dataset, { batchSize, seed, ...given(options, "augment") });
   }
 
   /** Compiles the step. Throws "option" for unknown options. */
   static async create(options: TaskTrainerOptions): Promise<TaskTrainer> {
     checkOptions("TaskTrainer", options, optionNames);
-    const { task, dataset, batchSize, optimiser, rematerialise, isa, seed = 0 } = options;
+    const { task, dataset, batchSize, seed = 0 } = options;
     const { height, width, channels } = dataset;
     const { states = [] } = task;
     const { trained, frozen } = splitFrozen(task, [
@@ -153,9 +154,7 @@ export class TaskTrainer implements Trainable {
         extraState: Object.fromEntries(
           [...states, ...frozen].map(({ name, shape }) => [name, { shape }]),
         ),
-        ...(optimiser && { optimiser }),
-        ...(rematerialise && { rematerialise }),
-        ...(isa !== undefined && { isa }),
+        ...given(options, "optimiser", "rematerialise", "isa"),
       },
       options.initial ?? initialValues([...task.parameters, ...states], seed),
     );
@@ -167,11 +166,11 @@ export class TaskTrainer implements Trainable {
   }
 
   get #configuration(): RunConfiguration {
-    const { task, seed = 0, batchSize, optimiser = {}, freeze = [], augment } = this.options;
+    const { task, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
     return {
       ...{ ...task.configuration, seed, batchSize, optimiser },
       ...(freeze.length > 0 && { freeze }),
-      ...(augment && { augment }),
+      ...given(this.options, "augment"),
     };
   }
 

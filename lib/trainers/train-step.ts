@@ -15,6 +15,7 @@ import { compile, type Program, type Session } from "../runtime/program.js";
 import type { TensorData } from "../runtime/buffer.js";
 import type { Tensor } from "../trace/tensor.js";
 import { trace, type Trace } from "../trace/trace.js";
+import { given } from "./given.js";
 
 export interface LossTerms {
   /** Scalar to be minimised. */
@@ -71,7 +72,7 @@ function appendUpdate(
     biasCorrection1: scalarInput(t, "biasCorrection1"),
     biasCorrection2: scalarInput(t, "biasCorrection2"),
   };
-  const { clipNorm, emaDecay = 0, betas, eps, weightDecay } = options;
+  const { clipNorm, emaDecay = 0 } = options;
   const decay = emaDecay > 0 ? scalarInput(t, "emaDecay") : undefined;
   const norm = globalNorm(grads);
   const clipped = clipNorm === undefined ? grads : clipByGlobalNorm(grads, clipNorm, norm);
@@ -80,12 +81,7 @@ function appendUpdate(
     const state = (kind: string): Tensor => t.state(`${kind}.${spec.name}`, { shape: spec.shape });
     const next = adamw(
       { param, grad: clipped[i]!, m: state("m"), v: state("v") },
-      {
-        ...rates,
-        ...(betas && { betas }),
-        ...(eps !== undefined && { eps }),
-        ...(weightDecay !== undefined && { weightDecay }),
-      },
+      { ...rates, ...given(options, "betas", "eps", "weightDecay") },
     );
     t.update(spec.name, next.param);
     t.update(`m.${spec.name}`, next.m);
@@ -181,7 +177,7 @@ export class TrainStep {
         : [accumulateGraph(options, batches), applyGraph(options)];
     for (const graph of graphs) {
       const planned = options.rematerialise ? rematerialise(graph) : graph;
-      const program = await compile(planned, options.isa === undefined ? {} : { isa: options.isa });
+      const program = await compile(planned, given(options, "isa"));
       step.#programs.push(program);
       step.#sessions.push(await program.bind(bound));
     }
