@@ -69,8 +69,8 @@ export async function compile(
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
-  // Quantized weights are packed whole: joined ones would exist twice for a moment.
-  const bytes = encode(quantize ? lowered : joinProjections(lowered));
+  // Narrow weights are packed whole: joined ones would exist twice for a moment.
+  const bytes = encode(quantize?.endsWith("weights") ? lowered : joinProjections(lowered));
   const choices = { winograd, quantize: quantize ?? "" };
   const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, choices), signal);
   return new Program(lowered, await unlessAborted("compile", compiled, signal));

@@ -80,8 +80,11 @@ PackArgs conv_pack(const Graph& graph, const Node& node) {
 
 // Matrices of a packed operand, and rows of each.
 int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
-  if (pack.quantize == Quantize::int8)
-    return int8_packed_elements(pack.taps, pack.channels, pack.N, panel_columns);
+  if (pack.quantize == Quantize::int8) {
+    const int64_t taps = pack.tile != 0 ? 4 : pack.taps;
+    return int8_parts(pack.tile != 0) *
+           int8_packed_elements(taps, pack.channels, pack.N, panel_columns);
+  }
   if (pack.quantize != Quantize::none)
     return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
   if (pack.is_strassen)
@@ -233,10 +236,11 @@ class Selector {
   void prepare_quantized(Step& step, const Node& node) {
     PackArgs pack =
         node.op == "matmul" ? matmul_pack(module_.graph, node) : conv_pack(module_.graph, node);
+    const Conv2dArgs conv = product_shape(module_.graph, node);
     pack.quantize = step.quantize;
+    if (step.quantize == Quantize::int8 && int8_is_doubled(conv)) pack.tile = kTileUpsampled;
     pack_operand(step, pack, module_.isa);
     if (step.quantize != Quantize::int8) return;
-    const Conv2dArgs conv = product_shape(module_.graph, node);
     add_temp(step, Dtype::u8, int8_input_bytes(conv));
     add_temp(step, Dtype::f32, conv.B * int8_blocks(conv) * 2);
   }
@@ -300,8 +304,8 @@ class Selector {
   // Whether the operand is weights side by side, each of which fills panels, or pairs of them.
   bool is_packed_apart(int source, const PackArgs& pack, int64_t panel_columns) const {
     const int maker = module_.maker(source);
-    if (maker < 0 || module_.node(maker).op != "concat" || pack.quantize != Quantize::none)
-      return false;
+    const bool is_narrow = pack.quantize != Quantize::none && pack.quantize != Quantize::int8;
+    if (maker < 0 || module_.node(maker).op != "concat" || is_narrow) return false;
     const Node& node = module_.node(maker);
     const int64_t columns = panel_columns * (pack.is_strassen ? 2 : 1);
     return module_.spec(source).shape.rank == 2 && node.integer("axis") == 1 &&

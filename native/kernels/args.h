@@ -387,6 +387,14 @@ constexpr int64_t int8_input_bytes(const Conv2dArgs& c) {
   return c.B * (c.H * c.W + (c.KH * c.KW > 1 ? 1 : 0)) * int8_depth(c.C) * 4;
 }
 
+// A 3x3 convolution of a map that is doubled first is four convolutions of 2x2 on the map itself,
+// one for each parity of rows and columns of results; packed with tile = kTileUpsampled.
+constexpr bool int8_is_doubled(const Conv2dArgs& c) {
+  return c.upsample == 2 && c.KH == 3 && c.KW == 3 && c.pad_top == 1 && c.pad_left == 1 &&
+         c.OH == 2 * c.H && c.OW == 2 * c.W;
+}
+constexpr int64_t int8_parts(bool is_doubled) { return is_doubled ? 4 : 1; }
+
 // dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times
 // dy. Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C,
 // groups*O) with group g in columns [g*O, (g+1)*O).

@@ -80,11 +80,11 @@ constexpr int64_t packed_group_elements(int64_t K, int64_t N, int64_t panel_colu
   return (N + panel_columns - 1) / panel_columns * panel_columns * K;
 }
 
-// The same for 8-bit weights: words of four, then a scale and a sum a column.
+// The same for 8-bit weights: panels of words of four, then of a scale and a sum a column.
+constexpr int64_t kInt8Rows = 2;
 constexpr int64_t int8_packed_elements(int64_t taps, int64_t channels, int64_t N,
                                        int64_t panel_columns) {
-  return packed_group_elements(taps * int8_depth(channels), N, panel_columns) +
-         2 * packed_group_elements(1, N, panel_columns);
+  return packed_group_elements(taps * int8_depth(channels) + kInt8Rows, N, panel_columns);
 }
 
 // Floats that weights stored narrow take: panels of bytes or halves, then a scale a column.

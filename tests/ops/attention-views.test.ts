@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { gradients } from "../../lib/autodiff/differentiate.js";
 import { uniformStream } from "../../lib/nn/random.js";
 import { Buffer } from "../../lib/runtime/buffer.js";
-import { compile } from "../../lib/runtime/program.js";
+import { compile, type Quantize } from "../../lib/runtime/program.js";
 import { attention, matmul, split } from "../../lib/trace/functions.js";
 import type { Tensor } from "../../lib/trace/tensor.js";
 import { trace, type Trace } from "../../lib/trace/trace.js";
@@ -75,6 +75,7 @@ interface Projections {
   readonly width: number;
   readonly hasBias: boolean;
   readonly winograd: boolean;
+  readonly quantize?: Quantize;
 }
 
 /** Self-attention and attention to a context, every projection a product of its own; `isApart` returns them too. */
@@ -94,7 +95,7 @@ function project(t: Trace, { width, hasBias }: Projections, isApart: boolean): v
 
 async function runProjections(projections: Projections, isApart: boolean, isa: string) {
   const graph = trace((t) => project(t, projections, isApart));
-  using program = await compile(graph, { isa, winograd: projections.winograd });
+  using program = await compile(graph, { ...projections, isa });
   const weights = graph.inputs.filter(({ role }) => role === "weight");
   const buffers = weights.map(({ name, value }) => {
     const { shape } = graph.values[value]!;
@@ -114,9 +115,10 @@ async function runProjections(projections: Projections, isApart: boolean, isa: s
 }
 
 describe.each(backends)("projections on %s", (isa) => {
-  it.each([
+  it.each<Projections>([
     { width: 256, hasBias: true, winograd: false },
     { width: 256, hasBias: false, winograd: false },
+    { width: 256, hasBias: true, winograd: false, quantize: "int8" },
     { width: 256, hasBias: true, winograd: true },
     { width: 320, hasBias: true, winograd: true }, // odd numbers of panels
   ])("are one product: %o", async (projections) => {

@@ -86,9 +86,10 @@ function quantiseInput(x: Float32Array, images: number): { q: Int32Array; scales
     const image = x.subarray(b * size, (b + 1) * size);
     const low = Math.min(0, ...image);
     const scale = f(f(Math.max(0, ...image) - low) / 255);
-    const zero = roundEven(f(-low / scale));
+    const inverse = f(1 / scale);
+    const zero = roundEven(f(-low * inverse));
     image.forEach((value, i) => {
-      const byte = Math.min(255, Math.max(0, roundEven(f(value / scale)) + zero));
+      const byte = Math.min(255, Math.max(0, roundEven(f(value * inverse)) + zero));
       q[b * size + i] = byte - zero;
     });
     return scale;
@@ -96,19 +97,54 @@ function quantiseInput(x: Float32Array, images: number): { q: Int32Array; scales
   return { q, scales };
 }
 
+/** A map that is doubled first: each parity of the results is a convolution of 2x2 of the map, with taps that meet one pixel summed. */
+function expectedDoubled(
+  { x: shape, w: [, , C, O] }: ConvCase,
+  x: Float32Array,
+  w: Float32Array,
+): Float32Array {
+  const [B, H, W] = shape;
+  const y = new Float32Array(B * 4 * H * W * O);
+  const spans = [[[0], [1, 2]], [[0, 1], [2]]]; // prettier-ignore
+  for (const [py, px] of [
+    [0, 0],
+    [0, 1],
+    [1, 0],
+    [1, 1],
+  ] as const) {
+    // prettier-ignore
+    const sums = new Float32Array(4 * C * O);
+    for (let i = 0; i < sums.length; ++i) {
+      const [tap, rest] = [Math.floor(i / (C * O)), i % (C * O)];
+      for (const kh of spans[py]![tap >> 1]!)
+        for (const kw of spans[px]![tap & 1]!) sums[i]! += w[(kh * 3 + kw) * C * O + rest]!;
+    }
+    const part = expectedConv({ x: shape, w: [2, 2, C, O] }, x, sums, [1 - py, 1 - px]);
+    part.forEach((value, i) => {
+      const [o, column, row] = [i % O, Math.floor(i / O) % W, Math.floor(i / O / W)];
+      y[((2 * row + py) * 2 * W + 2 * column + px) * O + o] = value;
+    });
+  }
+  return y;
+}
+
 /** The sums of products of whole numbers, scaled. */
-function expectedConv(c: ConvCase, x: Float32Array, w: Float32Array): Float32Array {
+function expectedConv(
+  c: ConvCase,
+  x: Float32Array,
+  w: Float32Array,
+  pads?: readonly [number, number],
+): Float32Array {
+  // prettier-ignore
+  if (c.upsample === 2) return expectedDoubled(c, x, w);
   const [B, H, W, C] = c.x;
   const [KH, KW, , O] = c.w;
-  const { stride = 1, upsample = 1 } = c;
+  const { stride = 1 } = c;
+  const [top, left] = pads ?? [(KH - 1) / 2, (KW - 1) / 2];
   const inputs = quantiseInput(x, B);
   const weights = quantiseWeight(w, O);
-  const sizes = [H, W].map(
-    (side, i) => Math.floor((side * upsample - (i ? KW : KH) + (KH - 1)) / stride) + 1,
-  );
-  const [OH, OW] = sizes as [number, number];
+  const [OH, OW] = pads ? [H, W] : [Math.ceil(H / stride), Math.ceil(W / stride)];
   const y = new Float32Array(B * OH * OW * O);
-  const pad = (KH - 1) / 2;
   for (let i = 0; i < y.length; ++i) {
     const [o, ow, oh, b] = [
       i % O,
@@ -119,9 +155,9 @@ function expectedConv(c: ConvCase, x: Float32Array, w: Float32Array): Float32Arr
     let sum = 0;
     for (let kh = 0; kh < KH; ++kh) {
       for (let kw = 0; kw < KW; ++kw) {
-        const [h, v] = [oh * stride + kh - pad, ow * stride + kw - pad];
-        if (h < 0 || v < 0 || h >= H * upsample || v >= W * upsample) continue;
-        const from = ((b * H + Math.floor(h / upsample)) * W + Math.floor(v / upsample)) * C;
+        const [h, v] = [oh * stride + kh - top, ow * stride + kw - left];
+        if (h < 0 || v < 0 || h >= H || v >= W) continue;
+        const from = ((b * H + h) * W + v) * C;
         for (let k = 0; k < C; ++k)
           sum += inputs.q[from + k]! * weights.q[((kh * KW + kw) * C + k) * O + o]!;
       }
@@ -135,7 +171,9 @@ const cases: ConvCase[] = [
   { x: [3, 5, 7, 37], w: [3, 3, 37, 45] },
   { x: [1, 12, 12, 64], w: [3, 3, 64, 64], stride: 2 },
   { x: [2, 4, 4, 16], w: [3, 3, 16, 32], upsample: 2 },
+  { x: [2, 5, 7, 37], w: [3, 3, 37, 70], upsample: 2 },
   { x: [2, 9, 9, 130], w: [1, 1, 130, 33] },
+  { x: [1, 4, 4, 300], w: [3, 3, 300, 40] }, // more words than pass at once
 ];
 
 const relativeError = (y: Float32Array, exact: Float32Array): number => {
@@ -161,6 +199,28 @@ describe.each(isas)("8-bit products on %s", (isa) => {
     const c: ConvCase = { x: [rows, 1, 1, inner], w: [1, 1, inner, columns] };
     const y = await run(await compile(matmulGraph(rows, inner, columns), options), x, w);
     expectedConv(c, x, w).forEach((value, i) => expect(y[i]).toBeCloseTo(value * 2 + 1, 5));
+  });
+
+  it.each(cases)("end as a sum: %o", async (c) => {
+    const list = (count: number, seed: number): number[] => [...numbers(count, seed)];
+    const graph = trace((t) => {
+      const bias = t.constant(list(c.w[3], 9), [c.w[3]]);
+      const input = t.input("x", { shape: c.x });
+      const padding = (c.w[0] - 1) / 2;
+      const product = conv2d(input, t.parameter(weight(c.w)), { padding, stride: c.stride ?? 1, upsample: c.upsample ?? 1 }); // prettier-ignore
+      const [B, , , O] = product.shape as [number, number, number, number];
+      const other = t.constant(list(B * O, 10), [B, 1, 1, O]);
+      t.output("y", product.add(bias).add(other).add(t.constant(list(sizeOf(product.shape), 11), product.shape))); // prettier-ignore
+    });
+    const [x, w] = [numbers(sizeOf(c.x), 1), numbers(sizeOf(c.w), 2)];
+    const y = await run(await compile(graph, options), x, w);
+    const O = c.w[3];
+    const others = numbers(c.x[0] * O, 10);
+    const [bias, last] = [numbers(O, 9), numbers(y.length, 11)];
+    expectedConv(c, x, w).forEach((value, i) => {
+      const other = others[Math.floor((i * c.x[0]) / y.length) * O + (i % O)]!;
+      expect(Math.abs(y[i]! - (value + bias[i % O]! + other + last[i]!))).toBeLessThan(1e-5);
+    });
   });
 
   it("lose less than a hundredth against floats", async () => {
