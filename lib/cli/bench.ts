@@ -96,11 +96,11 @@ export const bench = withCommonOptions(new Command("bench"))
     const chosen = chosenWorkloads(options.filter ?? "");
     const { cpu } = describeBackends();
     const limits = await measureLimits(cpu?.threads ?? 1);
-    const bar = progress("bench", chosen.length);
+    const bar = progress("bench");
     const measurements: Measurement[] = [];
     for (const workload of chosen) {
       measurements.push(await measure(workload, options, limits));
-      bar.update(measurements.length, workload.name);
+      bar.update(measurements.length, chosen.length, workload.name);
     }
     bar.stop();
     const head = `${cpu?.name ?? "unknown CPU"}, ${cpu?.isa}, ${cpu?.threads} threads; ${limits.gflops.toFixed(0)} GFLOP/s, ${limits.memory.toFixed(0)} GB/s from memory, ${limits.cache.toFixed(0)} GB/s from cache`;

@@ -167,22 +167,18 @@ export const convert = withCheckpointOptions(new Command("convert"))
   .action(async (path: string, out: string, options: ConvertOptions) => {
     const signal = interruptSignal("stopping; nothing is written until a file is whole");
     const sources = await openSources(path, options);
-    const bars: { stop(): void }[] = [];
+    const bar = progress("convert");
     try {
       const models = modelsOf(sources, options);
       checkNoRun(out);
       await makeFolder(out, "convert");
-      let bar: ReturnType<typeof progress> | undefined;
       const done = await write([path, out], models, options, {
         signal,
-        onProgress(count, total) {
-          if (!bar) bars.push((bar = progress("convert", total)));
-          bar.update(count + 1);
-        },
+        onProgress: (count, total) => bar.update(count + 1, total),
       });
       result({ folder: out, components: done.components }, report(out, models, done), options.json);
     } finally {
-      for (const bar of bars) bar.stop();
+      bar.stop();
       for (const { checkpoint } of sources) await checkpoint.close();
     }
   });

@@ -22,17 +22,14 @@ const emoji = withCommonOptions(new Command("emoji"), ineffective)
   .option("--size <pixels>", "width and height", wholeNumber(16, 64), 64)
   .action(async (options: EmojiOptions) => {
     const signal = interruptSignal("stopping; the set is left unfinished");
-    let bar: ReturnType<typeof progress> | undefined;
+    const bar = progress("emoji");
     const built = await buildEmojiDataset({
       ...(options.cache !== undefined && { cacheDir: options.cache }),
       size: options.size,
       signal,
-      onProgress: ({ stage, done, total }) => {
-        bar ??= progress("emoji", total);
-        bar.update(done, stage);
-      },
+      onProgress: ({ stage, done, total }) => bar.update(done, total, stage),
     });
-    bar?.stop();
+    bar.stop();
     result(
       built,
       `${built.path}: ${built.images} pictures of ${built.emoji} emoji in ${built.styles.length} styles`,

@@ -53,14 +53,14 @@ async function finish(
   return { name, path, images, secondsPerImage };
 }
 
-const reconstruction: Stage = async (pipe, options) => {
+const reconstruction: Stage = async (pipe, options, signal) => {
   const files = await heldOutImages(pipe.folder);
   const before = await Promise.all(
     files.map((file) => decodeImage(file, { size: pipe.imageSize })),
   );
-  const bar = progress("reconstruct", before.length);
+  const bar = progress("reconstruct");
   const start = performance.now();
-  const after = await pipe.reconstruct(before, { onProgress: (done) => bar.update(done) });
+  const after = await pipe.reconstruct(before, { signal, onProgress: bar.update });
   bar.stop();
   const sheet = await contactSheet(
     await Promise.all(before.map((image, i) => sideBySide(image, after[i]!, { zoom: 2 }))),
@@ -72,18 +72,15 @@ const reconstruction: Stage = async (pipe, options) => {
 const generation: Stage = async (pipe, options, signal) => {
   const jobs = captions.flatMap((prompt) => pipe.styles.map((style) => ({ prompt, style })));
   const start = performance.now();
-  let bar: ReturnType<typeof progress> | undefined;
+  const bar = progress("generate");
   const { images } = await pipe.generate({
     prompt: jobs.map((job) => job.prompt),
     style: jobs.map((job) => job.style),
     seed: options.seed,
     signal,
-    onProgress: ({ step, steps }) => {
-      bar ??= progress("generate", steps);
-      bar.update(step);
-    },
+    onProgress: ({ step, steps }) => bar.update(step, steps),
   });
-  bar?.stop();
+  bar.stop();
   const sheet = await contactSheet(images, {
     columns: 2 * pipe.styles.length, // two captions a row
     zoom: 2,
@@ -102,19 +99,16 @@ const inpainting: Stage = async (pipe, options, signal) => {
   const mask = rightHalf(pipe.imageSize);
   const shown = { ...image, data: image.data.map((v, i) => (mask[Math.floor(i / 3)] ? 160 : v)) };
   const start = performance.now();
-  let bar: ReturnType<typeof progress> | undefined;
+  const bar = progress("inpaint");
   const { images } = await pipe.generate({
     image,
     mask,
     count: 4,
     seed: options.seed,
     signal,
-    onProgress: ({ step, steps }) => {
-      bar ??= progress("inpaint", steps);
-      bar.update(step);
-    },
+    onProgress: ({ step, steps }) => bar.update(step, steps),
   });
-  bar?.stop();
+  bar.stop();
   const sheet = await contactSheet([image, shown, ...images], {
     columns: 6,
     zoom: 2,

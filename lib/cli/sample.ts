@@ -117,16 +117,15 @@ export const sample = withCommonOptions(new Command("sample"))
       numbered(options.out, i, options.count),
     );
     await checkOutput(files);
-    let bar: ReturnType<typeof progress> | undefined;
+    const bar = progress("sample");
     const given = {
       ...(await asked(prompt, options)),
       signal,
       onWarning: (message: string) => say(`warning: ${message}`),
-      onProgress: ({ step, steps }: { step: number; steps: number }) =>
-        (bar ??= progress("sample", steps)).update(step),
+      onProgress: ({ step, steps }: { step: number; steps: number }) => bar.update(step, steps),
     };
     const { images } = await pipe.generate(given as object);
-    bar?.stop();
+    bar.stop();
     await Promise.all(images.map((image, i) => image.save(files[i]!)));
     result(
       { files, metadata: images.map((image) => image.metadata) },

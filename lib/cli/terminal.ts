@@ -28,17 +28,20 @@ const exitCodeOf: Record<ErrorCode, number> = {
 };
 
 export interface Progress {
-  update(done: number, text?: string): void;
+  update(done: number, total: number, text?: string): void;
   stop(): void;
 }
 
-/** A bar on a terminal, at most one plain line every two seconds elsewhere. Always on stderr. */
-export function progress(label: string, total: number): Progress {
-  return process.stderr.isTTY ? barProgress(label, total) : lineProgress(label, total);
+/** What to stop when a command fails: a bar hides the cursor. */
+const running = new Set<Progress>();
+
+/** A bar on a terminal, at most one plain line every two seconds elsewhere. Always on stderr; it begins with its first update. */
+export function progress(label: string): Progress {
+  return process.stderr.isTTY ? barProgress(label) : lineProgress(label);
 }
 
 /** Its package is loaded only for a terminal. */
-function barProgress(label: string, total: number): Progress {
+function barProgress(label: string): Progress {
   const require = createRequire(import.meta.url);
   const { SingleBar } = require("cli-progress") as typeof CliProgress;
   const bar = new SingleBar({
@@ -48,14 +51,24 @@ function barProgress(label: string, total: number): Progress {
     hideCursor: true,
     stream: process.stderr,
   });
-  bar.start(total, 0, { text: "" });
-  return { update: (done, text = "") => bar.update(done, { text }), stop: () => bar.stop() };
+  const one: Progress = {
+    update(done, total, text = "") {
+      if (!running.has(one)) bar.start(total, done, { text });
+      running.add(one);
+      bar.setTotal(total);
+      bar.update(done, { text });
+    },
+    stop() {
+      if (running.delete(one)) bar.stop();
+    },
+  };
+  return one;
 }
 
-function lineProgress(label: string, total: number): Progress {
+function lineProgress(label: string): Progress {
   let last = 0;
   return {
-    update(done, text = "") {
+    update(done, total, text = "") {
       const now = Date.now();
       if (done < total && now - last < 2000) return;
       last = now;
@@ -88,6 +101,7 @@ export function interruptSignal(message: string): AbortSignal {
 
 /** Prints an error as one line (a stack only for our own faults) and sets the exit code. */
 export function fail(error: unknown): void {
+  running.forEach((bar) => bar.stop());
   if (error instanceof DiffusionError) {
     say(`${colour.red("error")} ${colour.dim(`[${error.code}]`)} ${error.message}`);
     if (error.code === "internal" && error.stack) say(error.stack);

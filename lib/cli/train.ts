@@ -166,7 +166,7 @@ async function runLoop(
   options: TrainOptions,
 ): Promise<Outcome> {
   const log = await TrainingLog.open(options);
-  const bar = progress(recipe.name, recipe.steps);
+  const bar = progress(recipe.name);
   const start = performance.now();
   const outcome: Outcome = { step: 0, reason: "finished", seconds: 0, loss: NaN, metrics: {} };
   const events = trainLoop(trainable, {
@@ -186,7 +186,11 @@ async function runLoop(
         const values = Object.entries({ loss, ...metrics }).map(
           ([name, value]) => `${name} ${value.toPrecision(4)}`,
         );
-        bar.update(event.step, `${values.join(" ")} ${samplesPerSecond.toFixed(1)}/s`);
+        bar.update(
+          event.step,
+          recipe.steps,
+          `${values.join(" ")} ${samplesPerSecond.toFixed(1)}/s`,
+        );
         Object.assign(outcome, { loss, metrics, step: event.step });
       } else if (event.type === "done") {
         Object.assign(outcome, { step: event.step, reason: event.reason });
@@ -299,8 +303,8 @@ const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: str
   async build(recipe, options) {
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
-    const bar = progress("tokenise", data.train.length);
-    const onProgress = (done: number): void => bar.update(done);
+    const bar = progress("tokenise");
+    const onProgress = (done: number): void => bar.update(done, data.train.length);
     const start = { ...startOf(options), onProgress };
     const built = await buildVqDiffusionTrainer(recipe, data, codec, start);
     bar.stop();
