@@ -67,6 +67,8 @@ export {
   type LatentDiffusionUnetConfig,
 } from "./models/latent-diffusion-unet.js";
 export { latentDiffusionUnetConfigs } from "./models/latent-diffusion-configs.js";
+export { powerCosineScale } from "./models/class-guidance.js";
+export { codeRemap, usedCodesOfReduction } from "./models/vector-quantizer.js";
 export { lpips, type Lpips, type LpipsConfig } from "./models/lpips.js";
 export { dit, ditConfigs, publishedDit, type Dit, type DitConfig } from "./models/dit.js";
 export {

@@ -104,11 +104,6 @@ export async function* loadBatches(
   }
 }
 
-/** How many visits an epoch has; it varies a little when weights are not whole numbers. */
-export function visitsInEpoch(dataset: ImageDataset, epoch: number, seed = 0): number {
-  return epochOrder(weightsOf(dataset), seed, epoch, false).length;
-}
-
 const weightsOf = (dataset: ImageDataset): Float64Array =>
   Float64Array.from({ length: dataset.length }, (_, i) => dataset.weight(i));
 

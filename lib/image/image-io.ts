@@ -183,49 +183,6 @@ export async function readPngMetadata(
   }
 }
 
-/** Resamples a picture. "crop", "contain" and "stretch" as in DecodeOptions. */
-export async function resizeImage(
-  image: Image,
-  size: number | { width: number; height: number },
-  options: Pick<DecodeOptions, "fit" | "filter" | "background"> = {},
-): Promise<ByteImage> {
-  checkOptions("resizeImage", options, ["fit", "filter", "background"]);
-  const { background = white, filter = "lanczos3" } = options;
-  const { width, height, data } = checkedBytes("resizeImage", image);
-  const source = loadSharp()(data, { raw: { width, height, channels: 3 } });
-  const resized = await shaped(source, { ...options, size }, background, filter)
-    .raw()
-    .toBuffer({ resolveWithObject: true });
-  return {
-    width: resized.info.width,
-    height: resized.info.height,
-    data: toRgb(resized.data, resized.info.channels),
-  };
-}
-
-/** Copies a region out of a picture. */
-export function cropImage<T extends Image>(image: T, { left, top, width, height }: Region): T {
-  if (
-    left < 0 ||
-    top < 0 ||
-    width < 1 ||
-    height < 1 ||
-    left + width > image.width ||
-    top + height > image.height
-  )
-    throw new DiffusionError(
-      "option",
-      `cropImage: expected a region inside ${image.width}x${image.height}, got ` +
-        `${width}x${height} at ${left},${top}`,
-    );
-  const data = image.data.slice(0, width * height * 3);
-  for (let y = 0; y < height; ++y) {
-    const start = ((top + y) * image.width + left) * 3;
-    data.set(image.data.subarray(start, start + width * 3), y * width * 3);
-  }
-  return { ...image, width, height, data };
-}
-
 function shaped(picture: Sharp, options: DecodeOptions, background: Rgb, filter: Filter): Sharp {
   const { region, size, fit = "crop" } = options;
   if (region) picture = picture.extract(region);

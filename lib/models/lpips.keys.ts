@@ -1,5 +1,5 @@
-// LPIPS checkpoints: names of CompVis/taming-transformers are ours; the weights of richzhang/PerceptualSimilarity
-// (vgg.pth: the five linear layers alone) and of torchvision's VGG16 have the other two maps.
+// LPIPS checkpoints: names of CompVis/taming-transformers are ours, and those of richzhang/PerceptualSimilarity (vgg.pth: the
+// five linear layers alone) are among them; the features of torchvision's VGG16 have a map of their own.
 import type { KeyMap } from "../nn/key-map.js";
 
 /** LPIPS of taming-transformers, alone or as part of a loss module. */
@@ -15,12 +15,6 @@ export const tamingLpipsKeys: KeyMap = {
     { from: /^(?:perceptual_loss\.)?(net\.slice\d\.\d+\.bias)$/, to: "$1" },
     { from: /^(?:perceptual_loss\.)?(lin\d\.model\.1\.weight)$/, to: "$1", layout: "pointwise" },
   ],
-};
-
-/** vgg.pth of PerceptualSimilarity: the linear layers, which taming-transformers downloads. */
-export const perceptualSimilarityKeys: KeyMap = {
-  drop: [],
-  rules: [{ from: /^(lin\d\.model\.1\.weight)$/, to: "$1", layout: "pointwise" }],
 };
 
 /** Stage of VGG16's features that holds a convolution, by its place in the flat list. */

@@ -1,20 +1,16 @@
-// Rewrites a graph into the ops that a backend has kernels for, and into decompositions only, for tests.
+// Rewrites a graph into the ops that a backend has kernels for.
 import type { Graph, Node } from "../ir/graph.js";
 import { prune } from "../ir/prune.js";
 import { decompose, hasDecomposition } from "./decompose.js";
 import type { Tensor } from "./tensor.js";
 import { GraphTrace } from "./trace.js";
 
-/** The graph without stopGradient, and with every op outside `kernels` that has a decomposition replaced by it. */
-export const lower = (graph: Graph, kernels: ReadonlySet<string>): Graph =>
-  rewritten(graph, ({ op }) => !kernels.has(op) && hasDecomposition(op));
-
-/** The graph with every op that has a decomposition replaced by it. */
-export const decomposeAll = (graph: Graph): Graph =>
-  rewritten(graph, ({ op }) => hasDecomposition(op));
-
-/** Decompositions may hold ops that must be replaced in turn, so passes repeat until nothing is left to replace. */
-function rewritten(graph: Graph, isReplaced: (node: Node) => boolean): Graph {
+/**
+ * The graph without stopGradient, and with every op outside `kernels` that has a decomposition replaced by it.
+ * Decompositions may hold ops that must be replaced in turn, so passes repeat until nothing is left to replace.
+ */
+export function lower(graph: Graph, kernels: ReadonlySet<string>): Graph {
+  const isReplaced = ({ op }: Node): boolean => !kernels.has(op) && hasDecomposition(op);
   const goes = (node: Node): boolean => isTransparent(node) || isReplaced(node);
   let current = graph;
   while (current.nodes.some(goes)) current = onePass(current, isReplaced);

@@ -5,12 +5,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { counterHash, epochOrder } from "../../lib/data/counter-hash.js";
 import { memoryDataset, selectFrom, type ImageDataset } from "../../lib/data/dataset.js";
-import {
-  loadBatches,
-  visitsInEpoch,
-  type Batch,
-  type LoaderOptions,
-} from "../../lib/data/loader.js";
+import { loadBatches, type Batch, type LoaderOptions } from "../../lib/data/loader.js";
 
 function numbered(count: number, size = 2): ImageDataset {
   const pixels = new Uint8Array(count * size * size * 3);
@@ -158,8 +153,6 @@ describe("loadBatches", () => {
     for (const text of ["picture 0", "number 0", "0"])
       expect(captions.filter((caption) => caption === text).length).toBeGreaterThan(60);
   });
-
-  it("counts the visits of an epoch", () => expect(visitsInEpoch(numbered(7), 0)).toBe(7));
 
   it("refuses empty sets and bad options", async () => {
     const empty = selectFrom(numbered(2), []);

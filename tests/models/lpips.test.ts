@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { gradients } from "../../lib/autodiff/differentiate.js";
 import type { Values } from "../../lib/golden/case.js";
 import { lpips, lpipsColourScaling } from "../../lib/models/lpips.js";
-import { perceptualSimilarityKeys, torchvisionVgg16Keys } from "../../lib/models/lpips.keys.js";
+import { tamingLpipsKeys, torchvisionVgg16Keys } from "../../lib/models/lpips.keys.js";
 import { mapKey } from "../../lib/nn/key-map.js";
 import { parameterCount } from "../../lib/nn/module.js";
 import { trace } from "../../lib/trace/trace.js";
@@ -71,7 +71,7 @@ describe("LPIPS", () => {
       mapKey(torchvisionVgg16Keys, `features.${place}.bias`, [8]),
     ]);
     const weights = [0, 1, 2, 3, 4].map((stage) =>
-      mapKey(perceptualSimilarityKeys, `lin${stage}.model.1.weight`, [1, 8, 1, 1]),
+      mapKey(tamingLpipsKeys, `lin${stage}.model.1.weight`, [1, 8, 1, 1]),
     );
     const all = [...found, ...weights].map((match) =>
       typeof match === "object" ? match.name : "",

@@ -1,7 +1,7 @@
 // An evaluator of graphs in plain JavaScript doubles: slow, obvious, independent of all native code. It knows the ops that
 // have no decomposition; fused ones are decomposed first.
 import type { Attrs, Graph, Node } from "../../lib/ir/graph.js";
-import { decomposeAll } from "../../lib/trace/lower.js";
+import { lower } from "../../lib/trace/lower.js";
 import { at, broadcastAt, gridOf, indexOf, placeOf, sizeOf } from "./grid.js";
 import type { Grid, Meaning } from "./grid.js";
 import { linearMeaning } from "./interpreter-linear.js";
@@ -161,7 +161,7 @@ export function interpret(
   original: Graph,
   feeds: Record<string, ArrayLike<number>>,
 ): Record<string, number[]> {
-  const graph = decomposeAll(original);
+  const graph = lower(original, new Set());
   const grids = new Map<number, Grid>();
   for (const { name, value } of graph.inputs) {
     grids.set(value, { shape: graph.values[value]!.shape, data: Array.from(feeds[name]!) });
