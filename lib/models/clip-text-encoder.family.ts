@@ -1,11 +1,10 @@
 // How text towers of CLIP are recognised: openai/CLIP and mlfoundations/open_clip, alone or inside a
 // checkpoint of microsoft/VQ-Diffusion, and huggingface/transformers.
-import { DiffusionError } from "../errors.js";
-import { isObject, limits, oneOf, real, shown, whole } from "./check-config.js";
+import { isObject, limits, oneOf, real, whole } from "./check-config.js";
 import { clipTextConfigs, clipTextEncoder } from "./clip-text-encoder.js";
 import type { ClipTextEncoderConfig } from "./clip-text-encoder.js";
 import { openAiClipTextKeys, transformersClipTextKeys } from "./clip-text-encoder.keys.js";
-import { known } from "./diffusers-config.js";
+import { known, onlyValues } from "./config-file.js";
 import { openClipPipeline } from "./pipeline-facts.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 
@@ -59,16 +58,10 @@ const activations: Readonly<Record<string, string>> = { quick_gelu: "quickGelu",
 function readTransformers(file: ConfigFile): Record<string, unknown> | undefined {
   const text = isObject(file["text_config"]) ? file["text_config"] : file;
   if (!["clip", "clip_text_model"].includes(String(file["model_type"]))) return undefined;
-  const name = text["hidden_act"] ?? "quick_gelu";
-  if (typeof name !== "string" || !Object.hasOwn(activations, name)) {
-    throw new DiffusionError(
-      "option",
-      `config.json: expected hidden_act of ${Object.keys(activations).join(", ")}, got ${shown(name)}`,
-    );
-  }
+  onlyValues(text, { hidden_act: Object.keys(activations) });
   return known({
     heads: text["num_attention_heads"],
-    activation: activations[name],
+    activation: activations[String(text["hidden_act"] ?? "quick_gelu")],
     eps: text["layer_norm_eps"],
     layers: text["num_hidden_layers"],
     width: text["hidden_size"],

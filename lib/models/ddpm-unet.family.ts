@@ -8,7 +8,7 @@ import { ddpmUnetKeys, diffusersDdpmKeys } from "./ddpm-unet.keys.js";
 import { ddpmUnet } from "./ddpm-unet.js";
 import type { DdpmUnetConfig } from "./ddpm-unet.js";
 import { classesOf, recognisable } from "./adm.family.js";
-import { known, onlyValues } from "./diffusers-config.js";
+import { known, onlyValues } from "./config-file.js";
 import { ddpmPipeline } from "./pipeline-facts.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 

@@ -2,7 +2,7 @@
 // same), DiT of huggingface/diffusers, FiT and FiTv2.
 import { DiffusionError } from "../errors.js";
 import { flag, isObject, limits, listOf, object, oneOf, real, whole } from "./check-config.js";
-import { known, onlyValues } from "./diffusers-config.js";
+import { inside, known, onlyValues } from "./config-file.js";
 import { dit, ditConfigs, publishedDit } from "./dit.js";
 import type { DitConfig } from "./dit.js";
 import { diffusersDitKeys, diffusersTrainedDitKeys, facebookDitKeys } from "./dit.keys.js";
@@ -199,9 +199,7 @@ function rotaryOf(params: ConfigFile): Record<string, unknown> {
 
 /** A training's yaml: diffusion.network_config.params. */
 function readFit(file: ConfigFile): Record<string, unknown> | undefined {
-  const { diffusion } = file;
-  const network = isObject(diffusion) ? diffusion["network_config"] : undefined;
-  const params = isObject(network) ? network["params"] : undefined;
+  const params = inside(file, "diffusion", "network_config", "params");
   if (!isObject(params) || params["hidden_size"] === undefined) return undefined;
   const isScaled = params["qk_norm_weight"] === true;
   return known({

@@ -5,7 +5,7 @@ import { mapKey } from "../nn/key-map.js";
 import type { KeyMap } from "../nn/key-map.js";
 import { flag, isObject, limits, oneOf, shown, whole } from "./check-config.js";
 import { headFacts, unetPaths, classesOf } from "./adm.family.js";
-import { known, onlyValues } from "./diffusers-config.js";
+import { inside, known, onlyValues } from "./config-file.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 import { latentDiffusionUnetConfigs } from "./latent-diffusion-configs.js";
 import {
@@ -84,10 +84,7 @@ function configure(shapes: ShapeView, given: FactValues): LatentDiffusionUnetCon
 
 /** A project's yaml: model.params.unet_config.params. */
 function readConfig(file: ConfigFile): Record<string, unknown> | undefined {
-  const at = ["model", "params", "unet_config", "params"].reduce<unknown>(
-    (value, key) => (isObject(value) ? value[key] : undefined),
-    file,
-  );
+  const at = inside(file, "model", "params", "unet_config", "params");
   if (!isObject(at) || at["model_channels"] === undefined) return undefined;
   const count = (name: string): number => {
     const value = at[name];

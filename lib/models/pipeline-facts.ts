@@ -2,6 +2,7 @@
 // its original code samples, the layer of a text encoder that counts. One entry a kind of network.
 import type { AdmUnetConfig } from "./adm-unet.js";
 import { isObject, limits, listOf, oneOf, real, whole } from "./check-config.js";
+import { inside, known } from "./config-file.js";
 import type { DdpmUnetConfig } from "./ddpm-unet.js";
 import type { DiffuseVaeUnetConfig } from "./diffusevae-unet.js";
 import type { DiffusionProcess } from "./diffusion-process.js";
@@ -170,9 +171,6 @@ const variances: Readonly<Record<string, string>> = {
   fixedsmall: "fixedSmall",
 };
 
-const known = (values: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
-
 /** Yaml of ermongroup/ddim. */
 function readDdpm({ diffusion, model }: ConfigFile): Record<string, unknown> | undefined {
   if (!isObject(diffusion) || diffusion["num_diffusion_timesteps"] === undefined) return undefined;
@@ -254,8 +252,8 @@ const compVisSchedules: Readonly<Record<string, string>> = {
 };
 
 /** A project's yaml: model.params of ddpm.py, with its defaults. */
-function readCompVis({ model }: ConfigFile): Record<string, unknown> | undefined {
-  const params = isObject(model) ? model["params"] : undefined;
+function readCompVis(file: ConfigFile): Record<string, unknown> | undefined {
+  const params = inside(file, "model", "params");
   if (!isObject(params) || !isObject(params["unet_config"])) return undefined;
   return {
     timesteps: params["timesteps"] ?? 1000,
@@ -303,11 +301,8 @@ export const divaePipeline: PipelineFacts = {
 };
 
 /** Yaml of Stable Diffusion 2. */
-function readTextLayer({ model }: ConfigFile): Record<string, unknown> | undefined {
-  const at = ["params", "cond_stage_config", "params", "layer"].reduce<unknown>(
-    (value, key) => (isObject(value) ? value[key] : undefined),
-    model,
-  );
+function readTextLayer(file: ConfigFile): Record<string, unknown> | undefined {
+  const at = inside(file, "model", "params", "cond_stage_config", "params", "layer");
   return at === undefined ? undefined : { textLayer: at };
 }
 

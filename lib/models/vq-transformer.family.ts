@@ -1,6 +1,7 @@
 // How transformers of VQ-Diffusion are recognised: microsoft/VQ-Diffusion and Transformer2DModel of huggingface/diffusers.
 import { DiffusionError } from "../errors.js";
-import { flag, isObject, limits, listOf, oneOf, shown, whole } from "./check-config.js";
+import { flag, isObject, limits, listOf, oneOf, whole } from "./check-config.js";
+import { inside, known, onlyValues } from "./config-file.js";
 import type { ConfigFile, Fact, FactValues, Family } from "./family.js";
 import { ShapeView } from "./family.js";
 import { vqTransformerConfigs } from "./vq-transformer-configs.js";
@@ -29,15 +30,6 @@ const microsoftFacts = {
   classNorm: { what: "norm that the class modulates", rule: normKind, fixed: "layer" },
 } as const satisfies Record<string, Fact>;
 
-/** A key of an object that may not be there. */
-const inside = (value: unknown, ...path: readonly string[]): unknown =>
-  path.reduce<unknown>((at, key) => (isObject(at) ? at[key] : undefined), value);
-
-const known = (entries: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(entries).filter(([, value]) => value !== undefined && value !== null),
-  );
-
 const activations: Readonly<Record<string, string>> = { GELU: "gelu", GELU2: "quickGelu" };
 
 const normOf = (type: unknown): string | undefined =>
@@ -51,16 +43,11 @@ function readMicrosoft(file: ConfigFile): Record<string, unknown> | undefined {
   const length = params["content_seq_len"];
   const spatial = params["content_spatial_size"];
   const side = typeof length === "number" ? Math.sqrt(length) : NaN;
-  const activation = params["block_activate"] ?? "GELU";
-  if (typeof activation !== "string" || !Object.hasOwn(activations, activation))
-    throw new DiffusionError(
-      "option",
-      `block_activate: expected ${Object.keys(activations).join(" or ")}, got ${shown(activation)}`,
-    );
+  onlyValues(params, { block_activate: Object.keys(activations) });
   return known({
     heads: params["n_head"],
     grid: Array.isArray(spatial) ? spatial : Number.isInteger(side) ? [side, side] : undefined,
-    activation: activations[activation],
+    activation: activations[String(params["block_activate"] ?? "GELU")],
     timeNorm: normOf(params["timestep_type"]),
     classNorm: normOf(params["class_type"]),
     layers: params["n_layer"],
@@ -167,17 +154,12 @@ const diffusersActivations: Readonly<Record<string, string>> = {
 function readDiffusers(file: ConfigFile): Record<string, unknown> | undefined {
   if (file["_class_name"] !== "Transformer2DModel") return undefined;
   const side = file["sample_size"];
-  const activation = file["activation_fn"] ?? "geglu";
-  if (typeof activation !== "string" || !Object.hasOwn(diffusersActivations, activation))
-    throw new DiffusionError(
-      "option",
-      `config.json: expected activation_fn of ${Object.keys(diffusersActivations).join(", ")}, got ${shown(activation)}`,
-    );
+  onlyValues(file, { activation_fn: Object.keys(diffusersActivations) });
   const codes = file["num_vector_embeds"];
   return known({
     heads: file["num_attention_heads"],
     grid: typeof side === "number" ? [side, side] : undefined,
-    activation: diffusersActivations[activation],
+    activation: diffusersActivations[String(file["activation_fn"] ?? "geglu")],
     onlyCrossAttention: file["only_cross_attention"],
     layers: file["num_layers"],
     codes: typeof codes === "number" ? codes - 1 : undefined,

@@ -4,7 +4,7 @@ import { autoencoderKl, type AutoencoderKlConfig } from "./autoencoder-kl.js";
 import { autoencoderKlConfigs } from "./autoencoder-kl-configs.js";
 import { isObject, limits, oneOf, whole } from "./check-config.js";
 import type { ConvCodecConfig } from "./conv-codec.js";
-import { known, onlyValues } from "./diffusers-config.js";
+import { inside, known, onlyValues } from "./config-file.js";
 import type { ConfigFile, Fact, FactValues, Family, ShapeView } from "./family.js";
 import { vqganConfigs } from "./vqgan-configs.js";
 import { diffusersVqganKeys, tamingVqganKeys } from "./vqgan.keys.js";
@@ -137,10 +137,6 @@ function configureKl(names: Names, shapes: ShapeView, facts: FactValues): Autoen
 const buildVqgan = (config: object): ReturnType<typeof vqgan> => vqgan(config as VqganConfig);
 const buildKl = (config: object): ReturnType<typeof autoencoderKl> =>
   autoencoderKl(config as AutoencoderKlConfig);
-
-/** A key of an object that may not be there. */
-const inside = (value: unknown, ...path: readonly string[]): unknown =>
-  path.reduce<unknown>((at, key) => (isObject(at) ? at[key] : undefined), value);
 
 /** A project's yaml: model.params.ddconfig, below first_stage_config in the file of a diffusion model. */
 function readCompVis(file: ConfigFile): Record<string, unknown> | undefined {

@@ -242,7 +242,7 @@ describe("CLIP", () => {
   it("needs an activation that it has", () => {
     const read = familyOf("transformers-clip-text").readConfig!;
     expect(() => read({ model_type: "clip", text_config: { hidden_act: "relu" } })).toThrow(
-      /quick_gelu, gelu, got "relu"/,
+      /hidden_act of "quick_gelu", "gelu", got "relu"/,
     );
     expect(read({ model_type: "bert" })).toBeUndefined();
   });
