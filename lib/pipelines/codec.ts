@@ -1,14 +1,15 @@
 // A VQGAN ready to use: images to token ids and back, in batches of a few compiled sizes.
 import { join } from "node:path";
 import type { ComponentFile } from "./pipeline.js";
-import { checkOptions, DiffusionError, formatShape } from "../errors.js";
+import { DiffusionError, formatShape } from "../errors.js";
 import { toFloatImage, toByteImage, type ByteImage, type Image } from "../image/image-io.js";
 import type { Graph } from "../ir/graph.js";
-import { limits, shown, whole } from "../models/check-config.js";
+import { checkFields, shown } from "../models/check-config.js";
 import { vqgan, type Vqgan, type VqganConfig } from "../models/vqgan.js";
 import { SessionCache } from "../runtime/session-cache.js";
 import { trace } from "../trace/trace.js";
 import { given } from "../trainers/given.js";
+import { codecRules } from "./generate-options.js";
 import { openWeightBuffers, readBuffers, weightBuffers, type GivenWeights } from "./weight-buffers.js"; // prettier-ignore
 
 export interface CodecOptions {
@@ -19,8 +20,21 @@ export interface CodecOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
-const optionNames = ["batchSize", "signal", "onProgress"];
-const defaultBatch = 8;
+/** Runs pictures batch by batch. Throws "option" for wrong options. */
+export async function inBatches(
+  where: string,
+  total: number,
+  options: CodecOptions,
+  run: (first: number, count: number) => Promise<void>,
+): Promise<void> {
+  checkFields(where, options, codecRules);
+  const { batchSize = 8, onProgress } = options;
+  for (let first = 0; first < total; first += batchSize) {
+    const count = Math.min(batchSize, total - first);
+    await run(first, count);
+    onProgress?.(first + count, total);
+  }
+}
 
 export class Codec {
   readonly model: Vqgan;
@@ -56,7 +70,6 @@ export class Codec {
 
   /** Token ids (count * N) of pictures of the codec's size. Throws "shape" for another size. */
   async encode(images: readonly Image[], options: CodecOptions = {}): Promise<Int32Array> {
-    checkOptions("encode", options, optionNames);
     const { resolution: size } = this.config;
     for (const { width, height, data } of images) {
       if (width !== size || height !== size)
@@ -72,7 +85,7 @@ export class Codec {
     }
     const N = this.tokensPerImage;
     const tokens = new Int32Array(images.length * N);
-    await this.#batches(images.length, options, async (first, count) => {
+    await inBatches("encode", images.length, options, async (first, count) => {
       const pixels = new Float32Array(count * size * size * 3);
       for (let i = 0; i < count; ++i)
         pixels.set(toFloatImage(images[first + i]!).data, i * size * size * 3);
@@ -91,7 +104,6 @@ export class Codec {
 
   /** Pictures of token ids (count * N). Throws "shape" or "data" for a wrong number of tokens or an id out of range. */
   async decode(tokens: Int32Array, options: CodecOptions = {}): Promise<ByteImage[]> {
-    checkOptions("decode", options, optionNames);
     if (!(tokens instanceof Int32Array))
       throw new DiffusionError("dtype", `decode: expected an Int32Array, got ${shown(tokens)}`);
     const N = this.tokensPerImage;
@@ -110,7 +122,7 @@ export class Codec {
       );
     const { resolution: size } = this.config;
     const images: ByteImage[] = [];
-    await this.#batches(tokens.length / N, options, async (first, count) => {
+    await inBatches("decode", tokens.length / N, options, async (first, count) => {
       const graph = (): Graph => this.#decodeGraph(count);
       const inputs = { tokens: tokens.slice(first * N, (first + count) * N) };
       const result = await this.#sessions.run(
@@ -135,24 +147,6 @@ export class Codec {
       await this.encode(images, rest),
       onProgress ? { ...rest, onProgress } : rest,
     );
-  }
-
-  async #batches(
-    total: number,
-    { batchSize = defaultBatch, onProgress }: CodecOptions,
-    run: (first: number, count: number) => Promise<void>,
-  ): Promise<void> {
-    const expected = whole(1, limits.batch)(batchSize);
-    if (expected)
-      throw new DiffusionError(
-        "option",
-        `codec: expected batchSize to be ${expected}, got ${shown(batchSize)}`,
-      );
-    for (let first = 0; first < total; first += batchSize) {
-      const count = Math.min(batchSize, total - first);
-      await run(first, count);
-      onProgress?.(first + count, total);
-    }
   }
 
   #encodeGraph(B: number): Graph {

@@ -138,6 +138,7 @@ export class DiffusionPipeline implements Disposable {
     images: readonly Image[],
     options: DiffusionGenerateOptions = {},
   ): Promise<ByteImage[]> {
+    checkDiffusionOptions(options);
     const { vae, denoiser, firstStage } = this.#networks;
     if (vae || denoiser.tokenizer)
       return (await this.generate({ ...options, image: images })).images;

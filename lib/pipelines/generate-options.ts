@@ -108,6 +108,11 @@ export const commonRules: Readonly<Record<keyof (CommonOptions & PreviewOptions)
   previewEvery: optional(whole(0, 1e9)),
 };
 
+const { batchSize, signal, onProgress } = commonRules;
+
+/** Rules of what codecs are asked with. */
+export const codecRules = { batchSize, signal, onProgress };
+
 /** Settings of sampling have rules of their own. */
 export const checkedElsewhere = <Name extends string>(
   names: Readonly<Record<Name, Rule>>,

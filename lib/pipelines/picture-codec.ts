@@ -7,7 +7,8 @@ import type { SessionCache } from "../runtime/session-cache.js";
 import { concat } from "../trace/functions.js";
 import type { Tensor } from "../trace/tensor.js";
 import { trace } from "../trace/trace.js";
-import type { CodecOptions } from "./codec.js";
+import { given } from "../trainers/given.js";
+import { inBatches, type CodecOptions } from "./codec.js";
 
 /** Shape of a state: height, width, channels. */
 export type StateShape = readonly [height: number, width: number, channels: number];
@@ -112,18 +113,17 @@ export class PictureCodec {
 
   /** Pictures of one size through a first stage and back. */
   async reconstruct(images: readonly Image[], options: CodecOptions = {}): Promise<ByteImage[]> {
-    const { batchSize = 8, onProgress, ...stop } = options;
+    const stop = given(options, "signal");
     const done: ByteImage[] = [];
-    while (done.length < images.length) {
-      const batch = images.slice(done.length, done.length + batchSize);
+    await inBatches("reconstruct", images.length, options, async (first, count) => {
+      const batch = images.slice(first, first + count);
       const { width, height } = batch[0]!;
       for (const image of batch) checkPictureSize("reconstruct", image, { width, height });
       const states = await this.encode(batch, 3, stop);
       const channels = this.stage?.channels ?? 3;
       const shape = [height / this.stride, width / this.stride, channels] as const;
       done.push(...(await this.decode(states, shape, stop)));
-      onProgress?.(done.length, images.length);
-    }
+    });
     return done;
   }
 

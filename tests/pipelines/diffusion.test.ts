@@ -218,6 +218,8 @@ describe("reconstruct", () => {
     expect(decoded!.data).toHaveLength(16 * 16 * 3);
     await expect(pipes.ddpm.reconstruct([image(8)])).rejects.toThrow(/a first stage/);
     await expect(pipes.dit.reconstruct([image(16), image(8)])).rejects.toThrow(/of 16 x 16/);
+    await expect(pipes.dit.reconstruct([image(16)], { batchSize: 0 })).rejects.toThrow(/batchSize from 1/); // prettier-ignore
+    await expect(pipes.dit.reconstruct([image(16)], { batch: 1 } as object)).rejects.toThrow(/got "batch"/); // prettier-ignore
   });
 });
 
