@@ -66,6 +66,14 @@ export function checkOptions(where: string, options: object, allowed: readonly s
   }
 }
 
+/** Throws "aborted" when the signal is. */
+export function throwIfAborted(signal: AbortSignal | undefined, where: string): void {
+  if (signal?.aborted)
+    throw new DiffusionError("aborted", `${where}: stopped by its signal`, {
+      cause: signal.reason,
+    });
+}
+
 /** The value, when it is among `allowed`; else throws "option", naming the nearest. */
 export function checkChoice<Name extends string>(
   where: string,

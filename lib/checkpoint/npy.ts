@@ -2,6 +2,7 @@
 // from and go to Python.
 import { readFile } from "node:fs/promises";
 import { DiffusionError, formatShape } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import type { StoredArray } from "./safetensors.js";
 
@@ -85,7 +86,7 @@ export function parseNpy(bytes: Uint8Array, where = "npy"): NpyArray {
     .map((size) => size.trim())
     .filter(Boolean)
     .map(Number);
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = sizeOf(shape);
   if (count * bytesOf(dtype) !== text.length - end || shape.length > 32)
     throw fault(
       `${count * bytesOf(dtype)} bytes of data for [${shape.join(", ")}]`,
@@ -97,7 +98,7 @@ export function parseNpy(bytes: Uint8Array, where = "npy"): NpyArray {
 
 /** Bytes of a .npy file (version 1, row-major). */
 export function encodeNpy({ shape, data, dtype = naturalDtype(data) }: ArrayToWrite): Buffer {
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = sizeOf(shape);
   if (count !== data.length)
     throw new DiffusionError(
       "shape",

@@ -1,6 +1,7 @@
 // A foreign checkpoint in our names and layouts: which of its tensors make each of ours, what is missing, unused or of
 // another shape, and the values one tensor at a time.
 import { DiffusionError, formatShape } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import type { ParamSpec } from "../ir/param.js";
 import {
   mapKey,
@@ -161,8 +162,7 @@ export class MappedReader {
     const parts = this.fit.sources.get(name)!;
     const [only] = parts;
     if (parts.length === 1 && !only!.part) return this.#whole(only!);
-    const elements = shape.reduce((total, extent) => total * extent, 1);
-    const out = new Float32Array(elements);
+    const out = new Float32Array(sizeOf(shape));
     for (const source of parts)
       placePart(out, shape.at(-1)!, await this.#whole(source), source.part!);
     return out;
@@ -170,7 +170,7 @@ export class MappedReader {
 
   async #whole({ origin, shape, layout }: Source): Promise<Float32Array> {
     if (layout === "same" || layout === "squeeze") return this.checkpoint.readF32(origin);
-    const elements = shape.reduce((total, extent) => total * extent, 1);
+    const elements = sizeOf(shape);
     if (this.#scratch.length < elements) this.#scratch = new Float32Array(elements);
     const foreign = this.#scratch.subarray(0, elements);
     return toLayout(await this.checkpoint.readF32(origin, foreign), shape, layout);

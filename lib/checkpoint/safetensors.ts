@@ -2,6 +2,7 @@
 // header, raw data, all little endian. Files come from strangers, so the header is checked
 // completely before a byte of data is read, and tensors are read one by one at their offsets.
 import { checkOptions, DiffusionError, formatShape } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { writeFileAtomic } from "../files/atomic-write.js";
 import { fault, openFile, readAt, type ByteSource } from "./byte-source.js";
 import { Checkpoint, type PlacedTensor, type TensorInfo } from "./checkpoint.js";
@@ -166,7 +167,7 @@ function parseEntry(name: string, entry: unknown, dataStart: number, where: stri
   if (!isCounts(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!)
     throw fault(at, "data_offsets [begin, end]", describe(offsets));
   const [begin, end] = offsets as [number, number];
-  const elements = shape.reduce((product, size) => product * size, 1);
+  const elements = sizeOf(shape);
   const bytes = elements * layouts[dtype as SafetensorsDtype].bytes;
   if (bytes !== end - begin)
     throw fault(at, `${bytes} bytes for ${dtype} [${shape.join(", ")}]`, `${end - begin} bytes`);
@@ -230,7 +231,7 @@ function planTensor({ name, shape, data, dtype }: TensorToWrite): TensorPlan {
   const at = `writeSafetensors: "${name}"`;
   if (name === "__metadata__")
     throw new DiffusionError("option", `${at}: expected another name, got the reserved one`);
-  const elements = shape.reduce((product, size) => product * size, 1);
+  const elements = sizeOf(shape);
   if (!isCounts(shape))
     throw new DiffusionError("shape", `${at}: expected a shape, got ${formatShape(shape)}`);
   const isLazy = typeof data === "function";

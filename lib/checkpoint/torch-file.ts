@@ -1,5 +1,6 @@
 // Files of torch.save: zip archives (since 1.6) and the older sequence of pickles. The object comes out as plain data with
 // descriptions of its tensors; the storages stay in the file (torch/serialization.py, "_save" and "_legacy_save").
+import { sizeOf } from "../ir/shape.js";
 import { fault, memorySource, readAt, type ByteSource } from "./byte-source.js";
 import type { TensorInfo, PlacedTensor } from "./checkpoint.js";
 import { PickleEnd, unpickle, type Unpickled } from "./pickle.js";
@@ -189,7 +190,7 @@ export async function placeTensor(
 ): Promise<PlacedTensor | undefined> {
   const { dtype } = type;
   if (dtype === "other") return undefined;
-  const elements = shape.reduce((total, extent) => total * extent, 1);
+  const elements = sizeOf(shape);
   const dense = denseStrides(shape);
   const isDense =
     elements <= 1 || shape.every((extent, axis) => extent === 1 || strides[axis] === dense[axis]);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { checkOptions, DiffusionError } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { memoryDataset, type ImageDataset } from "./dataset.js";
 
 export const fashionClasses = [
@@ -117,7 +118,7 @@ export function parseIdx(
   if (view.getUint32(0) !== 0x0800 + rank) throw fault(`magic 0x${view.getUint32(0).toString(16)}`);
   const shape = Array.from({ length: rank }, (_, axis) => view.getUint32(4 + 4 * axis));
   const data = bytes.subarray(4 + 4 * rank);
-  const expected = shape.reduce((product, size) => product * size, 1);
+  const expected = sizeOf(shape);
   if (data.length !== expected) throw fault(`${data.length} bytes of data for ${shape.join("x")}`);
   return { shape, data };
 }

@@ -2,7 +2,7 @@
 // the same name, or from captions.json, captions.jsonl or metadata.jsonl in the folder.
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, extname, join, relative, sep } from "node:path";
-import { checkOptions, DiffusionError } from "../errors.js";
+import { checkOptions, DiffusionError, throwIfAborted } from "../errors.js";
 import { decodeImage, type DecodeOptions } from "../image/image-io.js";
 import { chooseCaption, type ImageDataset } from "./dataset.js";
 
@@ -121,8 +121,7 @@ async function decodeAll(
 ): Promise<Map<string, Uint8Array> | undefined> {
   const loaded = new Map<string, Uint8Array>();
   for (let start = 0; start < files.length; start += decodeAtOnce) {
-    if (signal?.aborted)
-      throw new DiffusionError("aborted", "image folder: aborted", { cause: signal.reason });
+    throwIfAborted(signal, "image folder");
     const group = files.slice(start, start + decodeAtOnce);
     const results = await Promise.allSettled(group.map(decode));
     results.forEach((result, i) => {

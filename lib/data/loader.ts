@@ -1,7 +1,7 @@
 // Batches for training: shuffled, augmented and captioned by counters, prepared ahead of time in
 // small slices so that the event loop stays free, and resumable at any batch from two numbers.
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { checkOptions, DiffusionError } from "../errors.js";
+import { checkOptions, DiffusionError, throwIfAborted } from "../errors.js";
 import { below, counterHash, epochOrder, purposes } from "./counter-hash.js";
 import type { ImageDataset } from "./dataset.js";
 
@@ -96,21 +96,16 @@ export async function* loadBatches(
     }
   };
   for (refill(); ahead.length > 0; refill()) {
-    throwIfAborted(signal);
+    throwIfAborted(signal, "loader");
     const batch = await ahead[0]!;
     void ahead.shift();
-    throwIfAborted(signal);
+    throwIfAborted(signal, "loader");
     yield batch;
   }
 }
 
 const weightsOf = (dataset: ImageDataset): Float64Array =>
   Float64Array.from({ length: dataset.length }, (_, i) => dataset.weight(i));
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new DiffusionError("aborted", "loader: aborted", { cause: signal.reason });
-}
 
 function checkLoader(dataset: ImageDataset, options: LoaderOptions): void {
   checkOptions("loadBatches", options, optionNames);

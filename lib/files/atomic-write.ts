@@ -13,7 +13,7 @@ import {
   type FileHandle,
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { DiffusionError } from "../errors.js";
+import { DiffusionError, throwIfAborted } from "../errors.js";
 
 export type FileParts = Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
@@ -111,8 +111,7 @@ async function writeParts(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   for await (const part of parts) {
-    if (signal?.aborted)
-      throw new DiffusionError("aborted", `${where}: aborted`, { cause: signal.reason });
+    throwIfAborted(signal, where);
     let done = 0;
     while (done < part.byteLength) {
       const { bytesWritten } = await file.write(part, done, part.byteLength - done);

@@ -1,6 +1,7 @@
 // Golden kinds kdiff_sigmas, kdiff_samplers and kdiff_denoisers: noise levels, solvers (kdiff-samplers.ts)
 // and wrappers of networks, of crowsonkb/k-diffusion.
 import { DiffusionError } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { checkFields, listOf, real, whole, limits } from "../models/check-config.js";
 import {
   denoised,
@@ -66,7 +67,7 @@ function sigmas(golden: GoldenCase): Promise<Record<string, Values>> {
 function toyNetwork(mix: Tensor, times: Tensor): (x: Tensor) => Tensor {
   return (x) => {
     const [B, C, ...space] = x.shape as [number, number, ...number[]];
-    const size = space.reduce((all, extent) => all * extent, 1);
+    const size = sizeOf(space);
     const mixed = mix.matmul(
       x
         .reshape([B, C, size])

@@ -2,7 +2,7 @@
 import { performance } from "node:perf_hooks";
 import { listCases, readCase } from "./case.js";
 import type { CaseHeader, GoldenCase, Values } from "./case.js";
-import { DiffusionError, nearestName } from "../errors.js";
+import { DiffusionError, nearestName, throwIfAborted } from "../errors.js";
 import { compareValues } from "./compare.js";
 import type { Difference } from "./compare.js";
 import { evaluator } from "./evaluate.js";
@@ -132,7 +132,7 @@ export async function runParity(
   const evaluate = evaluator(isa);
   const cases: CaseReport[] = [];
   for (const header of await wantedCases(folder, filter)) {
-    signal?.throwIfAborted();
+    throwIfAborted(signal, "parity");
     const runner = runners[header.kind];
     const report = runner ? await runCase(header, runner, evaluate) : unsupportedCase(header);
     cases.push(report);

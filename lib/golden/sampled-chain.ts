@@ -1,5 +1,6 @@
 // Whole chains of continuous samplers on golden cases, through the library's own loop: channels first
 // outside, channels last inside, with the case's own noise.
+import { sizeOf } from "../ir/shape.js";
 import type { Parameterisation } from "../processes/gaussian-levels.js";
 import { sampleContinuous } from "../samplers/continuous.js";
 import type { Combination, ContinuousPlan, Evaluation, RunEvaluation } from "../samplers/continuous.js"; // prettier-ignore
@@ -14,7 +15,7 @@ import type { Evaluate, Tensors } from "./evaluate.js";
 /** (B, C, H, W) -> (B, H, W, C), on values. */
 function valuesLast({ shape, data }: Values): { shape: number[]; data: Float32Array } {
   const [B = 1, C = 1, ...space] = shape;
-  const P = space.reduce((size, extent) => size * extent, 1);
+  const P = sizeOf(space);
   const out = new Float32Array(data.length);
   for (let b = 0; b < B; ++b)
     for (let c = 0; c < C; ++c)
@@ -26,7 +27,7 @@ function valuesLast({ shape, data }: Values): { shape: number[]; data: Float32Ar
 function valuesFirst(data: ArrayLike<number>, shape: readonly number[]): Values {
   const [B = 1, C = 1] = [shape[0], shape.at(-1)];
   const space = shape.slice(1, -1);
-  const P = space.reduce((size, extent) => size * extent, 1);
+  const P = sizeOf(space);
   const out = new Float32Array(data.length);
   for (let b = 0; b < B; ++b)
     for (let p = 0; p < P; ++p)

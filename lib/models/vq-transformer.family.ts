@@ -1,5 +1,6 @@
 // How transformers of VQ-Diffusion are recognised: microsoft/VQ-Diffusion and Transformer2DModel of huggingface/diffusers.
 import { DiffusionError } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { flag, isObject, limits, listOf, oneOf, whole } from "./check-config.js";
 import { inside, known, onlyValues } from "./config-file.js";
 import type { ConfigFile, Fact, FactValues, Family } from "./family.js";
@@ -105,11 +106,7 @@ function configureMicrosoft(whole: ShapeView, facts: FactValues): VqTransformerC
   /** Rows of a table; bare parameters have axes of extent 1 too. */
   const table = (name: string): number => {
     const shape = shapes.shape(`content_emb.${name}${end}`);
-    return shapes.ratio(
-      shape.reduce((total, extent) => total * extent, 1),
-      shape.at(-1) ?? 0,
-      `rows of ${name}`,
-    );
+    return shapes.ratio(sizeOf(shape), shape.at(-1) ?? 0, `rows of ${name}`);
   };
   const positions = [table("height_emb"), table("width_emb")] as [number, number];
   const tokens = facts["grid"] as [number, number];

@@ -1,5 +1,6 @@
 // Foreign checkpoint names -> our parameter names, as data: ordered rules of renaming and layout.
 // First match wins.
+import { sizeOf } from "../ir/shape.js";
 
 /** How a foreign tensor becomes ours. */
 export type Layout =
@@ -84,7 +85,7 @@ const moves: Readonly<Record<Layout, Move>> = {
   pointwise: { source: (shape) => shape.slice(0, 2), permutation: [1, 0] },
   squeeze: { source: (shape) => shape.filter((extent) => extent !== 1), permutation: undefined },
   flatten: {
-    source: (shape) => [shape[0]!, shape.slice(1).reduce((a, b) => a * b, 1)],
+    source: (shape) => [shape[0]!, sizeOf(shape.slice(1))],
     permutation: undefined,
   },
 };
@@ -117,7 +118,7 @@ function permute(
   shape: readonly number[],
   permutation: readonly number[],
 ): Float32Array {
-  const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
+  const strides = shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
   const target = permutation.map((axis) => shape[axis]!);
   const steps = permutation.map((axis) => strides[axis]!);
   const out = new Float32Array(values.length);

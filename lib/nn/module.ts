@@ -2,7 +2,7 @@
 // Layers are closures on a scope; nothing here holds values.
 import { DiffusionError } from "../errors.js";
 import type { Init, ParamSpec } from "../ir/param.js";
-import type { Shape } from "../ir/shape.js";
+import { sizeOf, type Shape } from "../ir/shape.js";
 
 interface Registry {
   readonly parameters: Map<string, ParamSpec>;
@@ -65,8 +65,6 @@ export class ParamScope {
   }
 }
 
-const elements = (shape: Shape): number => shape.reduce((product, extent) => product * extent, 1);
-
 /** Number of values in a list of parameters. */
 export const parameterCount = (specs: readonly ParamSpec[]): number =>
-  specs.reduce((sum, { shape }) => sum + elements(shape), 0);
+  specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0);

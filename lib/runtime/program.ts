@@ -1,5 +1,5 @@
 // compile(graph) → Program → bind(buffers) → Session → run(inputs): the whole life of a computation.
-import { DiffusionError, formatShape, nearestName } from "../errors.js";
+import { DiffusionError, formatShape, nearestName, throwIfAborted } from "../errors.js";
 import { encode } from "../ir/encode.js";
 import type { Graph, GraphInput, Value } from "../ir/graph.js";
 import { joinProjections } from "../ir/join.js";
@@ -64,7 +64,7 @@ export async function compile(
   graph: Graph,
   { isa = chosenIsa(), winograd = allowsWinograd(), quantize, signal }: CompileOptions = {},
 ): Promise<Program> {
-  expectNotAborted("compile", signal);
+  throwIfAborted(signal, "compile");
   checkQuantize("compile", quantize);
   const addon = native();
   kernelNames ??= new Set(addon.kernels());
@@ -111,13 +111,6 @@ function unlessAborted<T extends { dispose(): void }>(
   });
 }
 
-function expectNotAborted(where: string, signal: AbortSignal | undefined): void {
-  if (!signal?.aborted) return;
-  throw new DiffusionError("aborted", `${where}: stopped by its signal before it began`, {
-    cause: signal.reason,
-  });
-}
-
 /** An immutable compiled graph. */
 export class Program implements Disposable {
   constructor(
@@ -144,7 +137,7 @@ export class Program implements Disposable {
     buffers: Readonly<Record<string, Buffer>> = {},
     { signal }: BindOptions = {},
   ): Promise<Session> {
-    expectNotAborted("bind", signal);
+    throwIfAborted(signal, "bind");
     const wanted = this.graph.inputs.filter(({ role }) => role !== "input");
     const handles = wanted.map((input) => this.#bufferFor(input, buffers).handle);
     const session = await nativeCall((abort) => this.handle.bind(handles, abort), signal);
@@ -211,7 +204,7 @@ export class Session implements Disposable {
       return data;
     });
     this.#expectNoOthers(inputs);
-    expectNotAborted("run", signal);
+    throwIfAborted(signal, "run");
     const outputs = this.#outputs.map(({ value }) => arrayFor(value.dtype, sizeOf(value.shape)));
     await this.#execute(given, outputs, signal);
     return Object.fromEntries(this.#outputs.map(({ name }, i) => [name, outputs[i]!]));

@@ -1,11 +1,10 @@
 // What solvers with a step size of their own share: options, the network at a level, the norm of an
 // error, and the count of evaluations.
-import { DiffusionError } from "../errors.js";
+import { DiffusionError, throwIfAborted } from "../errors.js";
 import type { Level, Parameterisation } from "../processes/gaussian-levels.js";
 import { coefficientRow } from "./continuous.js";
 import type { Combination, ContinuousPlan, Floats, NamedInputs, RunEvaluation } from "./continuous.js"; // prettier-ignore
 import { velocityOf } from "./flow.js";
-import { throwIfAborted } from "./sampler.js";
 import { slopeOf } from "./solver.js";
 
 export interface AdaptiveOptions {

@@ -6,7 +6,7 @@
 // multistep and multistage solvers keep what they need (earlier x0, the start of the step) in further
 // slots. The level after a step is always the next of the list, never computed from a stride.
 import { DiffusionError, formatShape } from "../errors.js";
-import type { Shape } from "../ir/shape.js";
+import { sizeOf, type Shape } from "../ir/shape.js";
 import { normalStream } from "../nn/random.js";
 import { startDeviation } from "../processes/gaussian-levels.js";
 import type { Level, LevelLine, Parameterisation } from "../processes/gaussian-levels.js";
@@ -276,11 +276,9 @@ const isShared = (
 /** The rows of the first sample for all of them. */
 const sameRows = (keys: Int32Array): Int32Array => keys.map((_, i) => keys[i % 4]!);
 
-const elements = (shape: Shape): number => shape.reduce((size, extent) => size * extent, 1);
-
 function firstState(options: ContinuousSampleOptions): Floats {
   const { plan, batch, shape, seed, firstSample = 0, temperature = 1, pair } = options;
-  const size = elements(shape);
+  const size = sizeOf(shape);
   for (const [name, values] of Object.entries({ start: options.start, pair })) {
     if (!values || values.length === batch * size) continue;
     throw new DiffusionError(

@@ -1,6 +1,6 @@
 // What a sampler is: plan() gives the coefficients of every step as numbers, step() is traced once
 // on tensors, and this loop runs the compiled step. Nothing here knows a model or a process.
-import { DiffusionError } from "../errors.js";
+import { throwIfAborted } from "../errors.js";
 
 /** One step of a plan: from level t to level s. */
 export interface PlannedStep {
@@ -25,14 +25,6 @@ export interface SampleLoopOptions<State> {
   onStep?: (
     step: SamplingStep<State>,
   ) => State | undefined | void | Promise<State | undefined | void>;
-}
-
-/** Throws when the signal is aborted. */
-export function throwIfAborted(signal: AbortSignal | undefined, where: string): void {
-  if (signal?.aborted)
-    throw new DiffusionError("aborted", `${where}: stopped by its signal`, {
-      cause: signal.reason,
-    });
 }
 
 /** Runs the steps of a plan one after the other, yielding the state after each. */

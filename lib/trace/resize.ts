@@ -1,6 +1,7 @@
 // Resampling of maps (B, H, W, C). Bilinear and bicubic have half-pixel centres and are one constant matrix an axis, whose
 // rows are the weights of an output pixel; nearest is a gather.
 import { DiffusionError, formatShape } from "../errors.js";
+import { sizeOf } from "../ir/shape.js";
 import { take } from "./composites.js";
 import { matmul } from "./ops.js";
 import type { Tensor } from "./tensor.js";
@@ -66,8 +67,8 @@ function resizeAxis(
   const matrix = resizeMatrix(source, target, kernels[method](antialias), antialias);
   const before = x.shape.slice(0, axis);
   const after = x.shape.slice(axis + 1);
-  const rows = before.reduce((a, b) => a * b, 1);
-  const columns = after.reduce((a, b) => a * b, 1);
+  const rows = sizeOf(before);
+  const columns = sizeOf(after);
   const weights = x.trace.constant(matrix, [target, source], x.dtype);
   return matmul(weights, x.reshape([rows, source, columns])).reshape([...before, target, ...after]);
 }

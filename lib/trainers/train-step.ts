@@ -6,7 +6,7 @@ import { DiffusionError } from "../errors.js";
 import type { Graph } from "../ir/graph.js";
 import type { ParamSpec } from "../ir/param.js";
 import type { DType } from "../ir/dtype.js";
-import type { Shape } from "../ir/shape.js";
+import { sizeOf, type Shape } from "../ir/shape.js";
 import { adamw } from "../optim/adamw.js";
 import { clipByGlobalNorm, globalNorm } from "../optim/clip.js";
 import { ema, warmEmaDecay } from "../optim/ema.js";
@@ -234,8 +234,8 @@ function initialState(options: TrainStepOptions, initial: Values): Map<string, B
   const { accumulate = 1, emaDecay = 0 } = options.optimiser ?? {};
   const buffers = new Map<string, Buffer>();
   const add = (name: string, shape: Shape, value?: Float32Array): void => {
-    const elements = shape.reduce((a, b) => a * b, 1);
-    buffers.set(name, Buffer.fromArray(value ?? new Float32Array(elements), "f32", shape, name));
+    const initial = value ?? new Float32Array(sizeOf(shape));
+    buffers.set(name, Buffer.fromArray(initial, "f32", shape, name));
   };
   for (const { name, shape } of options.parameters) {
     const value = initial.get(name);
