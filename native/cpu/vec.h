@@ -139,6 +139,7 @@ SMALTI_INLINE vf load_partial(const float* p, int64_t n, float fill = 0) {
   return fill == 0 ? x : _mm256_blendv_ps(splat(fill), x, reinterpret_cast<vf>(mask));
 }
 SMALTI_INLINE void store_partial(float* p, vf x, int64_t n) {
+  if (n >= kWidth) return store(p, x);  // masked stores take a dozen cycles here
   _mm256_maskstore_ps(p, reinterpret_cast<__m256i>(first_lanes(n)), x);
 }
 
