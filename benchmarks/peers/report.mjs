@@ -60,8 +60,10 @@ const markdown = (heads, rows) =>
 
 /** The README's table: medians with their spread, and ratios to the best peer and to torch as installed. */
 export function readmeTable(lines) {
+  const most = Math.max(...lines[0].threads);
+  const limits = lines[0].limits.filter(({ threads }) => threads === most);
   const rows = grouped(lines)
-    .filter(([{ threads }]) => threads === Math.max(...lines[0].threads))
+    .filter(([{ threads }]) => threads === most)
     .map((group) => {
       const c = cells(group);
       const installed = peer(group, "torch installed");
@@ -78,7 +80,7 @@ export function readmeTable(lines) {
     });
   const heads = ["work", "smalti (min–max)", "torch, tuned", "torch, as installed"];
   const more = ["ONNX Runtime", "best peer / ours", "torch as installed / ours"];
-  return `${machineLine(lines[0])}\n\n${markdown([...heads, ...more], rows)}`;
+  return `${machineLine({ ...lines[0], threads: [most], limits })}\n\n${markdown([...heads, ...more], rows)}`;
 }
 
 /** The table of docs/performance.md: how near each workload is to what the machine could do. */

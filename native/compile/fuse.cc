@@ -182,9 +182,7 @@ class Fuser {
         current = node.inputs[0];
         continue;
       }
-      const bool is_product = node.op == "matmul" || node.op == "conv2d" ||
-                              node.op == "conv2dGradInput" || node.op == "groupNorm";
-      return is_product ? maker : -1;
+      return traits_of(node.op).takes_epilogue ? maker : -1;
     }
   }
 

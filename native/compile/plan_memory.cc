@@ -214,7 +214,7 @@ class Planner {
   void share_in_place(const std::vector<int>& steps, std::map<int, Lifetime>& lives) {
     for (int i = 0; i < static_cast<int>(steps.size()); ++i) {
       const Step& s = step(steps[at(i)]);
-      if (is_group_norm(s)) share_map(s, i, lives);
+      if (writes_over_input(s)) share_map(s, i, lives);
       if (!s.pointwise) continue;
       std::set<int> used;
       for (size_t o = 0; o < s.pointwise->outputs.size(); ++o) {
@@ -225,11 +225,11 @@ class Planner {
     }
   }
 
-  bool is_group_norm(const Step& s) const {
-    return s.kind == Step::Kind::node && module_.node(s.node).op == "groupNorm";
+  bool writes_over_input(const Step& s) const {
+    return s.kind == Step::Kind::node && traits_of(module_.node(s.node).op).writes_over_input;
   }
 
-  // Lets a group norm write over the map that it reads last: an item reads what it writes.
+  // Lets a step write over the map that it reads last.
   void share_map(const Step& s, int at_step, std::map<int, Lifetime>& lives) {
     const int source = merged(module_.root(s.inputs[0]));
     const int output = module_.node(s.node).outputs[0];
@@ -274,7 +274,7 @@ class Planner {
       if (value == input || merged(module_.root(value)) != source) continue;
       if (module_.aliases[at(value)].offset != 0 || !s.pointwise->can_share(k, o)) return true;
     }
-    if (s.kind != Step::Kind::node || is_group_norm(s)) return false;
+    if (s.kind != Step::Kind::node || writes_over_input(s)) return false;
     const size_t operands = module_.node(s.node).inputs.size();
     for (size_t k = 0; k < operands; ++k) {
       if (merged(module_.root(s.inputs[k])) == source) return true;

@@ -98,6 +98,13 @@ std::optional<PointwiseProgram> compile_pointwise(const Graph& graph, const std:
 // A constant node with one value for all elements.
 bool is_splat(const Graph& graph, int value);
 
+// --- traits.cc: what the kernels of an op allow
+struct Traits {
+  bool takes_epilogue;     // a chain of elementwise nodes runs on each piece of its result
+  bool writes_over_input;  // an item reads of the first input only what it writes
+};
+Traits traits_of(const std::string& op);
+
 // --- fuse.cc: nodes -> steps
 void fuse(Module& module, const AbortFlag& abort);
 
