@@ -29,6 +29,7 @@ Instruction bind_narrow(Binder& b) {
   a.dtype = b.dtype();
   a.quantize = b.step.quantize;
   b.fix_inputs(a.a, a.b);
+  b.fix_columns(a.columns);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   return b.finish(a, *b.step.table, &KernelTable::matmul);
@@ -49,6 +50,7 @@ Instruction bind_matmul(Binder& b) {
   a.b_batch_stride = s.b_shared ? 0 : packed_group_elements(s.K, s.N, b.step.table->panel_columns);
   a.dtype = b.dtype();
   b.fix_inputs(a.a, a.b);
+  b.fix_columns(a.columns);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   if (b.step.algorithm != Algorithm::strassen)
@@ -128,10 +130,11 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  a.block = b.step.parts > 0 ? group_norm_block(a.B, a.S, a.C) : 0;
+  a.block = b.step.block;
   a.parts = b.step.parts;
   a.is_summed = b.step.sums >= 0;
   b.fix_inputs(a.x, a.gamma, a.beta);
+  b.fix_columns(a.columns);
   b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
   if (a.block > 0) b.fix(a.partial, b.place(a.is_summed ? b.step.sums : b.step.temps.back()));

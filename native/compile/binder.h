@@ -104,6 +104,14 @@ class Binder {
     (fix(fields, output(i++)), ...);
   }
 
+  // Sets `rows` to the tensors that the first operand is read from, if they are several.
+  void fix_columns(RowParts& rows) {
+    for (const int value : step.columns) {
+      rows.width[rows.count] = module.spec(value).shape.last();
+      fix(rows.data[rows.count++], place(value));
+    }
+  }
+
   // Sets `args` to the step's elementwise program.
   void fix_pointwise(PointwiseArgs& args) {
     const PointwiseProgram& program = *step.pointwise;

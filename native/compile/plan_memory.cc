@@ -3,6 +3,7 @@
 // an input that ends with it.
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <set>
 
 #include "native/compile/binder.h"
@@ -225,8 +226,10 @@ class Planner {
     }
   }
 
+  // One that may write over the map that it reads.
   bool writes_over_input(const Step& s) const {
-    return s.kind == Step::Kind::node && traits_of(module_.node(s.node).op).writes_over_input;
+    return s.kind == Step::Kind::node && s.columns.empty() &&
+           traits_of(module_.node(s.node).op).writes_over_input;
   }
 
   // Lets a step write over the map that it reads last.
@@ -279,7 +282,8 @@ class Planner {
     for (size_t k = 0; k < operands; ++k) {
       if (merged(module_.root(s.inputs[k])) == source) return true;
     }
-    return false;
+    return std::any_of(s.columns.begin(), s.columns.end(),
+                       [&](int value) { return merged(module_.root(value)) == source; });
   }
 
   ArenaPlan place_arena(const std::vector<int>& steps, const std::set<int>& returned) {
@@ -347,14 +351,22 @@ class Planner {
 }  // namespace
 
 ArenaPlan plan_arena(const std::vector<Lifetime>& lifetimes, const AbortFlag& abort) {
-  ArenaPlan by_size = place_in_order(
-      lifetimes, abort, [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; });
-  by_size.lower_bound = largest_live_set(lifetimes);
-  if (by_size.bytes == by_size.lower_bound) return by_size;
-  ArenaPlan by_time = place_in_order(
-      lifetimes, abort, [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; });
-  by_time.lower_bound = by_size.lower_bound;
-  return by_time.bytes < by_size.bytes ? by_time : by_size;
+  const auto area = [](const Lifetime& life) {
+    return static_cast<double>(life.bytes) * (life.last - life.first + 1);
+  };
+  const std::function<bool(const Lifetime&, const Lifetime&)> orders[] = {
+      [](const Lifetime& a, const Lifetime& b) { return a.bytes > b.bytes; },
+      [](const Lifetime& a, const Lifetime& b) { return a.first < b.first; },
+      [&](const Lifetime& a, const Lifetime& b) { return area(a) > area(b); }};
+  const int64_t lower_bound = largest_live_set(lifetimes);
+  ArenaPlan best;
+  for (const auto& before : orders) {
+    ArenaPlan plan = place_in_order(lifetimes, abort, before);
+    if (best.offsets.empty() || plan.bytes < best.bytes) best = std::move(plan);
+    if (best.bytes == lower_bound) break;
+  }
+  best.lower_bound = lower_bound;
+  return best;
 }
 
 Place MemoryPlan::place_of(const Module& module, int value) const {

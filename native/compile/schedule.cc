@@ -102,10 +102,10 @@ class Scheduler {
     if (s.kind == Step::Kind::pointwise) return true;
     // An epilogue: the product itself must not read the state.
     const Node& node = module_.node(s.node);
-    const bool is_read =
-        std::any_of(node.inputs.begin(), node.inputs.end(),
-                    [&](int input) { return module_.root(input) == state_root; }) ||
-        module_.root(s.inputs[1]) == state_root;
+    const auto is_state = [&](int input) { return module_.root(input) == state_root; };
+    const bool is_read = std::any_of(node.inputs.begin(), node.inputs.end(), is_state) ||
+                         std::any_of(s.columns.begin(), s.columns.end(), is_state) ||
+                         is_state(s.inputs[1]);
     return !is_read;
   }
 

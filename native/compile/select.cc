@@ -105,6 +105,7 @@ class Selector {
       if (step.kind == Step::Kind::node) prepare(step);
       module_.steps.push_back(std::move(step));
     }
+    read_in_place();
     drop_concatenations();
   }
 
@@ -171,8 +172,11 @@ class Selector {
   void prepare_group_norm(Step& step, const Node& node) {
     const Shape& x = module_.graph.in(node, 0).shape;
     const int64_t S = x.elements() / x[0] / x.last();
-    const int64_t block = group_norm_block(x[0], S, x.last());
+    const int maker_node = module_.maker(module_.root(step.inputs[0]));
+    const bool is_fresh = maker_node < 0 || module_.node(maker_node).op != "concat";
+    const int64_t block = group_norm_block(x[0], S, x.last(), is_fresh);
     if (block == 0 || module_.isa == nullptr) return;
+    step.block = block;
     Step* maker = step.is_setup ? nullptr : summing_step(step.inputs[0]);
     step.parts = maker != nullptr ? maker->parts : (S + block - 1) / block;
     const int64_t floats = group_norm_floats(x[0], step.parts, x.last());
@@ -326,7 +330,58 @@ class Selector {
     module_.steps.push_back(std::move(packing));
   }
 
-  // Those whose parts were packed, unless something else reads them.
+  // Whether the kernel can read its first operand from tensors side by side.
+  bool takes_columns(const Step& step) const {
+    if (step.kind != Step::Kind::node) return false;
+    const Node& node = module_.node(step.node);
+    if (node.op == "groupNorm") return true;
+    if (node.op != "matmul" || step.algorithm == Algorithm::strassen) return false;
+    const MatmulShape s = matmul_shape(module_.graph, node);
+    return step.quantize != Quantize::int8 && s.batch == 1 && !s.transpose_a &&
+           s.N >= step.table->panel_columns;
+  }
+
+  // Whether the step, if it reads `whole`, does so as the rows of its first operand alone.
+  bool reads_rows(const Step& step, int whole) const {
+    const auto reads = std::count_if(step.inputs.begin(), step.inputs.end(),
+                                     [&](int value) { return module_.root(value) == whole; });
+    if (reads == 0) return true;
+    const int rows = step.inputs[0];
+    return reads == 1 && module_.root(rows) == whole && takes_columns(step) &&
+           module_.aliases[static_cast<size_t>(rows)].offset == 0 &&
+           module_.spec(rows).shape.last() == module_.spec(whole).shape.last();
+  }
+
+  bool is_needless(const Step& step) const {
+    if (step.kind != Step::Kind::node || step.is_setup || module_.isa == nullptr) return false;
+    const Node& node = module_.node(step.node);
+    if (node.op != "concat" || node.inputs.size() > kMaxParts) return false;
+    const int whole = node.outputs[0];
+    const Spec& spec = module_.spec(whole);
+    const auto& outputs = module_.graph.outputs;
+    return spec.dtype == Dtype::f32 && node.integer("axis") == spec.shape.rank - 1 &&
+           std::all_of(module_.steps.begin(), module_.steps.end(),
+                       [&](const Step& reader) { return reads_rows(reader, whole); }) &&
+           std::none_of(outputs.begin(), outputs.end(), [&](const GraphOutput& output) {
+             return module_.root(output.value) == whole;
+           });
+  }
+
+  // Concatenations along channels are not made where all readers can read the parts.
+  void read_in_place() {
+    for (const Step& step : module_.steps) {
+      if (!is_needless(step)) continue;
+      concatenations_.insert(step.outputs[0]);
+      for (Step& reader : module_.steps) {
+        if (reader.inputs.empty() || module_.root(reader.inputs[0]) != step.outputs[0]) continue;
+        reader.columns = step.inputs;
+        reader.inputs[0] = step.inputs[0];
+        reader.inputs.insert(reader.inputs.end(), step.inputs.begin() + 1, step.inputs.end());
+      }
+    }
+  }
+
+  // Those whose parts are read or were packed, unless something else reads them.
   void drop_concatenations() {
     for (const Step& step : module_.steps) {
       for (const int value : step.inputs) concatenations_.erase(module_.root(value));

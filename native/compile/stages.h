@@ -47,6 +47,8 @@ struct Step {
   Quantize quantize = Quantize::none;
   int sums = -1;      // value of sums (group_norm_floats) from a convolution to its group norm
   int64_t parts = 0;  // of them, a sample
+  int64_t block = 0;  // rows of a block of a group norm
+  std::vector<int> columns;  // values side by side that are its first operand, unless it is one
 };
 
 // Where values lie relative to each other: `root` holds the memory of `value` from byte `offset`.

@@ -277,9 +277,17 @@ struct PackArgs {
   Dtype dtype;
 };
 
+// Rows whose columns lie in several dense tensors side by side: a concatenation that is not made.
+constexpr int kMaxParts = 4;
+struct RowParts {
+  const void* data[kMaxParts];
+  int64_t width[kMaxParts];
+  int64_t count;  // 0: the rows of one tensor
+};
+
 // C (batch, M, N) = A (batch, M, K) * B (batch, K, N), then the epilogue over (batch, M, N).
 // A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one
-// of the last two is 1.
+// of the last two is 1. Or, with a batch of one, A lies in columns.
 struct MatmulArgs {
   const void* a;
   const void* b;  // packed by PackArgs with groups = b_batch
@@ -292,6 +300,7 @@ struct MatmulArgs {
   int64_t a_row_stride;
   int64_t a_column_stride;
   int64_t b_batch_stride;  // in packed elements; 0 = shared
+  RowParts columns;
   Dtype dtype;
   Quantize quantize;  // of b: none, int8_weights or f16_weights
   PointwiseArgs
@@ -434,7 +443,7 @@ struct WinogradGradArgs {
 // y = act(gamma * (x - mean) * rstd + beta), statistics over (spatial, C / groups) of each (sample,
 // group)
 struct GroupNormArgs {
-  const void* x;  // (B, S, C)
+  const void* x;  // (B, S, C), unless it lies in columns
   const void* gamma;
   const void* beta;
   void* y;
@@ -446,15 +455,16 @@ struct GroupNormArgs {
   double eps;
   bool silu;
   Dtype dtype;
+  RowParts columns;
   PointwiseArgs epilogue;  // over (B, S, C), reads y as an input
 };
 
 constexpr int64_t kGroupNormSmall = int64_t{1} << 16;  // numbers: a smaller sample has no blocks
-constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // nor has a batch that a cache holds
+constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // nor has a fresh batch that a cache holds
 constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of the largest block
 constexpr int64_t kGroupNormBlocks = 8;                // of a sample at least
-constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C) {
-  if (S * C < kGroupNormSmall || B * S * C <= kGroupNormNear) return 0;
+constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C, bool is_fresh) {
+  if (S * C < kGroupNormSmall || (is_fresh && B * S * C <= kGroupNormNear)) return 0;
   const int64_t share = S * C / kGroupNormBlocks;
   return ((share < kGroupNormBlock ? share : kGroupNormBlock) + C - 1) / C;
 }
