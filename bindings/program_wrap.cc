@@ -85,7 +85,7 @@ class RunJob final : public Job {
     outputs_index_ = kept().size() - 1;
   }
 
-  // `times`: an array to fill with the milliseconds of each instruction, or another value.
+  // `times`: an array to fill with the lists of milliseconds of each instruction, or another value.
   void keep_times(Napi::Value times) {
     if (!times.IsArray()) return;
     keep(times.As<Napi::Object>());
@@ -108,8 +108,12 @@ class RunJob final : public Job {
                                                   i, slots[i].name, slots[i].spec));
       std::memcpy(to.data(), data_.outputs[i].data(), to.size());
     }
-    for (uint32_t i = 0; i < data_.milliseconds.size(); ++i)
-      kept()[outputs_index_ + 1].Set(i, Napi::Number::New(env, data_.milliseconds[i]));
+    for (uint32_t i = 0; i < data_.milliseconds.size(); ++i) {
+      Napi::Array times = Napi::Array::New(env);
+      for (const double ms : data_.milliseconds[i])
+        times.Set(times.Length(), Napi::Number::New(env, ms));
+      kept()[outputs_index_ + 1].Set(i, times);
+    }
     Napi::Object object = Napi::Object::New(env);
     object.Set("ms", Napi::Number::New(env, milliseconds_));
     return object;

@@ -60,12 +60,12 @@ export interface NativePlan {
 export type NativeAbort = { flag: Int32Array } | null;
 
 export interface NativeSession {
-  /** `times` receives the milliseconds of each instruction. */
+  /** `times` receives the milliseconds of each instruction; on one thread those of its pieces. */
   run(
     inputs: TypedArray[],
     outputs: TypedArray[],
     abort: NativeAbort,
-    times?: number[],
+    times?: number[][],
   ): Promise<{ ms: number }>;
   dispose(): void;
 }

@@ -217,12 +217,18 @@ export class Session implements Disposable {
 
   /** Milliseconds of each instruction of one run, in the order of `plan().steps`. */
   async profile(inputs: Readonly<Record<string, TensorData>> = {}): Promise<number[]> {
-    const times: number[] = [];
+    const times = await this.profilePieces(inputs);
+    return times.map((pieces) => pieces.reduce((sum, ms) => sum + ms, 0));
+  }
+
+  /** As `profile`; on one thread by piece of work, in the order of phases and items. */
+  async profilePieces(inputs: Readonly<Record<string, TensorData>> = {}): Promise<number[][]> {
+    const times: number[][] = [];
     await this.#timed(inputs, times);
     return times;
   }
 
-  #timed(inputs: Readonly<Record<string, TensorData>>, times?: number[]): Promise<number> {
+  #timed(inputs: Readonly<Record<string, TensorData>>, times?: number[][]): Promise<number> {
     const given = this.#inputs.map(({ name }) => inputs[name]!);
     const outputs = this.#outputs.map(({ value }) => arrayFor(value.dtype, sizeOf(value.shape)));
     return this.#execute(given, outputs, undefined, times);
@@ -232,7 +238,7 @@ export class Session implements Disposable {
     given: TensorData[],
     outputs: TensorData[],
     signal: AbortSignal | undefined,
-    times?: number[],
+    times?: number[][],
   ): Promise<number> {
     return (await nativeCall((abort) => this.handle.run(given, outputs, abort, times), signal)).ms;
   }

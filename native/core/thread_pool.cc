@@ -1,6 +1,7 @@
-// Thread pool: a gate word holds the number of the job, whether it may be joined, and how many
-// workers are inside. The caller closes the gate when nothing is left to take and waits for those
-// inside only, never for a sleeper to wake up.
+// Thread pool: a gate word, written by the caller only, holds the number of the job and whether it
+// may be joined; each worker tells on its own cache line whether it is inside. The caller closes
+// the gate when nothing is left to take and waits for those inside only, never for a sleeper to
+// wake up.
 #include "native/core/thread_pool.h"
 
 #include <algorithm>
@@ -18,11 +19,8 @@
 namespace smalti {
 namespace {
 
-constexpr uint64_t kOpen = uint64_t{1} << 31;
-constexpr uint64_t kInside = kOpen - 1;
+constexpr uint64_t kOpen = 1;
 constexpr auto kSpinTime = std::chrono::microseconds(50);
-
-uint32_t epoch_of(uint64_t gate) { return static_cast<uint32_t>(gate >> 32); }
 
 void pause() {
 #if defined(__x86_64__)
@@ -74,8 +72,9 @@ int default_threads() {
   return cores;
 }
 
-ThreadPool::ThreadPool(int threads)
-    : shares_(new Share[static_cast<size_t>(std::max(1, threads))]) {
+ThreadPool::ThreadPool(int threads, int processors)
+    : shares_(new Share[static_cast<size_t>(std::max(1, threads))]),
+      processors_(std::max(1, processors)) {
   try {
     for (int worker = 1; worker < threads; ++worker)
       workers_.emplace_back([this, worker] { work(worker); });
@@ -101,7 +100,7 @@ void ThreadPool::stop() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run_job(int64_t items, int64_t grain, Call call, void* context) {
+void ThreadPool::run_job(int64_t items, int64_t grain, bool wakes, Call call, void* context) {
   if (items <= 0) return;
   grain = std::max<int64_t>(1, grain);
   const std::lock_guard<std::mutex> lock(job_mutex_);
@@ -118,26 +117,32 @@ void ThreadPool::run_job(int64_t items, int64_t grain, Call call, void* context)
     shares_[static_cast<size_t>(i)].next.store(items * i / count, std::memory_order_relaxed);
     shares_[static_cast<size_t>(i)].end = items * (i + 1) / count;
   }
-  open_gate();
+  gate_.store(gate_.load(std::memory_order_relaxed) + 2 + kOpen);
+  if (wakes) wake((items + grain - 1) / grain);
   take_shares(0);
   close_gate();
 }
 
-void ThreadPool::open_gate() {
-  const uint64_t epoch = epoch_of(gate_.load(std::memory_order_relaxed)) + 1;
-  gate_.store((epoch & 0xffffffffu) << 32 | kOpen);
+// Wakes as many as lack for one thread a piece, within the processors.
+void ThreadPool::wake(int64_t pieces) {
   if (sleepers_.load() == 0) return;
+  const int64_t wanted = std::min<int64_t>(pieces, processors_);
   const std::lock_guard<std::mutex> lock(sleep_mutex_);
-  wake_.notify_all();
+  for (; sleepers_.load() > 0 && threads() - sleepers_.load() < wanted; ++woken_) {
+    sleepers_.fetch_sub(1);
+    wake_.notify_one();
+  }
 }
 
 void ThreadPool::close_gate() {
-  gate_.fetch_and(~kOpen);
+  gate_.store(gate_.load(std::memory_order_relaxed) - kOpen);
   int polls = 0;
-  while ((gate_.load(std::memory_order_acquire) & kInside) != 0) {
-    // On a busy machine the one waited for may need this processor.
-    if (++polls % 1024 == 0) std::this_thread::yield();
-    pause();
+  for (int worker = 1; worker < threads(); ++worker) {
+    while (shares_[static_cast<size_t>(worker)].is_inside.load()) {
+      // On a busy machine the one waited for may need this processor.
+      if (++polls % 1024 == 0) std::this_thread::yield();
+      pause();
+    }
   }
 }
 
@@ -154,36 +159,41 @@ void ThreadPool::take_shares(int worker) {
   }
 }
 
-// Joins the current job if it is open and not yet seen.
-bool ThreadPool::enter(uint32_t& seen) {
-  uint64_t gate = gate_.load(std::memory_order_acquire);
-  while ((gate & kOpen) != 0 && epoch_of(gate) != seen) {
-    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
-      seen = epoch_of(gate);
-      return true;
-    }
+// Joins the current job if it is open and not yet seen: either the caller sees who is inside, or
+// that one sees the gate closed.
+bool ThreadPool::enter(Share& own, uint64_t& seen) {
+  const uint64_t gate = gate_.load(std::memory_order_acquire);
+  if ((gate & kOpen) == 0 || gate == seen) return false;
+  own.is_inside.store(true);
+  if (gate_.load() == gate) {
+    seen = gate;
+    return true;
   }
+  own.is_inside.store(false, std::memory_order_release);
   return false;
 }
 
-void ThreadPool::sleep(uint32_t seen) {
+void ThreadPool::sleep(uint64_t seen) {
   std::unique_lock<std::mutex> lock(sleep_mutex_);
   sleepers_.fetch_add(1);
-  wake_.wait(lock, [&] {
-    const uint64_t gate = gate_.load();
-    return is_stopping_.load() || ((gate & kOpen) != 0 && epoch_of(gate) != seen);
-  });
-  sleepers_.fetch_sub(1);
+  const uint64_t gate = gate_.load();
+  if ((gate & kOpen) != 0 && gate != seen) {  // the caller took this thread for awake
+    sleepers_.fetch_sub(1);
+    return;
+  }
+  wake_.wait(lock, [&] { return is_stopping_.load() || woken_ > 0; });
+  if (woken_ > 0) --woken_;
 }
 
 void ThreadPool::work(int worker) {
-  uint32_t seen = 0;
+  Share& own = shares_[static_cast<size_t>(worker)];
+  uint64_t seen = 0;
   auto idle_since = std::chrono::steady_clock::now();
   int polls = 0;
   while (!is_stopping_.load(std::memory_order_relaxed)) {
-    if (enter(seen)) {
+    if (enter(own, seen)) {
       take_shares(worker);
-      gate_.fetch_sub(1, std::memory_order_release);
+      own.is_inside.store(false, std::memory_order_release);
       idle_since = std::chrono::steady_clock::now();
       continue;
     }

@@ -18,8 +18,9 @@ struct Scratch {
 };
 
 // Runs all instructions; throws Error(aborted) when the flag is raised, which is looked at between
-// pieces of work. `milliseconds`, if not null, receives the time of each instruction.
+// pieces of work. `milliseconds`, if not null, receives the time of each instruction; on one thread
+// those of its pieces, as many as 16 threads would share.
 void execute(Span<const Instruction> instructions, const Frame& frame, ThreadPool& pool,
-             Scratch scratch, const AbortFlag& abort, double* milliseconds = nullptr);
+             Scratch scratch, const AbortFlag& abort, std::vector<double>* milliseconds = nullptr);
 
 }  // namespace smalti

@@ -16,7 +16,7 @@ namespace smalti {
 struct RunData {
   std::vector<AlignedBuffer> inputs;
   std::vector<AlignedBuffer> outputs;
-  std::vector<double> milliseconds;  // by instruction; empty = not wanted
+  std::vector<std::vector<double>> milliseconds;  // see execute; empty = not wanted
 };
 
 class Session {

@@ -24,7 +24,7 @@ void check_covers(ThreadPool& pool, int64_t items, int64_t grain) {
 
 TEST(pool_runs_every_item_once) {
   for (const int threads : {1, 2, 3, 8}) {
-    ThreadPool pool(threads);
+    ThreadPool pool(threads, threads);
     for (const int64_t items : {0, 1, 2, 7, 64, 1000}) {
       for (const int64_t grain : {1, 3, 64, 5000}) check_covers(pool, items, grain);
     }
@@ -32,7 +32,7 @@ TEST(pool_runs_every_item_once) {
 }
 
 TEST(pool_runs_many_short_jobs) {
-  ThreadPool pool(4);
+  ThreadPool pool(4, 4);
   int64_t total = 0;
   for (int job = 0; job < 20000; ++job) {
     std::atomic<int64_t> sum{0};
@@ -43,15 +43,40 @@ TEST(pool_runs_many_short_jobs) {
 }
 
 TEST(pool_wakes_sleepers) {
-  ThreadPool pool(4);
+  ThreadPool pool(4, 4);
   for (int job = 0; job < 20; ++job) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     check_covers(pool, 100, 1);
   }
 }
 
+// Waits until so many sleep; they spin for a while first.
+void check_sleepers(const ThreadPool& pool, int sleepers) {
+  for (int i = 0; i < 2000 && pool.sleepers() != sleepers; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(pool.sleepers() == sleepers);
+}
+
+TEST(pool_wakes_one_a_piece_and_a_processor) {
+  const auto nothing = [](int64_t, int64_t, int) {};
+  ThreadPool wide(16, 16);
+  check_sleepers(wide, 15);
+  wide.parallel_for(1000, 1, nothing, false);
+  CHECK(wide.sleepers() == 15);
+  wide.parallel_for(4, 1, [&](int64_t, int64_t, int) { CHECK(wide.sleepers() >= 12); });
+  check_sleepers(wide, 15);
+  wide.parallel_for(1000, 1, [&](int64_t, int64_t, int worker) {
+    if (worker == 0) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  });
+  ThreadPool narrow(16, 2);
+  for (int job = 0; job < 2000; ++job) {
+    if (job == 0) check_sleepers(narrow, 15);
+    narrow.parallel_for(64, 1, [&](int64_t, int64_t, int) { CHECK(narrow.sleepers() >= 14); });
+  }
+}
+
 TEST(pool_serves_callers_from_several_threads) {
-  ThreadPool pool(3);
+  ThreadPool pool(3, 3);
   std::vector<std::thread> callers;
   for (int i = 0; i < 3; ++i) {
     callers.emplace_back([&] {
