@@ -6,7 +6,8 @@ const kNormEps = 1e-6;
 
 /** Scalar Euclidean norm over all elements of all gradients. */
 export function globalNorm(grads: readonly Tensor[]): Tensor {
-  const squares = grads.map((g) => g.square().sum());
+  // By rows first: a sum of all elements is the work of one thread.
+  const squares = grads.map((g) => (g.rank > 1 ? g.square().sum([-1]).sum() : g.square().sum()));
   return squares.reduce((sum, square) => sum.add(square)).sqrt();
 }
 

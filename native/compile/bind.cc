@@ -196,13 +196,14 @@ uint64_t encode_number(double value, Dtype dtype) {
 std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, const Step& step) {
   Binder binder(module, memory, step);
   std::vector<Instruction> instructions = bind_step(binder);
-  Instruction& first = instructions.front();
-  first.flops = first.work = count_flops(binder);
-  if (step.algorithm == Algorithm::winograd || step.algorithm == Algorithm::strassen)
-    first.work = count_work(binder);
-  first.bytes = count_bytes(module, step);
+  const bool has_work =
+      step.algorithm == Algorithm::winograd || step.algorithm == Algorithm::strassen;
+  const auto parts = static_cast<double>(instructions.size());
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {
+    instruction.flops = count_flops(binder) / parts;
+    instruction.work = has_work ? count_work(binder) : instruction.flops;
+    instruction.bytes = count_bytes(module, step) / parts;
     instruction.op = describe_op(module, step);
     if (named >= 0) instruction.scope = module.node(named).scope;
     instruction.text = describe(binder);
