@@ -55,10 +55,10 @@ describe("Gumbel codes", () => {
       ...options,
       model: { ...tinyConvolutions, quantizer },
     });
-    const curve = lossesOf(await runTrainer(trainer, 140, join(folder, "gumbel")));
+    const curve = lossesOf(await runTrainer(trainer, 200, join(folder, "gumbel")));
     trainer.dispose();
     expect(curve[0]).toBeGreaterThan(0.5);
-    expect(curve.slice(-10).reduce((a, b) => a + b) / 10).toBeLessThan(0.2); // 0.13 with seeds 5 to 7
+    expect(curve.slice(-10).reduce((a, b) => a + b) / 10).toBeLessThan(0.2); // 0.07 to 0.14 with seeds 5 to 8, on every instruction set
   });
 
   it("give other losses at another temperature, and other draws at another step", async () => {
