@@ -30,7 +30,12 @@ function expectCurve(losses: readonly number[], kept: readonly number[], toleran
 describe.each(["ref", ...describeBackends().cpu!.isas])("on %s", (isa) => {
   it("a tokenizer, with a discriminator from the fourth step on", async () => {
     const adversarial = { start: 3, discriminator: { channels: 4, layers: 1 } };
-    const trainer = await AutoencoderTrainer.create({ ...tinyAutoencoder, seed: 1, adversarial, isa });
+    const trainer = await AutoencoderTrainer.create({
+      ...tinyAutoencoder,
+      seed: 1,
+      adversarial,
+      isa,
+    });
     const kept = [
       0.655422091, 0.559613049, 0.593481123, 0.495984107, 0.467272729,
       0.530286431, 0.473117381, 0.484256834, 0.467454314, 0.477392167,
