@@ -1,0 +1,200 @@
+// What matrix products, convolutions and their gradients take (native/kernels/args.h).
+#pragma once
+
+#include "native/kernels/pointwise_args.h"
+
+namespace smalti {
+
+// ---------------------------------------------------------------- matrix products
+
+// How products with weights are computed: in floats; with inputs and weights on 8-bit integers; or
+// in floats on weights that are stored narrow, with a scale a column.
+enum class Quantize : uint8_t { none, int8, int8_weights, f16_weights };
+
+// B operand of a product, rearranged into column panels that the micro-kernel reads in order.
+// Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
+// Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's
+// `panel_columns`. For conv2d the K index is (kernel row, kernel column, input channel) of one
+// group.
+struct PackArgs {
+  const void* src;
+  void* dst;
+  int64_t groups;
+  int64_t K;
+  int64_t N;
+  int64_t group_stride;
+  // K is split as (taps, channels); the source offset of k = tap * channels + c is tap_offset(tap)
+  // + c * k_stride. tap_offset(tap) = (flip_taps ? taps - 1 - tap : tap) * tap_stride
+  int64_t taps;
+  int64_t channels;
+  int64_t tap_stride;
+  int64_t k_stride;
+  int64_t n_stride;
+  bool flip_taps;
+  int64_t tile;       // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
+  Quantize quantize;  // int8: for Int8ConvArgs, words of four 8-bit weights
+  bool is_strassen;   // for MatmulArgs::sums: seven matrices (K / 2, NR) for each two panels
+  Dtype dtype;
+};
+
+// Rows whose columns lie in several dense tensors side by side: a concatenation that is not made.
+constexpr int kMaxParts = 4;
+struct RowParts {
+  const void* data[kMaxParts];
+  int64_t width[kMaxParts];
+  int64_t count;  // 0: the rows of one tensor
+};
+
+// C (batch, M, N) = A (batch, M, K) * B (batch, K, N), then the epilogue over (batch, M, N).
+// A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one
+// of the last two is 1. Or, with a batch of one, A lies in columns.
+struct MatmulArgs {
+  const void* a;
+  const void* b;  // packed by PackArgs with groups = b_batch
+  void* c;
+  int64_t batch;
+  int64_t M;
+  int64_t N;
+  int64_t K;
+  int64_t a_batch_stride;  // 0 = shared
+  int64_t a_row_stride;
+  int64_t a_column_stride;
+  int64_t b_batch_stride;  // in packed elements; 0 = shared
+  RowParts columns;
+  Dtype dtype;
+  Quantize quantize;  // of b: none, int8_weights or f16_weights
+  PointwiseArgs
+      epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
+  void* sums;    // Strassen's algorithm only: (kStrassenSums, M / 2, winograd_row(K / 2))
+};
+constexpr int64_t kStrassenProducts = 7;
+constexpr int64_t kStrassenSums = 5;    // of quarters of A
+constexpr int64_t kStrassenDepth = 32;  // K is a multiple of it
+
+// Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to
+// the input. Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh -
+// pad_top, column likewise. The virtual input is the source with nearest upsampling by `upsample`,
+// or with `dilation - 1` zeros between its pixels (dilation > 1 only for the input gradient of a
+// strided convolution). Outside it reads zero.
+struct Conv2dArgs {
+  const void* x;  // (B, H, W, groups * C)
+  const void* w;  // packed: groups x (KH*KW*C, O)
+  void* y;        // (B, OH, OW, groups * O)
+  int64_t B, H, W;
+  int64_t groups;
+  int64_t C;  // input channels of one group
+  int64_t O;  // output channels of one group
+  int64_t KH, KW;
+  int64_t OH, OW;
+  int64_t stride_h, stride_w;
+  int64_t pad_top, pad_left;
+  int64_t upsample;
+  int64_t dilation;
+  int64_t w_group_stride;  // packed elements a group
+  Dtype dtype;
+  PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
+  void* sums;              // Winograd only: GroupNormArgs::partial of what is stored, or null
+};
+
+// How minimal filtering cuts a 3x3 convolution of one group: `tile` is 2 or 4 for as many results a
+// side of a plain one of stride 1; or one of these, for 4 results a side of one whose input is
+// upsampled by 2 (padding 1), or has zeros between its pixels (dilation 2, paddings 0 to 2 of equal
+// parity): there most products of the plain form repeat others or are zero.
+constexpr int64_t kTileUpsampled = 5;
+constexpr int64_t kTileSpreadEven = 6;  // by the parity of the rows in which two taps meet pixels
+constexpr int64_t kTileSpreadOdd = 7;
+constexpr int64_t kTileStrided = 8;  // 3 results a side of a convolution of stride 2
+
+// Numbers a side of a tile.
+struct WinogradSides {
+  int64_t results, inputs, products;
+};
+constexpr WinogradSides winograd_sides(int64_t tile) {
+  return tile < kTileUpsampled  ? WinogradSides{tile, tile + 2, tile + 2}
+         : tile == kTileStrided ? WinogradSides{3, 7, 7}
+                                : WinogradSides{4, 4, 5};
+}
+constexpr int64_t winograd_products(int64_t tile) {
+  return winograd_sides(tile).products * winograd_sides(tile).products;
+}
+constexpr int64_t winograd_inputs(int64_t tile) {
+  return winograd_sides(tile).inputs * winograd_sides(tile).inputs;
+}
+
+// A 3x3 convolution by minimal filtering. Either in stages over all tiles, with their results in
+// tensors, and conv.w packed as for conv2d is transformed on its way to the products; or a work
+// item takes `block` tiles and `columns` output channels through all stages in scratch, and conv.w
+// is packed with the same `tile`.
+struct WinogradArgs {
+  Conv2dArgs conv;
+  void* inputs;    // stages: (winograd_inputs, tiles, winograd_row(C))
+  void* products;  // stages: (winograd_products, tiles, winograd_row(O))
+  int64_t tile;
+  bool is_staged;
+  int64_t block;
+  int64_t columns;  // a multiple of the panel, or all
+};
+
+// Floats of a row of channels there: an odd number of cache lines, so that rows spread over the
+// sets of a cache.
+constexpr int64_t winograd_row(int64_t channels) { return ((channels + 15) / 16 | 1) * 16; }
+// The same with 8-bit integers, one group, dilation 1: conv.w is packed by `int8_pack`. A matrix
+// product is such a convolution of images of one pixel.
+struct Int8ConvArgs {
+  Conv2dArgs conv;
+  uint8_t* quantised;  // the bytes of conv.x, channels in fours; then a zero pixel an image
+  float* ranges;       // (B, blocks of pixels, 2): least and largest number
+};
+
+// Sizes of its tensors: bytes of `quantised`, numbers of `ranges`.
+constexpr int64_t kInt8Pixels = 32;  // of a block of an image
+constexpr int64_t int8_depth(int64_t channels) { return (channels + 3) / 4; }
+constexpr int64_t int8_blocks(const Conv2dArgs& c) {
+  return (c.H * c.W + kInt8Pixels - 1) / kInt8Pixels;
+}
+constexpr int64_t int8_input_bytes(const Conv2dArgs& c) {
+  return c.B * (c.H * c.W + (c.KH * c.KW > 1 ? 1 : 0)) * int8_depth(c.C) * 4;
+}
+
+// A 3x3 convolution of a map that is doubled first is four convolutions of 2x2 on the map itself,
+// one for each parity of rows and columns of results; packed with tile = kTileUpsampled.
+constexpr bool int8_is_doubled(const Conv2dArgs& c) {
+  return c.upsample == 2 && c.KH == 3 && c.KW == 3 && c.pad_top == 1 && c.pad_left == 1 &&
+         c.OH == 2 * c.H && c.OW == 2 * c.W;
+}
+constexpr int64_t int8_parts(bool is_doubled) { return is_doubled ? 4 : 1; }
+
+// dw (KH, KW, C, groups * O)  =  sum over pixels of x (virtual input as above, dilation 1) times
+// dy. Within a group the weight gradient is (KH*KW*C, O); the stored weight is (KH, KW, C,
+// groups*O) with group g in columns [g*O, (g+1)*O).
+struct Conv2dGradWeightArgs {
+  const void* x;   // (B, H, W, groups * C)
+  const void* dy;  // (B, OH, OW, groups * O)
+  void* dw;
+  int64_t B, H, W;
+  int64_t groups;
+  int64_t C;
+  int64_t O;
+  int64_t KH, KW;
+  int64_t OH, OW;
+  int64_t stride_h, stride_w;
+  int64_t pad_top, pad_left;
+  int64_t upsample;
+  Dtype dtype;
+};
+
+// The same of a 3x3 kernel of stride 1 and one group by minimal filtering on tiles as in
+// WinogradArgs, of 2, 4 or kTileUpsampled, in turn for blocks of `block` tiles.
+constexpr int64_t kWinogradGradBlocks = 32;
+constexpr int kWinogradGradPhases = 2 * kWinogradGradBlocks + 1;
+struct WinogradGradArgs {
+  Conv2dGradWeightArgs conv;
+  void* inputs;     // (winograd_inputs, block, winograd_row(C))
+  void* gradients;  // (winograd_products, block, winograd_row(O))
+  void* products;   // (winograd_products, C, winograd_row(O)), unless is_whole
+  int64_t tile;
+  int64_t block;  // kWinogradGradBlocks of them or fewer
+  bool is_whole;  // one block: a work item then keeps its products in scratch
+};
+
+}  // namespace smalti
