@@ -1,4 +1,4 @@
-// What elementwise kernels and the epilogues of others take (native/kernels/args.h).
+// What elementwise kernels and the epilogues of others take (the contract: args.h).
 #pragma once
 
 #include <cstdint>

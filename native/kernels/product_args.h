@@ -1,4 +1,4 @@
-// What matrix products, convolutions and their gradients take (native/kernels/args.h).
+// What matrix products, convolutions and their gradients take (the contract: args.h).
 #pragma once
 
 #include "native/kernels/pointwise_args.h"
