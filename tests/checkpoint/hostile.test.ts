@@ -13,6 +13,7 @@ import { openCheckpoint, readOne } from "../../lib/checkpoint/open-checkpoint.js
 import { unpickle } from "../../lib/checkpoint/pickle.js";
 import { parseYaml } from "../../lib/checkpoint/yaml.js";
 import { DiffusionError } from "../../lib/errors.js";
+import { processorTime } from "../processor-time.js";
 import {
   floats,
   pickle,
@@ -153,7 +154,7 @@ const hostile: [string, Uint8Array, RegExp][] = [
 
 describe("hostile files", () => {
   it.each(hostile)("%s", async (_, bytes, message) => {
-    const start = performance.now();
+    const spent = processorTime();
     const reason = await open(bytes).then(
       () => "",
       (error: unknown) => {
@@ -164,7 +165,7 @@ describe("hostile files", () => {
     );
     if (!message.test("")) expect(reason).toMatch(message);
     expect(reason.length).toBeLessThan(1000);
-    expect(performance.now() - start).toBeLessThan(10_000);
+    expect(spent()).toBeLessThan(10_000);
   });
 
   it("runs nothing, as a file on disk and by the command", async ({ skip }) => {
@@ -280,7 +281,7 @@ describe("fuzzing", () => {
       }),
       { numRuns: 5000 },
     );
-    const start = process.cpuUsage(); // of this process: others may be busy
+    const spent = processorTime();
     for (const text of [
       "[".repeat(1e5),
       "- ".repeat(4000),
@@ -290,6 +291,6 @@ describe("fuzzing", () => {
     ])
       // prettier-ignore
       expect(() => parseYaml(text, "deep")).not.toThrow(RangeError);
-    expect(process.cpuUsage(start).user / 1000).toBeLessThan(5000);
+    expect(spent()).toBeLessThan(5000);
   });
 });

@@ -1,6 +1,7 @@
 // Published layouts, written by the test in the originals' names, come back as our models: recognised, configured, fitted,
 // converted, loaded; and everything that does not fit is said.
-import { mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -310,6 +311,21 @@ describe("a VQ-Diffusion file of microsoft", () => {
     );
     const written = await readSafetensors(join(out, "codec.safetensors"));
     for (const [name, values] of ours) expect(written.tensors.get(name)!.data).toEqual(values);
+
+    const before = await readdir(out);
+    for (const place of [out, join(folder, "stopped", "vqd")]) {
+      const stop = new AbortController();
+      const { signal } = stop;
+      const onProgress = (done: number, total: number): void => {
+        if (done === total - 1) stop.abort(); // in the second file
+      };
+      await expect(
+        convertModels(place, "vqd", models, { onProgress, signal }),
+      ).rejects.toMatchObject({ code: "aborted" });
+    }
+    expect(existsSync(join(folder, "stopped"))).toBe(false);
+    expect(await readdir(out)).toEqual(before);
+    expect((await readSafetensors(join(out, "model.safetensors"))).tensors).toEqual(tensors);
   });
 });
 

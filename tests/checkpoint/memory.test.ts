@@ -78,8 +78,10 @@ afterAll(() => rm(folder, { recursive: true }));
 
 /** Runs a script on the built library with `layer` and `specs` defined; what it prints is JSON. */
 function run<T>(body: string): T {
-  const dist = pathToFileURL(resolve(import.meta.dirname, "../../dist")).href;
+  const root = pathToFileURL(resolve(import.meta.dirname, "../..")).href;
+  const dist = `${root}/dist`;
   const script = `
+    import { peakMemory } from "${root}/benchmarks/peak-memory.mjs";
     import { openCheckpoint } from "${dist}/checkpoint/open-checkpoint.js";
     import { fitWeights, loadMappedWeights, MappedReader } from "${dist}/checkpoint/remap.js";
     import { writeSafetensors } from "${dist}/checkpoint/safetensors.js";
@@ -88,7 +90,7 @@ function run<T>(body: string): T {
     const file = await openCheckpoint(${JSON.stringify(path)});
     const fit = fitWeights(specs, map, { shapes: new Map([...file.tensors].map(([n, { shape }]) => [n, shape])) });
     ${body}
-    console.log(JSON.stringify({ peak: process.resourceUsage().maxRSS * 1024, ...out }));`;
+    console.log(JSON.stringify({ peak: peakMemory(), ...out }));`;
   const text = execFileSync(process.execPath, ["--input-type=module", "-e", script], {
     encoding: "utf8",
   });

@@ -7,6 +7,7 @@ import { openSafetensors, writeSafetensors } from "../../lib/checkpoint/safetens
 import { loadWeights } from "../../lib/checkpoint/weights.js";
 import { DiffusionError } from "../../lib/errors.js";
 import type { ParamSpec } from "../../lib/ir/param.js";
+import { processorTime } from "../processor-time.js";
 
 const spec = (name: string, shape: number[] = [1]): ParamSpec => ({
   name,
@@ -45,9 +46,9 @@ describe("weights that do not fit", () => {
     const name = (kind: string, i: number): string => `${kind}.blocks.${i}.attention.query.weight`;
     const path = await fileOf(Array.from({ length: 20_000 }, (_, i) => name("model", i)));
     const specs = Array.from({ length: 20_000 }, (_, i) => spec(name("modle", i)));
-    const start = performance.now();
+    const spent = processorTime();
     const message = await messageOf(() => loadWeights(path, specs));
-    expect(performance.now() - start).toBeLessThan(5000);
+    expect(spent()).toBeLessThan(5000);
     expect(message).toContain("(20000 missing, 0 of another shape, 20000 unused)");
     expect(message.split("\n")).toHaveLength(1 + 40 + 1);
     expect(message).toMatch(/and 39960 more$/);
@@ -56,9 +57,9 @@ describe("weights that do not fit", () => {
   it("asks for one tensor by a wrong name as quickly", async () => {
     const long = Array.from({ length: 5 }, (_, i) => `${"x".repeat(1e6)}${i}`);
     using file = await openSafetensors(await fileOf([...long, "weight"]));
-    const start = performance.now();
+    const spent = processorTime();
     expect(() => file.info("wieght")).toThrow(/did you mean "weight"/);
     expect(() => file.info("x".repeat(1e6))).toThrow(DiffusionError);
-    expect(performance.now() - start).toBeLessThan(1000);
+    expect(spent()).toBeLessThan(1000);
   });
 });

@@ -11,12 +11,16 @@ export interface Finished {
   stderr: string;
 }
 
+/** With `preload`, a script runs before the command in the same process. */
 export function startCli(
   args: readonly string[],
   cwd: string,
+  preload?: string,
 ): { child: ChildProcess; finished: Promise<Finished> } {
-  const child = spawn(process.execPath, [main, ...args], {
+  const first = preload ? ["--import", `data:text/javascript,${encodeURIComponent(preload)}`] : [];
+  const child = spawn(process.execPath, [...first, main, ...args], {
     cwd,
+    env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: undefined }, // else colours by CI and the terminal
     stdio: ["ignore", "pipe", "pipe"],
   });
   const out = { stdout: "", stderr: "" };

@@ -64,9 +64,12 @@ describe("abort", () => {
   });
 
   it("gives up a queued compilation at once", async () => {
-    const bound = await bindZeros(longGraph(size, 200));
+    const bound = await bindZeros(longGraph(size, 2000));
     const settled: string[] = [];
-    const first = bound.session.run({ x }).then(() => settled.push("run"));
+    const stop = new AbortController();
+    const first = bound.session
+      .run({ x }, { signal: stop.signal })
+      .catch(() => settled.push("run"));
     const controller = new AbortController();
     const queued = compile(longGraph(64, 2), { signal: controller.signal }).catch(
       (error: unknown) => (settled.push("compilation"), error),
@@ -74,6 +77,7 @@ describe("abort", () => {
     await sleep(1);
     controller.abort("enough");
     expect(await queued).toMatchObject({ code: "aborted", cause: "enough" });
+    stop.abort();
     await first;
     expect(settled).toEqual(["compilation", "run"]);
     bound.dispose();
