@@ -5,6 +5,7 @@ import { sizeOf, type Shape } from "../ir/shape.js";
 import { Buffer } from "../runtime/buffer.js";
 import { measurePeak } from "../runtime/peak.js";
 import { compile } from "../runtime/program.js";
+import { foldProjections } from "../trace/fold.js";
 import { trace } from "../trace/trace.js";
 import type { BenchWorkload } from "./bench-workloads.js";
 
@@ -23,7 +24,7 @@ export interface Bound {
   directMs: number;
   /**
    * The same with 3x3 convolutions of stride 1 by the cheapest of direct, F(2x2) and F(4x4), and products of a weight by one
-   * level of Strassen's algorithm; transforms cost nothing.
+   * level of Strassen's algorithm, codes of 8 numbers and more by bytes; transforms cost nothing.
    */
   winogradMs: number;
 }
@@ -60,8 +61,10 @@ interface Work {
   mapBytes: number;
   isWinograd?: boolean;
   isUpsampled?: boolean;
-  isStrassen?: boolean;
+  isPaired?: boolean;
   isStrided?: boolean;
+  /** Products of bytes decide most of it, four for one of floats. */
+  isByBytes?: boolean;
 }
 
 const bytesOf = (...shapes: Shape[]): number =>
@@ -87,7 +90,7 @@ const product: Count = ([a, b], [y], { attrs }, [, isWeight]) => ({
   products: sizeOf(y!) * (attrs["transposeA"] === true ? a!.at(-2)! : a!.at(-1)!),
   weightBytes: isWeight ? bytesOf(b!) : 0,
   mapBytes: isWeight ? bytesOf(a!, y!) : 0,
-  isStrassen: isWeight === true,
+  isPaired: isWeight === true,
 });
 
 const counts: Readonly<Record<string, Count>> = {
@@ -102,6 +105,7 @@ const counts: Readonly<Record<string, Count>> = {
     products: sizeOf(z!) * codes![0]!,
     weightBytes: bytesOf(codes!),
     mapBytes: bytesOf(z!),
+    isByBytes: codes![1]! >= 8,
   }),
 };
 
@@ -134,10 +138,14 @@ function passMs(graph: Graph, limits: Limits): number {
 /** A step costs three forward passes: itself, and the gradients of inputs and of weights. */
 const passesOf = { network: 1, kernel: 1, training: 3 } as const;
 
-/** Lower bounds of one run; normalisations, activations and sums are taken as fused. */
+/**
+ * Lower bounds of one run; normalisations, activations and sums are taken as fused. The direct one has every product of the
+ * graph, the other one those that are left when projections are folded, which weights that change do not allow.
+ */
 export function boundOf({ kind, forward }: BenchWorkload, limits: Limits): Bound {
   const graph = forward();
   const bound = graphBound(graph, limits);
+  if (kind === "network") bound.winogradMs = graphBound(foldProjections(graph), limits).winogradMs;
   if (bound.gflop === 0) bound.directMs = bound.winogradMs = passMs(graph, limits);
   const passes = passesOf[kind];
   return {
@@ -165,8 +173,9 @@ function graphBound(graph: Graph, limits: Limits): Bound {
       ? [cost(work, limits, 81 / 49, 49 / 9)]
       : [cost(work, limits, 2.25, 16 / 9), cost(work, limits, 4, 4)];
     if (work.isUpsampled) tiles.push(cost(work, limits, 5.76, 25 / 9)); // 25 products for 16 results
-    const strassen = cost(work, limits, 8 / 7, 7 / 4);
-    const fewer = work.isWinograd ? tiles : work.isStrassen ? [strassen] : [];
+    const paired = cost(work, limits, 3 / 2, 1); // two thirds of the multiply-adds, as many additions beside them
+    const byBytes = cost(work, limits, 4, 1);
+    const fewer = work.isWinograd ? tiles : work.isPaired ? [paired] : work.isByBytes ? [byBytes] : []; // prettier-ignore
     bound.winogradMs += Math.min(direct, ...fewer);
   }
   return bound;

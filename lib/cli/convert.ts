@@ -5,7 +5,7 @@ import { Command, Option } from "commander";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint, partSettings } from "../checkpoint/open-checkpoint.js";
 import { DiffusionError } from "../errors.js";
-import { isFolder, makeFolder } from "../files/atomic-write.js";
+import { inFolder, isFolder } from "../files/atomic-write.js";
 import { shown } from "../models/check-config.js";
 import type { Family } from "../models/family.js";
 import { convertModels, type Identified, type KnownFact } from "../pipelines/import-checkpoint.js";
@@ -171,11 +171,10 @@ export const convert = withCheckpointOptions(new Command("convert"))
     try {
       const models = modelsOf(sources, options);
       checkNoRun(out);
-      await makeFolder(out, "convert");
-      const done = await write([path, out], models, options, {
-        signal,
-        onProgress: (count, total) => bar.update(count + 1, total),
-      });
+      const onProgress = (count: number, total: number): void => bar.update(count + 1, total);
+      const done = await inFolder(out, "convert", () =>
+        write([path, out], models, options, { signal, onProgress }),
+      );
       result({ folder: out, components: done.components }, report(out, models, done), options.json);
     } finally {
       bar.stop();

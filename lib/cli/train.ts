@@ -1,11 +1,11 @@
 // `smalti train tokenizer|autoencoder|divae|vq-diffusion|vae|denoiser|classifier`: a recipe, a data set and an output folder; resumable.
 import { existsSync } from "node:fs";
-import { open, rmdir, type FileHandle } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Command, Option } from "commander";
 import { openTrainingData, type TrainingData } from "../data/training-data.js";
-import { DiffusionError } from "../errors.js";
-import { asWriteError, makeFolder } from "../files/atomic-write.js";
+import { DiffusionError, throwIfAborted } from "../errors.js";
+import { asWriteError, inFolder } from "../files/atomic-write.js";
 import type { BuiltTraining, TrainingStart } from "../pipelines/built-training.js";
 import {
   buildDenoiserTrainer,
@@ -87,14 +87,6 @@ export function timeLimit(minutes: number): AbortSignal {
   return controller.signal;
 }
 
-/** Aborts at Ctrl-C or after some minutes. */
-function stopSignal({ minutes }: TrainOptions): AbortSignal {
-  const interrupted = interruptSignal(
-    "saving the training state; press Ctrl-C again to end at once",
-  );
-  return minutes === undefined ? interrupted : AbortSignal.any([interrupted, timeLimit(minutes)]);
-}
-
 /** log.jsonl: every event as a JSON line. A failed write aborts `failed`, so that the loop saves and stops. */
 class TrainingLog {
   readonly #failed = new AbortController();
@@ -130,13 +122,9 @@ class TrainingLog {
 
 const stateFile = ({ out }: TrainOptions): string => join(out, "state.safetensors");
 
-/**
- * A run is never overwritten, and a mistyped folder is not begun anew as if it were resumed. Throws "option". Returns how a
- * folder made here goes away again while nothing is in it.
- */
-async function openRun(options: TrainOptions): Promise<() => Promise<void>> {
+/** A run is never overwritten, and a mistyped folder is not begun anew as if it were resumed. Throws "option". */
+function checkRun(options: TrainOptions): void {
   const { out, resume = false } = options;
-  const isNew = !existsSync(out);
   const exists = existsSync(stateFile(options));
   if (exists && !resume)
     throw new DiffusionError(
@@ -153,18 +141,16 @@ async function openRun(options: TrainOptions): Promise<() => Promise<void>> {
       "option",
       `train: expected a training state to resume in "${out}", got none; leave out --resume to begin a run there`,
     );
-  await makeFolder(out, "train");
-  return async () => {
-    if (isNew) await rmdir(out).catch(() => undefined); // not empty
-  };
 }
 
-/** Runs the loop, logging every event. */
+/** Runs the loop until it ends, `interrupted` fires or the minutes are over, logging every event. */
 async function runLoop(
   trainable: Trainable,
   recipe: Recipe,
   options: TrainOptions,
+  interrupted: AbortSignal,
 ): Promise<Outcome> {
+  const { minutes, saveMinutes } = options;
   const log = await TrainingLog.open(options);
   const bar = progress(recipe.name);
   const start = performance.now();
@@ -175,8 +161,11 @@ async function runLoop(
     checkpoint: stateFile(options),
     resume: options.resume === true,
     reportEvery: 10,
-    saveMinutes: options.saveMinutes,
-    signal: AbortSignal.any([stopSignal(options), log.failed]),
+    saveMinutes,
+    signal: AbortSignal.any([
+      ...[interrupted, log.failed],
+      ...(minutes === undefined ? [] : [timeLimit(minutes)]),
+    ]),
   });
   try {
     for await (const event of events) {
@@ -241,7 +230,11 @@ interface TrainKind<Kind extends Recipe["kind"], Options extends TrainOptions> {
   recipe: string;
   /** Further flags. */
   flags?: (command: Command) => Command;
-  build: (recipe: Extract<Recipe, { kind: Kind }>, options: Options) => Promise<BuiltTraining>;
+  build: (
+    recipe: Extract<Recipe, { kind: Kind }>,
+    options: Options,
+    signal: AbortSignal,
+  ) => Promise<BuiltTraining>;
 }
 
 /** The command of one kind of recipe. */
@@ -257,12 +250,14 @@ function trainCommand<Kind extends Recipe["kind"], Options extends TrainOptions 
     .action(async (options: Options) => {
       applyCommonOptions(options);
       const recipe = withFlags(await readRecipe(recipeFile(options.recipe), kind), options);
-      const leave = await openRun(options);
-      const { trainer, save } = await build(recipe, options).catch(async (error: unknown) => {
-        await leave();
-        throw error;
+      checkRun(options);
+      const signal = interruptSignal("stopping; press Ctrl-C again to end at once");
+      const { trainer, save } = await inFolder(options.out, "train", async () => {
+        const built = await build(recipe, options, signal);
+        throwIfAborted(signal, "train");
+        return built;
       });
-      const outcome = await runLoop(trainer, recipe, options);
+      const outcome = await runLoop(trainer, recipe, options, signal);
       await save(options.out, { ...outcome });
       result(outcome, `${options.out}: ${outcome.reason} after step ${outcome.step}`, options.json);
     });
@@ -300,12 +295,12 @@ const vqDiffusion = trainCommand<"vq-diffusion", TrainOptions & { tokenizer: str
       "folder of a tokenizer run or of a pipeline",
       "runs/tokenizer",
     ),
-  async build(recipe, options) {
+  async build(recipe, options, signal) {
     const codec = await loadTokenizerRun(options.tokenizer);
     const data = await openTrainingData(recipe.data, codec.config.resolution);
     const bar = progress("tokenise");
     const onProgress = (done: number): void => bar.update(done, data.train.length);
-    const start = { ...startOf(options), onProgress };
+    const start = { ...startOf(options), onProgress, signal };
     const built = await buildVqDiffusionTrainer(recipe, data, codec, start);
     bar.stop();
     return built;

@@ -2,14 +2,16 @@
 // temporary name in the same folder, write, fsync, rename, fsync of the folder. A failed write
 // leaves nothing behind and says why.
 import { randomBytes } from "node:crypto";
+import { rmdirSync, rmSync } from "node:fs";
 import {
   access,
   constants,
   mkdir,
   open,
+  readdir,
   rename,
+  rmdir,
   stat,
-  unlink,
   type FileHandle,
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
@@ -44,10 +46,7 @@ const advice: Record<string, [problem: string, whatToDo: string]> = {
   EMFILE: ["too many open files", "raise the limit (ulimit -n)"],
 };
 
-/**
- * Writes `data` to `path` atomically, creating parent folders. Throws DiffusionError with the
- * reason and what to do.
- */
+/** Writes `data` to `path` atomically, creating parent folders. Throws DiffusionError with the reason and what to do. */
 export async function writeFileAtomic(
   path: string,
   data: string | Uint8Array | FileParts,
@@ -56,48 +55,114 @@ export async function writeFileAtomic(
   const { where = "write", code = "data", signal } = options;
   const parts =
     typeof data === "string" ? [Buffer.from(data)] : data instanceof Uint8Array ? [data] : data;
-  const temporary = join(
-    dirname(path),
-    `.${basename(path)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`,
-  );
-  let file: FileHandle | undefined;
   try {
     await ensureFolder(dirname(path));
-    file = await open(temporary, "wx");
-    await writeParts(file, parts, where, signal);
-    await file.sync();
-    await file.close();
-    file = undefined;
-    await rename(temporary, path);
+    await besides(path, async (temporary) => {
+      const file = await open(temporary, "wx");
+      try {
+        await writeParts(file, parts, where, signal);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await rename(temporary, path);
+    });
   } catch (error) {
-    await file?.close().catch(() => undefined);
-    await unlink(temporary).catch(() => undefined);
     throw asWriteError(error, where, code, path);
   }
   await syncFolder(dirname(path));
 }
 
-/**
- * Makes a folder and its parents and checks that files may be written there. Throws DiffusionError
- * with the reason and what to do.
- */
-export async function makeFolder(folder: string, where = "write"): Promise<void> {
+/** Writes files that belong together: `write` puts them elsewhere, and they get into the folder, `last` last, when all are whole. */
+export async function writeTogether(
+  folder: string,
+  last: string,
+  where: string,
+  write: (parts: string) => Promise<void>,
+): Promise<void> {
+  await inFolder(folder, where, () =>
+    besides(join(folder, last), async (parts) => {
+      await write(parts);
+      const names = (await readdir(parts)).filter((name) => name !== last);
+      for (const name of [...names, last])
+        await rename(join(parts, name), join(folder, name)).catch((error: unknown) => {
+          throw asWriteError(error, where, "data", join(folder, name));
+        });
+      await rmdir(parts);
+    }),
+  );
+  await syncFolder(folder);
+}
+
+/** Lets `work` use a name beside `path`, under which nothing stays when it fails. */
+function besides(path: string, work: (temporary: string) => Promise<void>): Promise<void> {
+  const random = randomBytes(4).toString("hex");
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${random}.tmp`);
+  return orUndo(
+    () => rmSync(temporary, { recursive: true, force: true }),
+    () => work(temporary),
+  );
+}
+
+/** What an end of the process in the middle of work undoes, the latest first. */
+const undos = new Set<() => void>();
+const undoAll = (): void => [...undos].reverse().forEach((undo) => undo());
+
+/** Undoes `work` when it fails, or when the process ends before it does. */
+async function orUndo<T>(undo: () => void, work: () => Promise<T>): Promise<T> {
+  if (undos.size === 0) process.once("exit", undoAll);
+  undos.add(undo);
   try {
-    await ensureFolder(resolve(folder));
-    await access(folder, constants.W_OK);
+    return await work();
   } catch (error) {
-    throw asWriteError(error, where, "data", folder);
+    undo();
+    throw error;
+  } finally {
+    undos.delete(undo);
+    if (undos.size === 0) process.off("exit", undoAll);
   }
 }
 
-// Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent
-// exists).
-async function ensureFolder(folder: string): Promise<void> {
-  if (await isFolder(folder)) return;
-  if (dirname(folder) !== folder) await ensureFolder(dirname(folder));
-  await mkdir(folder).catch(async (error: unknown) => {
-    if (!(await isFolder(folder))) throw error; // else another process was faster
+/** Makes a folder for what `work` puts there, with its parents; when that fails or the process ends, nothing empty stays. */
+export async function inFolder<T>(
+  folder: string,
+  where: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const made: string[] = [];
+  const leave = (): void => {
+    try {
+      for (const path of made.toReversed()) rmdirSync(path);
+    } catch {
+      // not empty
+    }
+  };
+  return orUndo(leave, async () => {
+    try {
+      await ensureFolder(resolve(folder), made);
+      await access(folder, constants.W_OK);
+    } catch (error) {
+      throw asWriteError(error, where, "data", folder);
+    }
+    return work();
   });
+}
+
+/** Makes a folder and its parents and checks that files may be written there. */
+export const makeFolder = (folder: string, where: string): Promise<void> =>
+  inFolder(folder, where, () => Promise.resolve());
+
+// Node's own recursive mkdir never returns for folders below /proc (ENOENT although the parent
+// exists). Adds what it makes to `made`.
+async function ensureFolder(folder: string, made: string[] = []): Promise<void> {
+  if (await isFolder(folder)) return;
+  if (dirname(folder) !== folder) await ensureFolder(dirname(folder), made);
+  try {
+    await mkdir(folder);
+    made.push(folder);
+  } catch (error) {
+    if (!(await isFolder(folder))) throw error; // else another process was faster
+  }
 }
 
 /** Whether there is a folder at `path`. */
@@ -133,9 +198,7 @@ export function asWriteError(
   return new DiffusionError(
     code,
     `${where}: expected to write "${path}", got ${problem} (${errno}); ${whatToDo}`,
-    {
-      cause: error,
-    },
+    { cause: error },
   );
 }
 

@@ -17,8 +17,11 @@ export function printNode(graph: Graph, node: Node): string {
 }
 
 /** Attributes sorted by key, as every form of the graph lists them. */
-export const sortedAttrs = (attrs: Attrs): [string, Attr][] =>
-  Object.entries(attrs).sort(([a], [b]) => (a < b ? -1 : 1));
+export function sortedAttrs(attrs: Attrs): [string, Attr][] {
+  const all = Object.entries(attrs);
+  const isSorted = all.every(([key], i) => i === 0 || all[i - 1]![0] < key);
+  return isSorted ? all : all.sort(([a], [b]) => (a < b ? -1 : 1));
+}
 
 function printAttrs(attrs: Attrs): string {
   const parts = sortedAttrs(attrs).map(([key, value]) => `${key}=${printAttr(value)}`);

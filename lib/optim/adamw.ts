@@ -43,10 +43,12 @@ export function adamw(
   const [b1, b2] = betas;
   const nextM = m.mul(b1).add(grad.mul(1 - b1));
   const nextV = v.mul(b2).add(grad.square().mul(1 - b2));
-  const denominator = nextV.sqrt().div(biasCorrection2.sqrt()).add(eps);
-  const change = nextM.div(denominator).mul(lr.div(biasCorrection1));
+  // Both corrections are scalars: as Kingma and Ba, end of section 2, they cost no pass over a tensor of their own.
+  const root = biasCorrection2.sqrt();
+  const change = nextM.div(nextV.sqrt().add(root.mul(eps)));
   const kept = weightDecay === 0 ? param : param.mul(lr.mul(-weightDecay).add(1));
-  return { param: kept.sub(change), m: nextM, v: nextV };
+  const step = lr.mul(root).div(biasCorrection1).neg();
+  return { param: kept.add(change.mul(step)), m: nextM, v: nextV };
 }
 
 /**

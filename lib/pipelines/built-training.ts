@@ -79,7 +79,7 @@ export async function saveAlone(
   await writePipelineFile(
     folder,
     { kind: "models", name, components, settings: {}, training },
-    () => saveWeights(join(folder, file), specs, weights, "f32"),
+    (parts) => saveWeights(join(parts, file), specs, weights, "f32"),
   );
 }
 

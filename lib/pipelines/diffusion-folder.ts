@@ -156,9 +156,9 @@ export async function saveDiffusion(folder: string, contents: DiffusionContents)
   const { name, settings, parts, dtype, training } = contents;
   const file = diffusionFile(name, parts, settings, training);
   const networks = diffusionNetworks(parts, settings);
-  await writePipelineFile(folder, file, async () => {
+  await writePipelineFile(folder, file, async (place) => {
     for (const [part, { weights }] of Object.entries(parts)) {
-      const path = join(folder, diffusionFiles[part as DiffusionPart]);
+      const path = join(place, diffusionFiles[part as DiffusionPart]);
       await saveWeights(path, specsOf(networks[part as DiffusionPart]!), weights, dtype);
     }
   });

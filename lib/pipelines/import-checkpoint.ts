@@ -382,20 +382,19 @@ export const convertedModels = (
   }));
 
 /**
- * What writes the weights of models to files of a folder, one tensor in memory at a time. Throws before that when anything
+ * What writes the weights of models to files of these names in a folder, one tensor in memory at a time. Throws before that when anything
  * does not fit.
  */
 export function writeModels(
-  folder: string,
   models: readonly Identified[],
   files: readonly string[],
   options: ConvertOptions,
-): () => Promise<void> {
+): (folder: string) => Promise<void> {
   const { dtype = "f16", onProgress, signal } = options;
   const fits = models.map((model) => fitIdentified(model, options));
   const total = fits.reduce((sum, { specs }) => sum + specs.length, 0);
   let done = 0;
-  return async () => {
+  return async (folder) => {
     for (const [i, { checkpoint }] of models.entries()) await checkCopies(checkpoint, fits[i]!);
     for (const [i, { checkpoint }] of models.entries()) {
       const reader = new MappedReader(checkpoint, fits[i]!);
@@ -429,7 +428,7 @@ export async function convertModels(
 ): Promise<Record<string, ComponentFile>> {
   const names = componentNames(models);
   const files = names.map((each) => `${each}.safetensors`);
-  const write = writeModels(folder, models, files, options);
+  const write = writeModels(models, files, options);
   const components = Object.fromEntries(
     models.map(({ family, config }, i): [string, ComponentFile] => [
       names[i]!,

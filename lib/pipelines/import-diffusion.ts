@@ -253,7 +253,7 @@ export async function convertDiffusion(
   });
   const files = Object.keys(found).map((part) => diffusionFiles[part as DiffusionPart]);
   const isShorter = found.textEncoder !== partsOf(models).textEncoder;
-  const write = writeModels(folder, Object.values(found), files, {
+  const write = writeModels(Object.values(found), files, {
     ...options,
     ...(isShorter && { ignoreUnused: true }),
   });

@@ -4,7 +4,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DiffusionError, nearestName } from "../errors.js";
-import { makeFolder, writeFileAtomic } from "../files/atomic-write.js";
+import { writeFileAtomic, writeTogether } from "../files/atomic-write.js";
 import {
   checkFields,
   object,
@@ -136,22 +136,18 @@ export function checkingFile<T>(path: string, check: () => T): T {
   }
 }
 
-/** Makes the folder, lets `writeParts` fill it, and writes pipeline.json last: a folder that has one is complete. */
+/** Makes the folder of what `writeParts` puts into another one and of pipeline.json: all or nothing of it. */
 export async function writePipelineFile(
   folder: string,
   file: Omit<PipelineFile, "format" | "formatVersion" | "code">,
-  writeParts: () => Promise<void>,
+  writeParts: (folder: string) => Promise<void>,
 ): Promise<void> {
-  await makeFolder(folder, "savePipeline");
-  await writeParts();
+  const where = "savePipeline";
   const whole: PipelineFile = { format: "smalti", formatVersion: 1, code: version, ...file };
-  await writeFileAtomic(
-    join(folder, fileName),
-    Buffer.from(`${JSON.stringify(whole, null, 2)}\n`),
-    {
-      where: "savePipeline",
-    },
-  );
+  await writeTogether(folder, fileName, where, async (parts) => {
+    await writeParts(parts);
+    await writeFileAtomic(join(parts, fileName), `${JSON.stringify(whole, null, 2)}\n`, { where });
+  });
 }
 
 /** The held-out pictures that a packaged pipeline carries for demonstrations. */

@@ -1,14 +1,22 @@
 // A data set through a codec, once, before the training of a model of tokens.
 import type { ImageDataset } from "../data/dataset.js";
+import { given } from "../trainers/given.js";
 import type { Codec } from "./codec.js";
 
 const tokeniseBatch = 64;
+
+export interface TokeniseOptions {
+  /** Told how many pictures are done. */
+  onProgress?: (done: number) => void;
+  /** Stops the work, which then rejects with code "aborted". */
+  signal?: AbortSignal;
+}
 
 /** Token ids of every picture of a set, (length * N). */
 export async function tokeniseDataset(
   codec: Codec,
   set: ImageDataset,
-  onProgress?: (done: number) => void,
+  options: TokeniseOptions = {},
 ): Promise<Int32Array> {
   const tokens = new Int32Array(set.length * codec.tokensPerImage);
   for (let first = 0; first < set.length; first += tokeniseBatch) {
@@ -21,10 +29,10 @@ export async function tokeniseDataset(
       })),
     );
     tokens.set(
-      await codec.encode(images, { batchSize: tokeniseBatch }),
+      await codec.encode(images, { batchSize: tokeniseBatch, ...given(options, "signal") }),
       first * codec.tokensPerImage,
     );
-    onProgress?.(first + count);
+    options.onProgress?.(first + count);
   }
   return tokens;
 }

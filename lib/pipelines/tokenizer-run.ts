@@ -19,13 +19,8 @@ export async function saveTokenizerRun(
   await writePipelineFile(
     folder,
     { kind: "tokenizer", name: "tokenizer", components, settings: {}, training },
-    () =>
-      saveWeights(
-        join(folder, weightsFile),
-        [...model.parameters, ...model.states],
-        weights,
-        "f32",
-      ),
+    (parts) =>
+      saveWeights(join(parts, weightsFile), [...model.parameters, ...model.states], weights, "f32"),
   );
 }
 

@@ -27,7 +27,7 @@ import { captionVocabulary } from "./caption-vocabulary.js";
 import type { Codec } from "./codec.js";
 import { specsOf } from "./diffusion-folder.js";
 import { pipelineFolder } from "./pipeline.js";
-import { tokeniseDataset } from "./tokenise-dataset.js";
+import { tokeniseDataset, type TokeniseOptions } from "./tokenise-dataset.js";
 import { saveTokenizerRun } from "./tokenizer-run.js";
 import { saveVqDiffusion } from "./vq-diffusion-folder.js";
 
@@ -84,14 +84,14 @@ async function wordsOf(
 }
 
 /**
- * A model of the tokens of a codec in training; its folder is a pipeline. `onProgress` is told how many pictures are
- * tokenised. Throws "data" for a set without the classes that the recipe asks for.
+ * A model of the tokens of a codec in training; its folder is a pipeline. Throws "data" for a set without the classes
+ * that the recipe asks for, "aborted" when the signal stops it.
  */
 export async function buildVqDiffusionTrainer(
   recipe: VqDiffusionRecipe,
   data: TrainingData,
   codec: Codec,
-  { onProgress, ...start }: TrainingStart & { onProgress?: (done: number) => void } = {},
+  start: TrainingStart & TokeniseOptions = {},
 ): Promise<BuiltTraining> {
   const { train } = data;
   const { condition = { kind: "text" } } = recipe;
@@ -106,7 +106,7 @@ export async function buildVqDiffusionTrainer(
   const task = discreteTask({
     model,
     process: recipe.process,
-    data: { images: train, tokens: await tokeniseDataset(codec, train, onProgress), attributes },
+    data: { images: train, tokens: await tokeniseDataset(codec, train, start), attributes },
     ...(tokenizer && { tokenizer }),
     ...given(recipe, "loss", "nullShare", "unsaidShare"),
   });

@@ -64,10 +64,10 @@ export async function saveVqDiffusion(
     settings: { ...settings },
     ...(training && { training }),
   };
-  await writePipelineFile(folder, file, async () => {
-    await saveWeights(join(folder, files.codec), [...parameters, ...states], codec.weights);
-    await saveWeights(join(folder, files.model), model.parameters, weights);
-    await tokenizer?.save(join(folder, files.tokenizer));
+  await writePipelineFile(folder, file, async (parts) => {
+    await saveWeights(join(parts, files.codec), [...parameters, ...states], codec.weights);
+    await saveWeights(join(parts, files.model), model.parameters, weights);
+    await tokenizer?.save(join(parts, files.tokenizer));
   });
 }
 

@@ -1,11 +1,7 @@
 // Training of an autoencoder, with or without a game against a discriminator: both steps, the first values of ActNorm and
 // the fixed weights of a perceptual term. What a kind of autoencoder adds stands in a subclass. Source: Esser et al. 2021,
 // arXiv:2012.09841, section 3.1.
-import {
-  loadTrainingState,
-  saveTrainingState,
-  type RunConfiguration,
-} from "../checkpoint/training-state.js";
+import type { RunConfiguration } from "../checkpoint/training-state.js";
 import type { Batch } from "../data/loader.js";
 import type { ParamSpec } from "../ir/param.js";
 import {
@@ -19,12 +15,12 @@ import { discriminatorFactor, type DiscriminatorLossName } from "../processes/ad
 import { Buffer, type TensorData } from "../runtime/buffer.js";
 import type { Tensor } from "../trace/tensor.js";
 import { discriminatorTerms, type AutoencoderBatch } from "./autoencoder-loss.js";
-import { BatchStream } from "./batches.js";
 import { initialiseCritic } from "./critic-start.js";
 import { given } from "./given.js";
-import type { StepReport, Trainable } from "./loop.js";
+import type { StepReport } from "./loop.js";
 import type { PerceptualTerm } from "./perceptual-term.js";
-import { keptWeights, type TaskTrainerOptions } from "./task-trainer.js";
+import type { TaskTrainerOptions } from "./task-trainer.js";
+import { TrainingRun } from "./training-run.js";
 import {
   TrainStep,
   type LossTerms,
@@ -176,21 +172,17 @@ export async function adversarialSteps(
 
 export abstract class AdversarialTrainer<
   Options extends AdversarialTrainerOptions,
-> implements Trainable {
-  readonly samplesPerStep: number;
+> extends TrainingRun<Options> {
   readonly generator: TrainStep;
   readonly discriminator: AdversarialSteps["discriminator"];
   readonly #fixed: ReadonlyMap<string, Buffer>;
-  readonly #stream: BatchStream;
 
   protected constructor(
-    readonly options: Options,
+    options: Options,
     readonly model: TrainedModel,
     steps: AdversarialSteps,
   ) {
-    const { dataset, batchSize, seed = 0, optimiser } = options;
-    this.samplesPerStep = batchSize * (optimiser?.accumulate ?? 1);
-    this.#stream = new BatchStream(dataset, { batchSize, seed, ...given(options, "augment") });
+    super(options, { ...model, configuration: { model: model.config } });
     this.generator = steps.generator;
     this.discriminator = steps.discriminator;
     this.#fixed = steps.fixed;
@@ -208,13 +200,11 @@ export abstract class AdversarialTrainer<
   /** What is to be done with the outputs of a step; returns warnings. */
   protected afterStep?(step: number, outputs: StepOutputs["outputs"]): string[];
 
-  /** All state of the run, by name. */
-  get #buffers(): ReadonlyMap<string, Buffer> {
+  protected get buffers(): ReadonlyMap<string, Buffer> {
     return new Map([...(this.discriminator?.step.buffers ?? []), ...this.generator.buffers]);
   }
 
-  /** What else than model, seed, batches and optimiser decides the run: one with other values is not resumed. */
-  protected get decisions(): RunConfiguration {
+  protected override get decisions(): RunConfiguration {
     const { perceptual } = this.options;
     return {
       ...given(this.options, "adversarial"),
@@ -222,17 +212,8 @@ export abstract class AdversarialTrainer<
     };
   }
 
-  get #configuration(): RunConfiguration {
-    const { seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
-    return {
-      ...{ model: this.model.config, seed, batchSize, optimiser },
-      ...(freeze.length > 0 && { freeze }),
-      ...this.decisions,
-    };
-  }
-
   prefetch(): Promise<Batch[]> {
-    return this.#stream.take(this.options.optimiser?.accumulate ?? 1);
+    return this.stream.take(this.parts);
   }
 
   async step(index: number, lr: number, batches: unknown): Promise<StepReport> {
@@ -255,7 +236,7 @@ export abstract class AdversarialTrainer<
       const seen = { ...inputs.at(-1)!, generated: outputs["generated"]! };
       metrics["discriminator"] = (await this.discriminator.step.run(index, lr, [seen])).loss;
     }
-    this.#stream.used(used.at(-1)!);
+    this.stream.used(used.at(-1)!);
     const warnings = this.afterStep?.(index, outputs) ?? [];
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
   }
@@ -264,29 +245,11 @@ export abstract class AdversarialTrainer<
     if (this.discriminator?.critic.config.norm !== "act") return;
     const { critic, step } = this.discriminator;
     await initialiseCritic(critic, {
-      buffers: new Map([...this.#buffers, ...step.buffers]),
+      buffers: new Map([...this.buffers, ...step.buffers]),
       images,
       shape: imageShape(this.options),
       reconstruct: (pictures) => this.reconstruct(pictures),
     });
-  }
-
-  async save(path: string, done: number): Promise<void> {
-    const { cursor } = this.#stream;
-    await saveTrainingState(path, this.#buffers, this.#configuration, { done, cursor });
-  }
-
-  async restore(path: string): Promise<number> {
-    const { done, cursor } = await loadTrainingState(path, this.#buffers, {
-      configuration: this.#configuration,
-    });
-    this.#stream.seek(cursor);
-    return done;
-  }
-
-  /** Weights and states of the model by name; the averaged weights when they are kept. */
-  weights(): Map<string, Float32Array> {
-    return keptWeights(this.model, this.#buffers);
   }
 
   dispose(): void {

@@ -1,7 +1,8 @@
 // What a training needs of a process between data and noise: draws, corruption and loss. One file a process:
 // gaussian-process.ts, interpolant-process.ts.
 import type { Tensor } from "../trace/tensor.js";
-import type { BatchPlace, TaskMemory } from "./task-trainer.js";
+import type { BatchPlace } from "./task-trainer.js";
+import type { RunMemory } from "./training-run.js";
 
 /** Numbers of a batch that the process draws. */
 export interface ProcessDraw {
@@ -26,7 +27,7 @@ export interface ProcessTensors {
 /** A process as the trainer sees it. */
 export interface DenoiserProcess {
   readonly columns: number;
-  readonly memory?: TaskMemory;
+  readonly memory?: RunMemory;
   draw(place: BatchPlace): ProcessDraw;
   corrupt(tensors: ProcessTensors): Tensor;
   /** Loss of each sample (B), and scalars worth reporting. */

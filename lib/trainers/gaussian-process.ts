@@ -25,7 +25,8 @@ import {
 import { weightingNames } from "../processes/gaussian-weighting.js";
 import type { DenoiserProcess } from "./denoiser-process.js";
 import { given } from "./given.js";
-import type { BatchPlace, TaskMemory } from "./task-trainer.js";
+import type { BatchPlace } from "./task-trainer.js";
+import type { RunMemory } from "./training-run.js";
 
 /** As pipelines keep it; networks of the previous mean are trained, too. */
 export type TrainedGaussian = Omit<GaussianProcess, "prediction"> & {
@@ -70,7 +71,7 @@ function checkTraining(process: TrainedGaussian, options: GaussianTrainingOption
 function timeDraws(T: number, isByLoss: boolean) {
   const uniform = new Float64Array(T).fill(1 / T);
   let history = lossHistory(T);
-  const memory: TaskMemory = {
+  const memory: RunMemory = {
     read: () => ({ losses: [...history.losses], counts: [...history.counts] }),
     write({ losses = [], counts = [] }) {
       history = { losses: Float64Array.from(losses), counts: Float64Array.from(counts) };

@@ -1,14 +1,7 @@
 // One network in training on batches of pictures: what denoisers, autoencoders and classifiers have in common. What sets
 // them apart, their inputs and their loss, is a TrainingTask.
-import {
-  loadTrainingState,
-  saveTrainingState,
-  type RunConfiguration,
-} from "../checkpoint/training-state.js";
-import type { ImageDataset } from "../data/dataset.js";
-import type { Batch, LoaderOptions } from "../data/loader.js";
+import type { Batch } from "../data/loader.js";
 import { checkOptions } from "../errors.js";
-import type { ParamSpec } from "../ir/param.js";
 import type { Shape } from "../ir/shape.js";
 import { initialValues } from "../nn/init.js";
 import { normalStream, uniformStream } from "../nn/random.js";
@@ -16,11 +9,11 @@ import type { Buffer, TensorData } from "../runtime/buffer.js";
 import { keyTable } from "../samplers/discrete.js";
 import type { Tensor } from "../trace/tensor.js";
 import type { InputSpec } from "../trace/trace.js";
-import { BatchStream } from "./batches.js";
 import { splitFrozen } from "./freeze.js";
 import { given } from "./given.js";
-import type { StepReport, Trainable } from "./loop.js";
-import { TrainStep, type LossTerms, type OptimiserOptions, type Values } from "./train-step.js";
+import type { StepReport } from "./loop.js";
+import { TrainStep, type LossTerms, type Values } from "./train-step.js";
+import { TrainingRun, type RunOptions, type RunSubject } from "./training-run.js";
 
 /** Where a batch stands in a run. Everything random is a function of it, so that a resumed run repeats the whole one. */
 export interface BatchPlace {
@@ -39,12 +32,6 @@ export interface BatchValues {
   observe?: (outputs: Readonly<Record<string, TensorData>>) => void;
 }
 
-/** Numbers beside the weights that steps change. */
-export interface TaskMemory {
-  read(): Record<string, readonly number[]>;
-  write(lists: Readonly<Record<string, readonly number[]>>): void;
-}
-
 /** A step that was just made. */
 export interface FinishedStep {
   index: number;
@@ -56,12 +43,7 @@ export interface FinishedStep {
   buffers: ReadonlyMap<string, Buffer>;
 }
 
-export interface TrainingTask {
-  /** Plain data that decides the task; a run with another one is not resumed. */
-  readonly configuration: RunConfiguration;
-  readonly parameters: readonly ParamSpec[];
-  /** Kept beside them: what the loss reads and updates, e.g. a codebook of moving averages. */
-  readonly states?: readonly ParamSpec[];
+export interface TrainingTask extends RunSubject {
   /** Parts that the task leaves as they are, beside those of `freeze`. */
   readonly frozen?: readonly string[];
   /** Inputs of the step for pictures (B, H, W, C). */
@@ -75,24 +57,14 @@ export interface TrainingTask {
   readonly metrics: readonly string[];
   /** Changes state between steps; returns warnings. */
   afterStep?(step: FinishedStep): string[];
-  /** What is saved beside the weights. */
-  readonly memory?: TaskMemory;
   /** Frees what the task was given. */
   dispose?(): void;
 }
 
-export interface TaskTrainerOptions {
+export interface TaskTrainerOptions extends RunOptions {
   task: TrainingTask;
-  dataset: ImageDataset;
-  batchSize: number;
-  /** Of initial weights, order and draws; default 0. */
-  seed?: number;
   /** Weights to start from, by name; default: drawn by the seed. */
   initial?: Values;
-  augment?: LoaderOptions["augment"];
-  optimiser?: OptimiserOptions;
-  /** Parts that stay as they are, by the first words of their names. Default none. */
-  freeze?: readonly string[];
   /** Less memory for more time, same results; default false. */
   rematerialise?: boolean;
   /** Instruction set, or "ref"; default the best that the machine has. */
@@ -110,30 +82,13 @@ interface FetchedBatch {
   made: Record<string, TensorData>;
 }
 
-/** What a run has learned, by name: the averaged weights when they are kept. */
-export const keptWeights = (
-  { parameters, states = [] }: Pick<TrainingTask, "parameters" | "states">,
-  buffers: ReadonlyMap<string, Buffer>,
-): Map<string, Float32Array> =>
-  new Map(
-    [...parameters, ...states].map(({ name }) => [
-      name,
-      (buffers.get(`ema.${name}`) ?? buffers.get(name)!).read() as Float32Array,
-    ]),
-  );
-
 /** A network in training; give it to trainLoop. */
-export class TaskTrainer implements Trainable {
-  readonly samplesPerStep: number;
-  readonly #stream: BatchStream;
-
+export class TaskTrainer extends TrainingRun<TaskTrainerOptions> {
   private constructor(
-    readonly options: TaskTrainerOptions,
+    options: TaskTrainerOptions,
     readonly trainStep: TrainStep,
   ) {
-    const { batchSize, dataset, seed = 0 } = options;
-    this.samplesPerStep = batchSize * this.#parts;
-    this.#stream = new BatchStream(dataset, { batchSize, seed, ...given(options, "augment") });
+    super(options, options.task);
   }
 
   /** Compiles the step. Throws "option" for unknown options. */
@@ -161,17 +116,8 @@ export class TaskTrainer implements Trainable {
     return new TaskTrainer(options, trainStep);
   }
 
-  get #parts(): number {
-    return this.options.optimiser?.accumulate ?? 1;
-  }
-
-  get #configuration(): RunConfiguration {
-    const { task, seed = 0, batchSize, optimiser = {}, freeze = [] } = this.options;
-    return {
-      ...{ ...task.configuration, seed, batchSize, optimiser },
-      ...(freeze.length > 0 && { freeze }),
-      ...given(this.options, "augment"),
-    };
+  protected get buffers(): ReadonlyMap<string, Buffer> {
+    return this.trainStep.buffers;
   }
 
   #place(step: number, part: number): BatchPlace {
@@ -186,7 +132,7 @@ export class TaskTrainer implements Trainable {
 
   async prefetch(index: number): Promise<FetchedBatch[]> {
     const fetched: FetchedBatch[] = [];
-    for (const [part, batch] of (await this.#stream.take(this.#parts)).entries()) {
+    for (const [part, batch] of (await this.stream.take(this.parts)).entries()) {
       const place = this.#place(index, part);
       const made = (await this.options.task.prefetch?.(batch, place)) ?? {};
       fetched.push({ batch, place, made });
@@ -203,7 +149,7 @@ export class TaskTrainer implements Trainable {
       lr,
       used.map(({ made }, i) => ({ ...made, ...values[i]!.inputs })),
     );
-    this.#stream.used(used.at(-1)!.batch);
+    this.stream.used(used.at(-1)!.batch);
     values.at(-1)!.observe?.(outputs);
     const { seed = 0, initial } = this.options;
     const { buffers } = this.trainStep;
@@ -211,32 +157,6 @@ export class TaskTrainer implements Trainable {
     const found = task.metrics.filter((name) => outputs[name] !== undefined);
     const metrics = Object.fromEntries(found.map((name) => [name, Number(outputs[name]![0])]));
     return { loss, gradNorm, metrics, ...(warnings.length > 0 && { warnings }) };
-  }
-
-  async save(path: string, done: number): Promise<void> {
-    const lists = this.options.task.memory?.read();
-    await saveTrainingState(path, this.trainStep.buffers, this.#configuration, {
-      done,
-      cursor: this.#stream.cursor,
-      ...(lists && { lists }),
-    });
-  }
-
-  async restore(path: string): Promise<number> {
-    const { memory } = this.options.task;
-    const sizes = Object.entries(memory?.read() ?? {}).map(([name, { length }]) => [name, length]);
-    const { done, cursor, lists } = await loadTrainingState(path, this.trainStep.buffers, {
-      configuration: this.#configuration,
-      lists: Object.fromEntries(sizes) as Record<string, number>,
-    });
-    this.#stream.seek(cursor);
-    memory?.write(lists ?? {});
-    return done;
-  }
-
-  /** Weights and states by name; the averaged weights when they are kept. */
-  weights(): Map<string, Float32Array> {
-    return keptWeights(this.options.task, this.trainStep.buffers);
   }
 
   dispose(): void {

@@ -3,7 +3,8 @@ import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { writePng } from "../../lib/image/image-io.js";
+import { openSafetensors } from "../../lib/checkpoint/safetensors.js";
+import { decodeImage, writePng } from "../../lib/image/image-io.js";
 import { tinyCodec, tinyPipeline } from "../pipelines/tiny.js";
 import { runCli, startCli } from "./run-cli.js";
 
@@ -45,6 +46,11 @@ describe("help and errors", () => {
     );
     expect(code).toBe(0);
     fitsScreen(stdout);
+  });
+
+  it("says what a prompt is", async () => {
+    const { stdout } = await runCli(["sample", "--help"], folder);
+    expect(stdout).toMatch(/\n {2}prompt +what to make pictures of/);
   });
 
   it("says when an option has no effect, in the help and when it is given", async () => {
@@ -125,6 +131,30 @@ describe("a pipeline", () => {
     expect((JSON.parse(stdout) as { psnr: number }).psnr).toBeGreaterThan(0);
   });
 
+  it("keeps of a picture what is black in a mask", async () => {
+    const paint = (name: string, side: number, value: (i: number) => number) =>
+      writePng(join(folder, name), {
+        ...{ width: side, height: side },
+        data: Uint8Array.from({ length: 3 * side * side }, (_, i) => value(i)),
+      });
+    await paint("whole.png", 16, (i) => (i * 37) % 256);
+    await paint("black.png", 16, () => 100);
+    await paint("small.png", 8, () => 255);
+    const run = async (...words: string[]) => runCli([...words, "--model", model], folder);
+    const sampled = (mask: string) =>
+      run("sample", "--image", "whole.png", "--mask", mask, "--out", "some/where/kept.png");
+    const wrong = await sampled("small.png");
+    expect([wrong.code, wrong.stderr]).toEqual([3, expect.stringMatching(/a mask of 16 x 16/)]);
+    expect(existsSync(join(folder, "some"))).toBe(false);
+    expect((await sampled("black.png")).code).toBe(0);
+    await run("tokens", "whole.png", "--out", "whole.json");
+    await run("tokens", "whole.json", "--out", "decoded.png");
+    const [kept, decoded] = await Promise.all(
+      ["some/where/kept.png", "decoded.png"].map((name) => decodeImage(join(folder, name))),
+    );
+    expect(kept!.data).toEqual(decoded!.data);
+  });
+
   it.each([["a"], [4294967301], [-1], [1.5], [null]])("refuses %j as a token", async (wrong) => {
     await writeFile(join(folder, "wrong.json"), JSON.stringify({ shape: [1], tokens: [0, wrong] }));
     const { code, stderr } = await runCli(["tokens", "wrong.json", "--model", model], folder);
@@ -190,6 +220,7 @@ describe("train", () => {
     steps: 40,
     lr: 1e-3,
     warmup: 2,
+    schedule: "constant", // the same for any number of steps
     model: tinyCodec,
   };
 
@@ -211,15 +242,24 @@ describe("train", () => {
     out,
     ...more,
   ];
+  /** How many steps a training state holds. */
+  async function stepsOf(state: string): Promise<number> {
+    using file = await openSafetensors(state);
+    return (JSON.parse(file.metadata["smalti.training"]!) as { done: number }).done;
+  }
+
   it("continues bit for bit after SIGKILL", async () => {
-    const steps = ["--steps", "150"];
-    expect((await runCli(train("whole", ...steps), folder)).code).toBe(0);
-    const { child, finished } = startCli(train("killed", ...steps, "--save-minutes", "0"), folder);
+    const { child, finished } = startCli(
+      train("killed", "--steps", "1000000", "--save-minutes", "0"),
+      folder,
+    );
     const state = join(folder, "killed", "state.safetensors");
     while (!existsSync(state)) await new Promise((done) => setTimeout(done, 5));
     await new Promise((done) => setTimeout(done, 40));
     child.kill("SIGKILL");
     expect((await finished).code).toBe(null);
+    const steps = ["--steps", String((await stepsOf(state)) + 50)];
+    expect((await runCli(train("whole", ...steps), folder)).code).toBe(0);
     const resumed = await runCli(train("killed", ...steps, "--resume"), folder);
     expect(resumed.code).toBe(0);
     const weights = (out: string) => readFile(join(folder, out, "codec.safetensors"));

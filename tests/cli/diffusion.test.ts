@@ -1,4 +1,5 @@
 // A published denoiser from its file to a picture by the commands alone, as a user would.
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,6 +35,7 @@ describe("a DiT and its autoencoder", () => {
     const lone = await run("convert dit.safetensors lone --set heads=2 --set sigma=learned");
     expect(lone.code).toBe(2);
     expect(lone.stderr).toMatch(/expected the other parts of a pipeline.*--first-stage FILE/s);
+    expect(existsSync(join(folder, "lone"))).toBe(false);
     const done = await run("convert dit.safetensors pipe --first-stage kl.safetensors --set heads=2 --set sigma=learned --set timesteps=40", facts); // prettier-ignore
     expect(done.code, done.stderr).toBe(0);
     expect(done.stdout).toMatch(/schedule = "linear": default of the original code/);

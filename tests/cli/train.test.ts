@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { timeLimit } from "../../lib/cli/train.js";
-import { writePng } from "../../lib/image/image-io.js";
-import { tinyCodec, tinyPipeline } from "../pipelines/tiny.js";
-import { runCli } from "./run-cli.js";
+import { encodePng, writePng } from "../../lib/image/image-io.js";
+import { tinyCodec, tinyPipeline, tinySettings } from "../pipelines/tiny.js";
+import { runCli, startCli } from "./run-cli.js";
 
 let folder: string;
 let model: string;
@@ -147,6 +147,40 @@ it("a refused training leaves no empty folder", async () => {
   expect(stderr).toMatch(/nowhere/);
   expect(code).not.toBe(0);
   expect(existsSync(join(folder, "refused"))).toBe(false);
+});
+
+/** Ctrl-C in the very calls that write the first lines, of progress and then of stopping: the work cannot end before. */
+const stopAtLines = (count: number): string => `
+  const { write } = process.stderr;
+  let left = ${count};
+  process.stderr.write = function (...args) {
+    write.apply(this, args);
+    return left-- > 0 ? process.kill(process.pid, "SIGINT") : true;
+  };`;
+
+it("a training that is stopped while it tokenises, once or twice, leaves no folder", async () => {
+  const pictures = join(folder, "many");
+  await mkdir(pictures);
+  const png = await encodePng({ width: 16, height: 16, data: new Uint8Array(768).fill(50) });
+  for (let i = 0; i < 400; ++i) await writeFile(join(pictures, `${i}.png`), png);
+  const recipe = {
+    ...{ kind: "vq-diffusion", name: "many", data: pictures },
+    ...{ batchSize: 2, steps: 2, lr: 1e-3, condition: { kind: "none" } },
+    transformer: { width: 8, layers: 1, heads: 2 },
+    process: { timesteps: 12 },
+    sampling: { ...tinySettings.defaults, guidanceScale: 1 },
+  };
+  await writeFile(join(folder, "many.json"), JSON.stringify(recipe));
+  const args = ["--recipe", "many.json", "--tokenizer", model, "--out", "stopped/early"];
+  for (const [times, end] of [/error \[aborted\]/, /at once\n$/].entries()) {
+    const preload = stopAtLines(times + 1);
+    const { finished } = startCli(["train", "vq-diffusion", ...args], folder, preload);
+    const { code, stderr } = await finished;
+    expect(stderr).toMatch(/^tokenise: 64\/400\nstopping; press Ctrl-C again/);
+    expect(stderr).toMatch(end);
+    expect(code).toBe(130);
+    expect(existsSync(join(folder, "stopped"))).toBe(false);
+  }
 });
 
 it("a wrong flag exits with the code for usage", async () => {
