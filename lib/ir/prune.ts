@@ -7,33 +7,36 @@ import { sortedAttrs } from "./print.js";
 
 const isSource = ({ op }: Node): boolean => opDef(op).traits.has("source");
 
-/** The graph without nodes that no output needs; itself where all are needed. */
-export function prune(graph: Graph): Graph {
-  const needed = new Set(graph.outputs.map(({ value }) => graph.values[value]!.node));
+/** The graph without nodes that no output needs; itself where all are needed. Readers of a key of `instead` read its value. */
+export function prune(graph: Graph, instead: ReadonlyMap<number, number> = new Map()): Graph {
+  const read = (value: number): number => instead.get(value) ?? value;
+  const needed = new Uint8Array(graph.nodes.length);
+  const need = (value: number): void => void (needed[graph.values[read(value)]!.node] = 1);
+  graph.outputs.forEach(({ value }) => need(value));
   for (let id = graph.nodes.length - 1; id >= 0; id--) {
-    if (!needed.has(id)) continue;
-    for (const input of graph.nodes[id]!.inputs) needed.add(graph.values[input]!.node);
+    const node = graph.nodes[id]!;
+    if (isSource(node)) needed[id] = 1;
+    if (needed[id]) node.inputs.forEach(need);
   }
-  const isKept = (node: Node): boolean => needed.has(node.id) || isSource(node);
-  return graph.nodes.every(isKept)
-    ? graph
-    : rebuilt(graph, (node) => (isKept(node) ? undefined : []));
+  return needed.every(Boolean) ? graph : kept(graph, (id) => needed[id] === 1, read);
 }
 
-/** The graph with one node for each distinct (op, inputs, attributes). */
+/** The graph with one node for each distinct (op, inputs, attributes), and without nodes that no output needs. */
 export function mergeDuplicates(graph: Graph): Graph {
   const firstOf = new Map<string, readonly number[]>();
-  return rebuilt(graph, (node, inputs, outputs) => {
-    if (isSource(node)) return undefined;
+  const instead = new Map<number, number>();
+  for (const node of graph.nodes) {
+    if (isSource(node)) continue;
     const key = JSON.stringify([
       node.op,
-      inputs,
+      node.inputs.map((id) => instead.get(id) ?? id),
       sortedAttrs(node.attrs).map(([k, v]) => [k, exactly(v)]),
     ]);
     const first = firstOf.get(key);
-    if (!first) firstOf.set(key, outputs);
-    return first;
-  });
+    if (first) node.outputs.forEach((id, i) => instead.set(id, first[i]!));
+    else firstOf.set(key, node.outputs);
+  }
+  return prune(graph, instead);
 }
 
 /** JSON has no infinities, NaN or minus zero. */
@@ -42,40 +45,28 @@ const exactly = (value: unknown): unknown => {
   return Array.isArray(value) ? value.map(exactly) : value;
 };
 
-/**
- * Copies a graph node by node with fresh ids. `replace` sees a node with its renumbered inputs and the ids its outputs
- * would get, and returns undefined to keep it, or the ids that stand for its outputs instead (none: nobody reads them).
- */
-function rebuilt(
+/** A copy of some nodes with fresh ids; `read` gives the value that is read for one. */
+function kept(
   graph: Graph,
-  replace: (
-    node: Node,
-    inputs: readonly number[],
-    outputs: readonly number[],
-  ) => readonly number[] | undefined,
+  isKept: (node: number) => boolean,
+  read: (value: number) => number,
 ): Graph {
   const result = emptyGraph();
-  const renumbered = new Map<number, number>();
+  const renumbered = new Int32Array(graph.values.length);
+  const now = (value: number): number => renumbered[read(value)]!;
   for (const node of graph.nodes) {
-    const inputs = node.inputs.map((id) => renumbered.get(id)!);
-    const fresh = node.outputs.map((_, i) => result.values.length + i);
-    const instead = replace(node, inputs, fresh);
-    if (!instead) {
-      const id = result.nodes.length;
-      result.nodes.push({ ...node, id, inputs, outputs: fresh });
-      node.outputs.forEach((old, output) => {
-        const { dtype, shape } = graph.values[old]!;
-        result.values.push({ id: fresh[output]!, dtype, shape, node: id, output });
-      });
-    }
-    node.outputs.forEach((old, i) => {
-      const now = (instead ?? fresh)[i];
-      if (now !== undefined) renumbered.set(old, now);
+    if (!isKept(node.id)) continue;
+    const id = result.nodes.length;
+    const outputs = node.outputs.map((old, output) => {
+      const { dtype, shape } = graph.values[old]!;
+      return result.values.push({ id: result.values.length, dtype, shape, node: id, output }) - 1;
     });
+    node.outputs.forEach((old, i) => (renumbered[old] = outputs[i]!));
+    result.nodes.push({ ...node, id, inputs: node.inputs.map(now), outputs });
   }
   const moved = <T extends { value: number }>(entry: T): T => ({
     ...entry,
-    value: renumbered.get(entry.value)!,
+    value: now(entry.value),
   });
   result.inputs.push(...graph.inputs.map(moved));
   result.outputs.push(...graph.outputs.map(moved));

@@ -2,8 +2,9 @@
 import { DiffusionError, formatShape, nearestName, throwIfAborted } from "../errors.js";
 import { encode } from "../ir/encode.js";
 import type { Graph, GraphInput, Value } from "../ir/graph.js";
-import { joinProjections } from "../ir/join.js";
 import { sameShape, sizeOf } from "../ir/shape.js";
+import { foldProjections } from "../trace/fold.js";
+import { joinProjections } from "../trace/join.js";
 import { lower } from "../trace/lower.js";
 import { arrayFor, expectData, type Buffer, type TensorData } from "./buffer.js";
 import { allowsWinograd, chosenIsa } from "./device.js";
@@ -24,7 +25,7 @@ export interface CompileOptions {
   /** "ref", "scalar", "avx2", "avx512" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
   /**
-   * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's where that is faster: up to four times
+   * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's or by pairs of terms where that is faster: up to four times
    * the rounding error and the memory of the weight; default true unless SMALTI_WINOGRAD is 0.
    */
   winograd?: boolean;
@@ -70,7 +71,9 @@ export async function compile(
   kernelNames ??= new Set(addon.kernels());
   const lowered = lower(graph, kernelNames);
   // Narrow weights are packed whole: joined ones would exist twice for a moment.
-  const bytes = encode(quantize?.endsWith("weights") ? lowered : joinProjections(lowered));
+  const bytes = encode(
+    quantize?.endsWith("weights") ? lowered : joinProjections(foldProjections(lowered)),
+  );
   const choices = { winograd, quantize: quantize ?? "" };
   const compiled = nativeCall((abort) => addon.compile(bytes, isa, abort, choices), signal);
   return new Program(lowered, await unlessAborted("compile", compiled, signal));

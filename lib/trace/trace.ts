@@ -5,7 +5,7 @@ import type { DType } from "../ir/dtype.js";
 import type { Attrs, Graph, Role } from "../ir/graph.js";
 import { formatSpec } from "../ir/op.js";
 import type { ParamSpec } from "../ir/param.js";
-import { mergeDuplicates, prune } from "../ir/prune.js";
+import { mergeDuplicates } from "../ir/prune.js";
 import { sameShape } from "../ir/shape.js";
 import type { Shape } from "../ir/shape.js";
 import { Tensor } from "./tensor.js";
@@ -25,7 +25,7 @@ export interface TraceOptions {
 export function trace(fn: (t: Trace) => void, options: TraceOptions = {}): Graph {
   const t = new GraphTrace(options);
   fn(t);
-  return prune(mergeDuplicates(t.graph));
+  return mergeDuplicates(t.graph);
 }
 
 /** Longest list of constants that is looked up before it is appended again. */
