@@ -31,11 +31,12 @@ Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
   b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
-  const auto entry = a.quantize == Quantize::int8   ? &KernelTable::int8_pack
-                     : a.quantize != Quantize::none ? &KernelTable::narrow_pack
-                     : a.is_strassen                ? &KernelTable::strassen_pack
-                     : a.tile != 0                  ? &KernelTable::winograd_pack
-                                                    : &KernelTable::pack;
+  const auto entry = a.quantize == Quantize::int8      ? &KernelTable::int8_pack
+                     : a.quantize != Quantize::none    ? &KernelTable::narrow_pack
+                     : a.form == ProductForm::strassen ? &KernelTable::strassen_pack
+                     : a.form == ProductForm::paired   ? &KernelTable::paired_pack
+                     : a.tile != 0                     ? &KernelTable::winograd_pack
+                                                       : &KernelTable::pack;
   return b.finish(a, *b.step.table, entry);
 }
 
@@ -106,6 +107,7 @@ double count_flops(const Binder& b) {
 // Operations of the kernel of a product that runs by another algorithm.
 double count_work(const Binder& b) {
   if (b.step.algorithm == Algorithm::strassen) return count_flops(b) * 7 / 8;
+  if (b.step.algorithm == Algorithm::paired) return count_flops(b) * 2 / 3;
   if (b.node->op == "conv2dGradWeight") {
     return winograd_work(
         winograd_gradient_args(conv2d_grad_weight_shape(b.graph, *b.node), b.step.tile));
@@ -146,6 +148,7 @@ std::string algorithm_of(const Step& step) {
   if (step.quantize != Quantize::none) return name_of(step.quantize) + std::string(" ");
   if (step.algorithm == Algorithm::defined) return "";
   if (step.algorithm == Algorithm::strassen) return "Strassen ";
+  if (step.algorithm == Algorithm::paired) return "pairs ";
   if (step.algorithm != Algorithm::winograd) return "F(4,3) ";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""
@@ -196,8 +199,9 @@ uint64_t encode_number(double value, Dtype dtype) {
 std::vector<Instruction> bind(const Module& module, const MemoryPlan& memory, const Step& step) {
   Binder binder(module, memory, step);
   std::vector<Instruction> instructions = bind_step(binder);
-  const bool has_work =
-      step.algorithm == Algorithm::winograd || step.algorithm == Algorithm::strassen;
+  const bool has_work = step.algorithm == Algorithm::winograd ||
+                        step.algorithm == Algorithm::strassen ||
+                        step.algorithm == Algorithm::paired;
   const auto parts = static_cast<double>(instructions.size());
   const int named = step.kind == Step::Kind::pointwise ? step.group.back() : step.node;
   for (Instruction& instruction : instructions) {

@@ -32,6 +32,7 @@ Instruction bind_narrow(Binder& b) {
   b.fix_columns(a.columns);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  b.fix_sums(a.result_sums, b.out_shape());
   return b.finish(a, *b.step.table, &KernelTable::matmul);
 }
 
@@ -53,10 +54,12 @@ Instruction bind_matmul(Binder& b) {
   b.fix_columns(a.columns);
   b.fix_outputs(a.c);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  if (b.step.algorithm != Algorithm::strassen)
+  b.fix_sums(a.result_sums, b.out_shape());
+  if (b.step.algorithm == Algorithm::defined)
     return b.finish(a, *b.step.table, &KernelTable::matmul);
-  b.fix(a.sums, b.place(b.step.temps.back()));
-  return b.finish(a, *b.step.table, &KernelTable::strassen);
+  if (!b.step.temps.empty()) b.fix(a.sums, b.place(b.step.temps.back()));
+  const bool is_paired = b.step.algorithm == Algorithm::paired;
+  return b.finish(a, *b.step.table, is_paired ? &KernelTable::paired : &KernelTable::strassen);
 }
 
 Conv2dArgs conv2d_args(const Binder& b) {
@@ -75,7 +78,7 @@ Instruction bind_winograd(Binder& b) {
     b.fix(a.products, b.place(b.step.temps.end()[-1]));
   }
   if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
-  if (b.step.sums >= 0) b.fix(a.conv.sums, b.place(b.step.sums));
+  b.fix_sums(a.conv.result_sums, b.out_shape());
   return b.finish(a, table, &KernelTable::winograd);
 }
 
@@ -84,6 +87,7 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   b.fix(a.w, b.input(1));
   b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
+  b.fix_sums(a.result_sums, b.out_shape());
   const auto entry = b.step.algorithm == Algorithm::ends    ? &KernelTable::conv2d_ends
                      : b.step.algorithm == Algorithm::small ? &KernelTable::conv2d_small
                                                             : &KernelTable::conv2d;
@@ -130,14 +134,15 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  a.block = b.step.block;
-  a.parts = b.step.parts;
-  a.is_summed = b.step.sums >= 0;
+  const int64_t tensors = std::max<int64_t>(1, static_cast<int64_t>(b.step.columns.size()));
+  if (!b.step.sums.empty()) a.block = group_norm_block(a.B, a.S, a.C, tensors);
   b.fix_inputs(a.x, a.gamma, a.beta);
   b.fix_columns(a.columns);
   b.fix_outputs(a.y);
   if (b.step.pointwise) b.fix_pointwise(a.epilogue);
-  if (a.block > 0) b.fix(a.partial, b.place(a.is_summed ? b.step.sums : b.step.temps.back()));
+  a.own_sums = b.step.own_sums;
+  for (size_t i = 0; i < b.step.sums.size(); ++i) b.fix_sums(a.sums[i], b.in_shape(0), i);
+  if (a.block > 0) b.fix(a.gains, b.place(b.step.temps.back()));
   return b.finish(a, &KernelTable::group_norm, b.is_f32());
 }
 

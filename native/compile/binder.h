@@ -112,6 +112,15 @@ class Binder {
     }
   }
 
+  // Sets `sums` to number i of the step's sums, of rows of x, if there are such.
+  void fix_sums(ResultSums& sums, const Shape& x, size_t i = 0) {
+    if (i >= step.sums.size() || step.sums[i] < 0) return;
+    const Shape& shape = module.spec(step.sums[i]).shape;
+    sums.rows = x.elements() / x.last() / shape[0];
+    sums.parts = shape[1];
+    fix(sums.data, place(step.sums[i]));
+  }
+
   // Sets `args` to the step's elementwise program.
   void fix_pointwise(PointwiseArgs& args) {
     const PointwiseProgram& program = *step.pointwise;

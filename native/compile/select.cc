@@ -1,6 +1,7 @@
 // Chooses the backend of products and adds what kernels need besides their operands: packed
 // weights, scratch tensors.
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <set>
 #include <string>
@@ -15,7 +16,14 @@ namespace {
 constexpr int64_t kStrassenRows = 64;  // of a sample
 constexpr int64_t kStrassenSum = 256;
 constexpr int64_t kStrassenColumns = 256;
-constexpr int64_t kStrassenWeight = 1 << 17;  // numbers: the sums of a smaller one cost more
+constexpr int64_t kStrassenWeight = 1 << 17;       // numbers: the sums of a smaller one cost more
+constexpr int64_t kStrassenLocalWeight = 1 << 16;  // where work items form the sums they need
+
+// Where pairs of terms are offered, products below gain nothing by them.
+constexpr int64_t kPairedRows = 32;            // of a sample
+constexpr int64_t kPairedRowsOfPacking = 128;  // where each run packs the other operand
+constexpr int64_t kPairedSum = 64;
+constexpr int64_t kPairedLeastColumns = 128;
 
 // Packing of the second operand of a matmul.
 PackArgs matmul_pack(const Graph& graph, const Node& node) {
@@ -87,7 +95,9 @@ int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
   }
   if (pack.quantize != Quantize::none)
     return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
-  if (pack.is_strassen)
+  if (pack.form == ProductForm::paired)
+    return packed_group_elements(paired_panel_rows(pack.K), pack.N, panel_columns);
+  if (pack.form == ProductForm::strassen)
     return kStrassenProducts * packed_group_elements(pack.K / 2, pack.N / 2, panel_columns);
   const int64_t matrices = pack.tile == 0 ? pack.groups : winograd_products(pack.tile);
   const int64_t rows = pack.tile == 0 ? pack.K : pack.channels;
@@ -107,6 +117,10 @@ class Selector {
     }
     read_in_place();
     drop_concatenations();
+    for (Step& step : module_.steps) {
+      if (step.kind == Step::Kind::node && traits_of(module_.node(step.node).op).reads_sums)
+        prepare_sums(step);
+    }
   }
 
  private:
@@ -125,8 +139,6 @@ class Selector {
     } else if (node.op == "nearestCodes") {
       const Shape& codebook = module_.graph.in(node, 1).shape;
       add_temp(step, Dtype::f32, packed_code_elements(codebook[0], codebook[1]));
-    } else if (node.op == "groupNorm") {
-      if (is_f32) prepare_group_norm(step, node);
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
@@ -148,67 +160,55 @@ class Selector {
     PackArgs pack = matmul_pack(module_.graph, node);
     const KernelTable* table = &pick(module_, &KernelTable::matmul, is_f32);
     const MatmulShape shape = matmul_shape(module_.graph, node);
-    pack.is_strassen = takes_strassen(step, node, shape, *table);
-    if (pack.is_strassen) step.algorithm = Algorithm::strassen;
+    if (takes_pairs(step, node, shape, *table)) {
+      step.algorithm = Algorithm::paired;
+    } else if (takes_strassen(step, node, shape, *table)) {
+      step.algorithm = Algorithm::strassen;
+    }
+    pack.form = form_of(step);
     pack_operand(step, pack, table);
-    if (pack.is_strassen)
+    if (pack.form == ProductForm::paired && !paired_is_local(shape.M, shape.N))
+      add_temp(step, Dtype::f32, shape.M * paired_row(shape.K));
+    if (pack.form == ProductForm::strassen && !strassen_is_local(shape.M))
       add_temp(step, Dtype::f32, kStrassenSums * shape.M / 2 * winograd_row(shape.K / 2));
+  }
+
+  static ProductForm form_of(const Step& step) {
+    return step.algorithm == Algorithm::strassen ? ProductForm::strassen
+           : step.algorithm == Algorithm::paired ? ProductForm::paired
+                                                 : ProductForm::defined;
+  }
+
+  // What decides is the shape of a sample, which depends on no other one.
+  static int64_t sample_rows(const Shape& a) { return a.product(1, a.rank - 1); }
+
+  // With a matrix that all samples share: a weight, or the gradient of a result, whose product with
+  // columns of inputs is that of a weight.
+  bool takes_pairs(const Step& step, const Node& node, const MatmulShape& s,
+                   const KernelTable& table) const {
+    if (table.paired.run == nullptr || !module_.allows_winograd || step.is_setup || s.batch != 1)
+      return false;
+    const Shape& a = module_.graph.in(node, 0).shape;
+    const bool is_packed = module_.is_setup[static_cast<size_t>(step.inputs[1])];
+    const bool is_shared = module_.graph.in(node, 1).shape.rank == 2;
+    const int64_t rows = s.transpose_a ? s.M : a.rank >= 3 ? sample_rows(a) : 0;
+    return is_shared && rows >= (is_packed ? kPairedRows : kPairedRowsOfPacking) &&
+           s.K >= kPairedSum && s.N >= kPairedLeastColumns && s.N % table.panel_columns == 0;
   }
 
   // Rows are paired within a sample, so that its results depend on no other one.
   bool takes_strassen(const Step& step, const Node& node, const MatmulShape& s,
                       const KernelTable& table) const {
-    if (!module_.allows_winograd || table.strassen.run == nullptr || step.is_setup) return false;
+    if (table.strassen.run == nullptr || !module_.allows_winograd || step.is_setup) return false;
     if (!module_.is_setup[static_cast<size_t>(step.inputs[1])]) return false;
     const Shape& a = module_.graph.in(node, 0).shape;
     if (s.batch != 1 || s.transpose_a || a.rank < 3) return false;
-    const int64_t rows = a[a.rank - 2];
+    if (concatenation(module_.root(step.inputs[0]), a.rank - 1)) return false;  // read in place
+    const int64_t rows = sample_rows(a);
+    const int64_t least = strassen_is_local(rows) ? kStrassenLocalWeight : kStrassenWeight;
     return rows >= kStrassenRows && rows % 2 == 0 && s.K >= kStrassenSum &&
-           s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns && s.K * s.N >= kStrassenWeight &&
+           s.K % kStrassenDepth == 0 && s.N >= kStrassenColumns && s.K * s.N >= least &&
            s.N % (2 * table.panel_columns) == 0;
-  }
-
-  // Samples beyond a cache are summed by the convolution that makes them if it can, else in parts.
-  void prepare_group_norm(Step& step, const Node& node) {
-    const Shape& x = module_.graph.in(node, 0).shape;
-    const int64_t S = x.elements() / x[0] / x.last();
-    const int maker_node = module_.maker(module_.root(step.inputs[0]));
-    const bool is_fresh = maker_node < 0 || module_.node(maker_node).op != "concat";
-    const int64_t block = group_norm_block(x[0], S, x.last(), is_fresh);
-    if (block == 0 || module_.isa == nullptr) return;
-    step.block = block;
-    Step* maker = step.is_setup ? nullptr : summing_step(step.inputs[0]);
-    step.parts = maker != nullptr ? maker->parts : (S + block - 1) / block;
-    const int64_t floats = group_norm_floats(x[0], step.parts, x.last());
-    if (maker == nullptr) return add_temp(step, Dtype::f32, floats);
-    if (maker->sums < 0) {
-      maker->sums = flat_value(Dtype::f32, floats);
-      maker->outputs.push_back(maker->sums);
-    }
-    step.sums = maker->sums;
-    step.inputs.push_back(step.sums);
-  }
-
-  // The convolution by blocks of tiles, each of one sample, whose only result `value` is; its parts
-  // are then counted.
-  Step* summing_step(int value) {
-    const auto made = std::find_if(module_.steps.begin(), module_.steps.end(), [&](const Step& s) {
-      return s.algorithm == Algorithm::winograd && !s.outputs.empty() &&
-             s.outputs[0] == module_.root(value);
-    });
-    if (made == module_.steps.end() || made->is_setup) return nullptr;
-    const Node& node = module_.node(made->node);
-    if (node.op == "conv2dGradWeight") return nullptr;
-    const Conv2dArgs conv = conv2d_shape(module_.graph, node);
-    const Spec& spec = module_.spec(value);
-    const Alias& alias = module_.aliases[static_cast<size_t>(value)];
-    const bool is_whole = alias.offset == 0 && alias.row_stride == 0 && spec.shape[0] == conv.B &&
-                          spec.shape.last() == conv.O &&
-                          spec.shape.elements() == conv.B * conv.OH * conv.OW * conv.O;
-    const bool is_alone = !made->pointwise || made->pointwise->outputs.size() == 1;
-    if (!is_whole || !is_alone) return nullptr;
-    made->parts = winograd_parts(winograd_args(conv, made->tile, made->table->panel_columns));
-    return made->parts > 0 ? &*made : nullptr;
   }
 
   void prepare_conv2d(Step& step, const Node& node, bool is_f32) {
@@ -263,14 +263,14 @@ class Selector {
     }
   }
 
-  int flat_value(Dtype dtype, int64_t elements) {
+  int add_value(Dtype dtype, std::initializer_list<int64_t> shape) {
     Spec spec{dtype, {}};
-    spec.shape.push(elements);
+    for (const int64_t size : shape) spec.shape.push(size);
     return module_.add_value(spec);
   }
 
   void add_temp(Step& step, Dtype dtype, int64_t elements) {
-    step.temps.push_back(flat_value(dtype, elements));
+    step.temps.push_back(add_value(dtype, {elements}));
   }
 
   // Replaces input 1 by its packed form, made once for all who read it so: by the setup where it
@@ -286,7 +286,7 @@ class Selector {
       step.inputs[1] = found->second;
       return;
     }
-    const int packed = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
+    const int packed = add_value(pack.dtype, {packed_elements(pack, step.table->panel_columns)});
     const bool is_setup = module_.is_setup[static_cast<size_t>(source)] && !is_repeated;
     module_.is_setup[static_cast<size_t>(packed)] = is_setup;
     packed_[key] = packed;
@@ -297,7 +297,7 @@ class Selector {
     int64_t bytes = 0;
     for (const int weight : module_.node(module_.maker(source)).inputs) {
       pack.N = pack.k_stride = module_.spec(weight).shape[1];
-      const int panels = flat_value(pack.dtype, packed_elements(pack, step.table->panel_columns));
+      const int panels = add_value(pack.dtype, {packed_elements(pack, step.table->panel_columns)});
       module_.aliases[static_cast<size_t>(panels)] = {packed, bytes};
       module_.is_setup[static_cast<size_t>(panels)] = true;
       bytes += module_.spec(panels).bytes();
@@ -307,14 +307,12 @@ class Selector {
 
   // Whether the operand is weights side by side, each of which fills panels, or pairs of them.
   bool is_packed_apart(int source, const PackArgs& pack, int64_t panel_columns) const {
-    const int maker = module_.maker(source);
+    const Node* node = concatenation(source, 1);
     const bool is_narrow = pack.quantize != Quantize::none && pack.quantize != Quantize::int8;
-    if (maker < 0 || module_.node(maker).op != "concat" || is_narrow) return false;
-    const Node& node = module_.node(maker);
-    const int64_t columns = panel_columns * (pack.is_strassen ? 2 : 1);
-    return module_.spec(source).shape.rank == 2 && node.integer("axis") == 1 &&
-           pack.n_stride == 1 &&
-           std::all_of(node.inputs.begin(), node.inputs.end(),
+    if (node == nullptr || is_narrow) return false;
+    const int64_t columns = panel_columns * (pack.form == ProductForm::strassen ? 2 : 1);
+    return module_.spec(source).shape.rank == 2 && pack.n_stride == 1 &&
+           std::all_of(node->inputs.begin(), node->inputs.end(),
                        [&](int weight) { return module_.spec(weight).shape[1] % columns == 0; });
   }
 
@@ -330,15 +328,21 @@ class Selector {
     module_.steps.push_back(std::move(packing));
   }
 
+  // What concatenates tensors along `axis` to the value, if anything does.
+  const Node* concatenation(int value, int64_t axis) const {
+    const int maker = module_.maker(value);
+    if (maker < 0 || module_.node(maker).op != "concat") return nullptr;
+    return module_.node(maker).integer("axis") == axis ? &module_.node(maker) : nullptr;
+  }
+
   // Whether the kernel can read its first operand from tensors side by side.
   bool takes_columns(const Step& step) const {
-    if (step.kind != Step::Kind::node) return false;
-    const Node& node = module_.node(step.node);
-    if (node.op == "groupNorm") return true;
-    if (node.op != "matmul" || step.algorithm == Algorithm::strassen) return false;
-    const MatmulShape s = matmul_shape(module_.graph, node);
-    return step.quantize != Quantize::int8 && s.batch == 1 && !s.transpose_a &&
-           s.N >= step.table->panel_columns;
+    if (step.kind != Step::Kind::node || !traits_of(module_.node(step.node).op).takes_columns)
+      return false;
+    if (step.table == nullptr) return true;  // no product
+    const MatmulShape s = matmul_shape(module_.graph, module_.node(step.node));
+    return step.algorithm != Algorithm::strassen && step.quantize != Quantize::int8 &&
+           s.batch == 1 && !s.transpose_a && s.N >= step.table->panel_columns;
   }
 
   // Whether the step, if it reads `whole`, does so as the rows of its first operand alone.
@@ -355,11 +359,11 @@ class Selector {
   bool is_needless(const Step& step) const {
     if (step.kind != Step::Kind::node || step.is_setup || module_.isa == nullptr) return false;
     const Node& node = module_.node(step.node);
-    if (node.op != "concat" || node.inputs.size() > kMaxParts) return false;
+    if (node.outputs.empty() || node.inputs.size() > kMaxParts) return false;
     const int whole = node.outputs[0];
     const Spec& spec = module_.spec(whole);
     const auto& outputs = module_.graph.outputs;
-    return spec.dtype == Dtype::f32 && node.integer("axis") == spec.shape.rank - 1 &&
+    return spec.dtype == Dtype::f32 && concatenation(whole, spec.shape.rank - 1) &&
            std::all_of(module_.steps.begin(), module_.steps.end(),
                        [&](const Step& reader) { return reads_rows(reader, whole); }) &&
            std::none_of(outputs.begin(), outputs.end(), [&](const GraphOutput& output) {
@@ -393,6 +397,73 @@ class Selector {
     };
     std::vector<Step>& steps = module_.steps;
     steps.erase(std::remove_if(steps.begin(), steps.end(), is_unread), steps.end());
+  }
+
+  // Sums of what it reads come from the steps that make that, or from itself, which then needs
+  // memory for them where it works in blocks. Small samples it sums in one piece: their results do
+  // not depend on the batch.
+  void prepare_sums(Step& step) {
+    const Shape x = module_.graph.in(module_.node(step.node), 0).shape;
+    if (module_.isa == nullptr || module_.spec(step.inputs[0]).dtype != Dtype::f32) return;
+    const std::vector<int> tensors =
+        step.columns.empty() ? std::vector<int>{step.inputs[0]} : step.columns;
+    const int64_t S = x.elements() / x[0] / x.last();
+    const int64_t block = group_norm_block(x[0], S, x.last(), static_cast<int64_t>(tensors.size()));
+    const bool is_given = !step.is_setup && S * x.last() > kGroupNormSmall;
+    for (const int value : tensors) {
+      int sums = is_given ? sums_of(value, x[0]) : -1;
+      if (sums >= 0) {
+        step.inputs.push_back(sums);
+      } else if (block > 0) {
+        const int64_t floats = result_sums_floats(module_.spec(value).shape.last());
+        sums = add_value(Dtype::f32, {x[0], (S + block - 1) / block, floats});
+        step.temps.push_back(sums);
+        step.own_sums |= int64_t{1} << step.sums.size();
+      }
+      step.sums.push_back(sums);
+    }
+    if (block > 0) add_temp(step, Dtype::f32, x[0] * 3 * x.last());
+  }
+
+  // Sums of `value`, B samples, by the step that makes it and nothing else; -1 if it cannot.
+  int sums_of(int value, int64_t B) {
+    const auto made = std::find_if(module_.steps.begin(), module_.steps.end(), [&](const Step& s) {
+      return s.kind == Step::Kind::node && !s.outputs.empty() &&
+             s.outputs[0] == module_.root(value);
+    });
+    if (made == module_.steps.end() || made->is_setup) return -1;
+    const Alias& alias = module_.aliases[static_cast<size_t>(value)];
+    const Spec& spec = module_.spec(value);
+    const Spec& result = module_.graph.out(module_.node(made->node));
+    const bool is_whole = alias.offset == 0 && alias.row_stride == 0 &&
+                          spec.shape.last() == result.shape.last() &&
+                          spec.shape.elements() == result.shape.elements();
+    const bool is_alone = !made->pointwise || made->pointwise->outputs.size() == 1;
+    if (!is_whole || !is_alone) return -1;
+    if (!made->sums.empty()) return module_.spec(made->sums[0]).shape[0] == B ? made->sums[0] : -1;
+    const int64_t parts = parts_of(*made, B);
+    if (parts == 0) return -1;
+    made->sums = {add_value(Dtype::f32, {B, parts, result_sums_floats(spec.shape.last())})};
+    made->outputs.push_back(made->sums[0]);
+    return made->sums[0];
+  }
+
+  // Parts of each of B samples in which the step can sum its results.
+  int64_t parts_of(const Step& step, int64_t B) const {
+    const Node& node = module_.node(step.node);
+    if (!traits_of(node.op).sums_results || step.table != module_.isa) return 0;
+    const Conv2dArgs c = product_shape(module_.graph, node);
+    const int64_t rows = c.B * c.OH * c.OW;
+    const bool is_one = rows * c.O == module_.graph.out(node).shape.elements();  // product
+    if (!is_one || step.quantize == Quantize::int8) return 0;
+    if (step.algorithm == Algorithm::winograd && c.B == B)
+      return winograd_parts(winograd_args(c, step.tile, step.table->panel_columns));
+    if (step.algorithm == Algorithm::ends && c.B == B && c.C < c.O && rows * c.O <= kCachedResults)
+      return (c.OH + conv_end_rows(c) - 1) / conv_end_rows(c);
+    const ProductForm form = form_of(step);
+    if (form == ProductForm::defined && step.algorithm != Algorithm::defined) return 0;
+    const int64_t block = step.table->product_rows(rows, c.O, c.KH * c.KW * c.C, form);
+    return result_parts(B, rows / B, block);
   }
 
   Module& module_;

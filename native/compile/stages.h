@@ -25,8 +25,9 @@ struct PointwiseProgram {
 };
 
 // How a product is computed: as it is defined, by minimal filtering in tiles, by Strassen's
-// algorithm, or by filtering along rows (convolutions of few channels; of maps of a few pixels).
-enum class Algorithm : uint8_t { defined, winograd, strassen, ends, small };
+// algorithm, by pairs of terms, or by filtering along rows (convolutions of few channels; of maps
+// of a few pixels).
+enum class Algorithm : uint8_t { defined, winograd, strassen, paired, ends, small };
 
 // One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a
 // copy.
@@ -45,9 +46,10 @@ struct Step {
   Algorithm algorithm = Algorithm::defined;
   int64_t tile = 0;  // of Algorithm::winograd
   Quantize quantize = Quantize::none;
-  int sums = -1;      // value of sums (group_norm_floats) from a convolution to its group norm
-  int64_t parts = 0;  // of them, a sample
-  int64_t block = 0;  // rows of a block of a group norm
+  // ResultSums, as (B, parts, floats): of the step's result, if group norms ask for them; of each
+  // tensor that a group norm reads, -1 where there are none
+  std::vector<int> sums;
+  int64_t own_sums = 0;      // bit i: the group norm makes them
   std::vector<int> columns;  // values side by side that are its first operand, unless it is one
 };
 
@@ -104,6 +106,9 @@ bool is_splat(const Graph& graph, int value);
 struct Traits {
   bool takes_epilogue;     // a chain of elementwise nodes runs on each piece of its result
   bool writes_over_input;  // an item reads of the first input only what it writes
+  bool sums_results;       // for who reads them (ResultSums)
+  bool reads_sums;         // of the results that are its first input
+  bool takes_columns;      // its first input may be tensors side by side
 };
 Traits traits_of(const std::string& op);
 
@@ -185,7 +190,7 @@ struct WinogradTemps {
 WinogradTemps winograd_temps(const WinogradArgs& args);
 // Whether the weight, four times as large when packed, is packed in each run instead of once.
 bool winograd_packs_again(const WinogradArgs& args);
-// Blocks of tiles of a sample, 0 if there are none or some lie in two samples.
+// Parts of ResultSums.
 int64_t winograd_parts(const WinogradArgs& args);
 double winograd_work(const WinogradArgs& args);
 // The same for the gradient of the weight.

@@ -7,13 +7,13 @@ namespace smalti {
 
 Traits traits_of(const std::string& op) {
   static const std::map<std::string, Traits> traits = {
-      {"matmul", {true, false}},
-      {"conv2d", {true, false}},
-      {"conv2dGradInput", {true, false}},
-      {"groupNorm", {true, true}},
+      {"matmul", {true, false, true, false, true}},
+      {"conv2d", {true, false, true, false, false}},
+      {"conv2dGradInput", {true, false, true, false, false}},
+      {"groupNorm", {true, true, false, true, true}},
   };
   const auto found = traits.find(op);
-  return found == traits.end() ? Traits{false, false} : found->second;
+  return found == traits.end() ? Traits{} : found->second;
 }
 
 }  // namespace smalti

@@ -8,10 +8,8 @@
 namespace smalti {
 namespace {
 
-constexpr int64_t kStagedTiles = 128;    // up to so many, all tiles go through each stage together
-constexpr int64_t kBlockTiles = 48;      // of a work item
-constexpr int64_t kWideBlockTiles = 24;  // where the inputs of more would not stay in L2
-constexpr int64_t kBlockFloats = int64_t{1} << 18;
+constexpr int64_t kStagedTiles = 128;  // up to so many, all tiles go through each stage together
+constexpr int64_t kBlockTiles = 24;    // of a work item: its inputs and products stay in L2
 constexpr int64_t kLeastTiles = 12;
 constexpr int64_t kItemsWanted = 16;
 constexpr int64_t kThinOutputs =
@@ -154,8 +152,7 @@ WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_colu
   const int64_t tiles = tiles_of(c, tile);
   a.is_staged = tiles <= kStagedTiles;
   if (a.is_staged) return a;
-  const bool is_wide = kBlockTiles * winograd_inputs(tile) * c.C > kBlockFloats;
-  int64_t blocks = ceil_div(tiles, is_wide ? kWideBlockTiles : kBlockTiles);
+  int64_t blocks = ceil_div(tiles, kBlockTiles);
   int64_t parts = 1;
   while (blocks * parts < kItemsWanted && c.O >= 2 * parts * kItemColumns) parts *= 2;
   if (parts > 1) a.columns = ceil_div(ceil_div(c.O, parts), panel_columns) * panel_columns;
@@ -169,8 +166,8 @@ WinogradTemps winograd_temps(const WinogradArgs& a) {
   if (!a.is_staged) return {};
   const int64_t tiles = tiles_of(a.conv, a.tile);
   // 16 more channels make room for slots of 32.
-  return {winograd_inputs(a.tile) * tiles * winograd_row(a.conv.C + 16),
-          winograd_products(a.tile) * tiles * winograd_row(a.conv.O)};
+  return {winograd_inputs(a.tile) * winograd_row(tiles * winograd_row(a.conv.C + 16)),
+          winograd_products(a.tile) * winograd_row(tiles * winograd_row(a.conv.O))};
 }
 
 bool winograd_packs_again(const WinogradArgs& a) {
@@ -179,9 +176,8 @@ bool winograd_packs_again(const WinogradArgs& a) {
 }
 
 int64_t winograd_parts(const WinogradArgs& a) {
-  const int64_t tiles = tiles_of(a.conv, a.tile) / a.conv.B;
-  if (a.is_staged || (a.conv.B > 1 && tiles % a.block != 0)) return 0;
-  return ceil_div(tiles, a.block);
+  if (a.is_staged) return ceil_div(a.conv.OH, winograd_sides(a.tile).results);
+  return result_parts(a.conv.B, tiles_of(a.conv, a.tile) / a.conv.B, a.block);
 }
 
 int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
@@ -216,8 +212,8 @@ WinogradGradArgs winograd_gradient_args(const Conv2dGradWeightArgs& c, int64_t t
 
 WinogradGradTemps winograd_gradient_temps(const WinogradGradArgs& a) {
   const int64_t elements = winograd_products(a.tile);
-  return {winograd_inputs(a.tile) * a.block * winograd_row(a.conv.C),
-          elements * a.block * winograd_row(a.conv.O),
+  return {winograd_inputs(a.tile) * winograd_row(a.block * winograd_row(a.conv.C)),
+          elements * winograd_row(a.block * winograd_row(a.conv.O)),
           a.is_whole ? 0 : elements * a.conv.C * winograd_row(a.conv.O)};
 }
 

@@ -147,9 +147,8 @@ AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose) : size_(b
   const size_t limit = limit_bytes.load();
   if (limit > 0 && allocated_bytes() + bytes > limit) fail_memory(bytes, purpose);
   // Far beyond what the machine has: refuse now instead of being killed when the pages are touched.
-  const MemoryInfo info = memory_info();
-  if (is_mapped(bytes) && info.available_bytes > 0 && bytes > info.available_bytes)
-    fail_memory(bytes, purpose);
+  const size_t available = is_mapped(bytes) ? memory_info().available_bytes : 0;
+  if (available > 0 && bytes > available) fail_memory(bytes, purpose);
   data_ = static_cast<std::byte*>(allocate(bytes));
   if (data_ == nullptr) fail_memory(bytes, purpose);
   try {

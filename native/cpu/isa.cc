@@ -64,6 +64,18 @@ struct Entry {
   const KernelTable& (*kernels)();
 };
 
+#if defined(__x86_64__)
+// Pairs of terms pay where vectors are added and multiplied in the same cycle.
+const KernelTable& avx512_kernels() {
+  static const KernelTable table = [] {
+    KernelTable copy = avx512::kernels();
+    if (!__builtin_cpu_is("amd")) copy.paired = {};
+    return copy;
+  }();
+  return table;
+}
+#endif
+
 std::vector<Entry> entries() {
   std::vector<Entry> list;
 #if defined(__x86_64__)
@@ -74,7 +86,7 @@ std::vector<Entry> entries() {
       has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni");
-  list.push_back({"avx512", has_avx512, avx512::kernels});
+  list.push_back({"avx512", has_avx512, avx512_kernels});
   list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
 #elif defined(__aarch64__)
   list.push_back({"neon", true, with_dot<neon::kernels>});

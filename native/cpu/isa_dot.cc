@@ -19,6 +19,8 @@ namespace smalti::dot {
 //
 #include "native/cpu/pointwise.inc"
 //
+#include "native/cpu/result_sums.inc"
+//
 #include "native/cpu/conv2d.inc"
 #include "native/cpu/matmul.inc"
 //

@@ -147,11 +147,12 @@ struct GroupNormArgs {
   const void* gamma;
   const void* beta;
   void* y;
-  void* partial;  // with blocks, see group_norm_floats
+  void* gains;  // with blocks: (B, 3, C), means, gains and offsets
   int64_t B, S, C, groups;
-  int64_t block;   // rows of a block; 0 = none: a sample stays in a cache between its two readings
-  int64_t parts;   // of the sums of a sample
-  bool is_summed;  // by the kernel that made x
+  int64_t block;  // rows of a block; 0 = none: a sample stays in a cache between its two readings
+  ResultSums
+      sums[kMaxParts];  // of the tensors that x lies in; without blocks only those made before
+  int64_t own_sums;     // bit i: the first phase makes those of tensor i
   double eps;
   bool silu;
   Dtype dtype;
@@ -159,20 +160,14 @@ struct GroupNormArgs {
   PointwiseArgs epilogue;  // over (B, S, C), reads y as an input
 };
 
-constexpr int64_t kGroupNormSmall = int64_t{1} << 16;  // numbers: a smaller sample has no blocks
-constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // nor has a fresh batch that a cache holds
+constexpr int64_t kGroupNormSmall = int64_t{1} << 16;  // numbers of a sample without blocks
+constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // of a batch of one tensor that has none
 constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of the largest block
 constexpr int64_t kGroupNormBlocks = 8;                // of a sample at least
-constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C, bool is_fresh) {
-  if (S * C < kGroupNormSmall || (is_fresh && B * S * C <= kGroupNormNear)) return 0;
+constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C, int64_t tensors) {
+  if (S * C <= kGroupNormSmall || (tensors == 1 && B * S * C <= kGroupNormNear)) return 0;
   const int64_t share = S * C / kGroupNormBlocks;
   return ((share < kGroupNormBlock ? share : kGroupNormBlock) + C - 1) / C;
-}
-
-// Sums of the parts of each sample: (B, parts, 3, C), a shift and the sums of differences to it and
-// of their squares; their rows (B, parts); then means, gains and offsets (B, 3, C).
-constexpr int64_t group_norm_floats(int64_t B, int64_t parts, int64_t C) {
-  return B * ((3 * parts + 3) * C + parts);
 }
 
 // gradient of the above; dgamma and dbeta are sums over (B, S). `partial` is (B, 2, C) scratch that
@@ -322,8 +317,12 @@ enum class CodeMetric : uint8_t { euclidean, cosine };
 // nearest codebook row of each latent; ties: lowest index; no N x K array. `packed` is scratch of
 // packed_code_elements(K, D) that the first phase fills; the reference needs none.
 constexpr int64_t kCodeGroup = 16;
+constexpr int64_t kCodeSpan = 64;       // codes that are passed over together in a search by bytes
+constexpr int64_t kLeastByteWidth = 8;  // narrower codes are compared as floats alone
 constexpr int64_t packed_code_elements(int64_t K, int64_t D) {
-  return (K + kCodeGroup - 1) / kCodeGroup * kCodeGroup * (D + 1);
+  const int64_t spans = (K + kCodeSpan - 1) / kCodeSpan;
+  const int64_t bytes = D < kLeastByteWidth ? 0 : spans * (kCodeSpan * ((D + 3) / 4 + 5) + 3);
+  return (K + kCodeGroup - 1) / kCodeGroup * kCodeGroup * (D + 1) + bytes;
 }
 struct NearestCodesArgs {
   const void* latents;   // (N, D)

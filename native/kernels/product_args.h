@@ -11,6 +11,10 @@ namespace smalti {
 // in floats on weights that are stored narrow, with a scale a column.
 enum class Quantize : uint8_t { none, int8, int8_weights, f16_weights };
 
+// How a matrix product with a weight is computed: as it is defined, by Strassen's algorithm
+// (MatmulArgs::sums), or with two terms of a sum as one multiplication (MatmulArgs::sums).
+enum class ProductForm : uint8_t { defined, strassen, paired };
+
 // B operand of a product, rearranged into column panels that the micro-kernel reads in order.
 // Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
 // Panel p holds columns [p*NR, (p+1)*NR), zero-padded, as (K, NR). NR is the backend's
@@ -33,9 +37,11 @@ struct PackArgs {
   bool flip_taps;
   int64_t tile;       // 0, or of WinogradArgs: such matrices of transformed 3x3 weights
   Quantize quantize;  // int8: for Int8ConvArgs, words of four 8-bit weights
-  bool is_strassen;   // for MatmulArgs::sums: seven matrices (K / 2, NR) for each two panels
+  ProductForm form;   // strassen: seven matrices (K / 2, NR) for each two panels
   Dtype dtype;
 };
+
+constexpr int64_t kCachedResults = int64_t{1} << 22;  // larger results may pass the caches
 
 // Rows whose columns lie in several dense tensors side by side: a concatenation that is not made.
 constexpr int kMaxParts = 4;
@@ -44,6 +50,20 @@ struct RowParts {
   int64_t width[kMaxParts];
   int64_t count;  // 0: the rows of one tensor
 };
+
+// Sums of the results (B * rows, C) of a kernel for the group norms that read them, in parts: what
+// a work item, or items side by side, stored of one sample. A part is a shift, the sums of the
+// differences to it, those of their squares (3, C), and the number of its rows.
+struct ResultSums {
+  void* data;     // (B, parts, result_sums_floats(C)); null: nobody asks for them
+  int64_t rows;   // of a sample
+  int64_t parts;  // of a sample; some may be empty
+};
+constexpr int64_t result_sums_floats(int64_t C) { return 3 * C + 16; }
+// Parts of a sample of `size` rows where work items take `block` rows of the batch.
+constexpr int64_t result_parts(int64_t B, int64_t size, int64_t block) {
+  return B == 1 || size % block == 0 ? (size + block - 1) / block : (size + block - 2) / block + 1;
+}
 
 // C (batch, M, N) = A (batch, M, K) * B (batch, K, N), then the epilogue over (batch, M, N).
 // A element (m, k) of batch b: a[b * a_batch_stride + m * a_row_stride + k * a_column_stride]; one
@@ -65,11 +85,16 @@ struct MatmulArgs {
   Quantize quantize;  // of b: none, int8_weights or f16_weights
   PointwiseArgs
       epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
-  void* sums;    // Strassen's algorithm only: (kStrassenSums, M / 2, winograd_row(K / 2))
+  void* sums;  // strassen: (kStrassenSums, M / 2, winograd_row(K / 2)); paired: (M, paired_row(K))
+  ResultSums result_sums;  // with a batch of one
 };
 constexpr int64_t kStrassenProducts = 7;
 constexpr int64_t kStrassenSums = 5;    // of quarters of A
 constexpr int64_t kStrassenDepth = 32;  // K is a multiple of it
+// Whether rows are so many that each work item forms the sums it needs: no tensor holds them.
+constexpr bool strassen_is_local(int64_t M) { return M >= 1000; }
+constexpr int64_t kPairedColumns = 128;  // of a work item, unless it takes all
+constexpr bool paired_is_local(int64_t M, int64_t N) { return M >= 1000 || N <= kPairedColumns; }
 
 // Implicit-GEMM convolution on channels-last tensors, also used for the gradient with respect to
 // the input. Output pixel (oh, ow), tap (kh, kw) reads virtual input row vh = oh * stride_h + kh -
@@ -93,8 +118,12 @@ struct Conv2dArgs {
   int64_t w_group_stride;  // packed elements a group
   Dtype dtype;
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
-  void* sums;              // Winograd only: GroupNormArgs::partial of what is stored, or null
+  ResultSums result_sums;  // with one group
 };
+// Output rows of a work item, of one image, of KernelTable::conv2d_ends.
+constexpr int64_t conv_end_rows(const Conv2dArgs& c) {
+  return c.B * c.OH < 8 * 16 ? 8 : c.B * c.OH > 16 * 16 ? 16 : c.B * c.OH / 16;
+}
 
 // How minimal filtering cuts a 3x3 convolution of one group: `tile` is 2 or 4 for as many results a
 // side of a plain one of stride 1; or one of these, for 4 results a side of one whose input is
@@ -127,8 +156,8 @@ constexpr int64_t winograd_inputs(int64_t tile) {
 // is packed with the same `tile`.
 struct WinogradArgs {
   Conv2dArgs conv;
-  void* inputs;    // stages: (winograd_inputs, tiles, winograd_row(C))
-  void* products;  // stages: (winograd_products, tiles, winograd_row(O))
+  void* inputs;    // stages: (winograd_inputs, winograd_row(tiles * winograd_row(C)))
+  void* products;  // stages: (winograd_products, winograd_row(tiles * winograd_row(O)))
   int64_t tile;
   bool is_staged;
   int64_t block;
@@ -138,6 +167,16 @@ struct WinogradArgs {
 // Floats of a row of channels there: an odd number of cache lines, so that rows spread over the
 // sets of a cache.
 constexpr int64_t winograd_row(int64_t channels) { return ((channels + 15) / 16 | 1) * 16; }
+
+// KernelTable::paired: terms of a sum are slices of at most 512, of thirds of equal length. Rows
+// of a panel of B, and numbers of a row of A.
+constexpr int64_t paired_slices(int64_t K) { return (K + 511) / 512; }
+constexpr int64_t paired_depth(int64_t K) { return (K + paired_slices(K) - 1) / paired_slices(K); }
+constexpr int64_t paired_third(int64_t K) { return (paired_depth(K) + 2) / 3; }
+constexpr int64_t paired_panel_rows(int64_t K) {
+  return 1 + paired_slices(K) * (1 + 3 * paired_third(K));
+}
+constexpr int64_t paired_row(int64_t K) { return winograd_row(paired_panel_rows(K)); }
 // The same with 8-bit integers, one group, dilation 1: conv.w is packed by `int8_pack`. A matrix
 // product is such a convolution of images of one pixel.
 struct Int8ConvArgs {
@@ -189,8 +228,8 @@ constexpr int64_t kWinogradGradBlocks = 32;
 constexpr int kWinogradGradPhases = 2 * kWinogradGradBlocks + 1;
 struct WinogradGradArgs {
   Conv2dGradWeightArgs conv;
-  void* inputs;     // (winograd_inputs, block, winograd_row(C))
-  void* gradients;  // (winograd_products, block, winograd_row(O))
+  void* inputs;     // (winograd_inputs, winograd_row(block * winograd_row(C)))
+  void* gradients;  // (winograd_products, winograd_row(block * winograd_row(O)))
   void* products;   // (winograd_products, C, winograd_row(O)), unless is_whole
   int64_t tile;
   int64_t block;  // kWinogradGradBlocks of them or fewer

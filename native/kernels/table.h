@@ -25,6 +25,8 @@ struct KernelTable {
   const char* name;       // "ref", "scalar", "avx2", "avx512", "neon"
   int64_t panel_columns;  // NR: columns of a packed panel
   int64_t small_images;   // up to so many, conv2d_small is offered
+  // Rows of a work item of a matrix product or a convolution as one.
+  int64_t (*product_rows)(int64_t rows, int64_t columns, int64_t depth, ProductForm form);
 
   Kernel<PointwiseArgs> pointwise;
   Kernel<ReduceArgs> reduce;
@@ -42,6 +44,8 @@ struct KernelTable {
   Kernel<MatmulArgs> matmul;
   Kernel<PackArgs> strassen_pack;  // the reference has neither: matmul is theirs
   Kernel<MatmulArgs> strassen;
+  Kernel<PackArgs> paired_pack;  // where additions run beside multiply-adds
+  Kernel<MatmulArgs> paired;
   Kernel<Conv2dArgs> conv2d;
   Kernel<Conv2dArgs> conv2d_ends;   // 3x3 of stride 1, few channels on one side
   Kernel<Conv2dArgs> conv2d_small;  // 3x3 of stride 1 on maps of four pixels a side or fewer

@@ -78,6 +78,7 @@ interface Heads {
   /** Gradients with respect to the mask go through the decomposition, those without it through the kernel. */
   isMaskFixed?: boolean;
   causal?: boolean;
+  scale?: number;
 }
 
 const attentions: Heads[] = [
@@ -94,16 +95,19 @@ const attentions: Heads[] = [
   { B: 2, N: 5, M: 5, H: 2, D: 12, mask: [5, 5], isMaskFixed: true, causal: true },
   { B: 2, N: 5, M: 5, H: 2, D: 12, mask: [5, 5], causal: true },
   { B: 1, N: 1, M: 1, H: 1, D: 4 },
+  { B: 1, N: 7, M: 9, H: 2, D: 8, scale: -0.4 }, // the highest product is the lowest score
+  { B: 1, N: 7, M: 9, H: 2, D: 8, scale: 0 },
 ];
 
 function attentionCase(heads: Heads, i: number): OpCase {
   const { B, N, M, H, D, E = D, mask, isMaskFixed = false, causal = false } = heads;
+  const { scale = 1 / Math.sqrt(D) } = heads;
   const qkv = [real([B, N, H, D]), real([B, M, H, D]), real([B, M, H, E])];
   const bias = mask && { ...real(mask, between(-3, 0)), isFixed: isMaskFixed };
   return {
     op: "attention",
     inputs: bias ? [...qkv, bias] : qkv,
-    attrs: { scale: 1 / Math.sqrt(D), causal },
+    attrs: { scale, causal },
     isTwiceSmooth: i < 2,
   };
 }

@@ -42,6 +42,16 @@ const rows: readonly OpCase[] = [
     attrs: { scale: 0.15, causal: false },
   },
   {
+    op: "attention", // queries enough for pairs of terms
+    inputs: [real([2, 256, 2, 64]), real([2, 200, 2, 64]), real([2, 200, 2, 64])],
+    attrs: { scale: 0.125, causal: false },
+  },
+  {
+    op: "attention", // the same in two blocks of keys that are not whole rows of three
+    inputs: [real([1, 128, 8, 36]), real([1, 301, 8, 36]), real([1, 301, 8, 50])],
+    attrs: { scale: 1, causal: false },
+  },
+  {
     op: "attention", // more scores than the gradient keeps
     inputs: [real([1, 500, 5, 8]), real([1, 460, 5, 8]), real([1, 460, 5, 8])],
     attrs: { scale: 0.3, causal: false },

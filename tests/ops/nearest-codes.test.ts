@@ -80,4 +80,49 @@ describe.each(metrics)("%s", (metric) => {
     const found = await expectExact({ z: floats("z", 60 * width), e, width, metric });
     expect(found.some((k) => k === 7 || k === 8 || k === 20)).toBe(false);
   });
+
+  it.each([
+    [8, 1],
+    [30, 0.1],
+    [64, 1],
+    [64, 0.02],
+    [256, 0.3],
+  ])("finds one of many codes of width %i, %f from them", async (width, distance) => {
+    const K = 700;
+    const e = floats("e", K * width);
+    const noise = floats("z", 150 * width);
+    const z = noise.map((x, i) => distance * x + e[((Math.floor(i / width) * 37) % K) * width + (i % width)]!); // prettier-ignore
+    await expectExact({ z, e, width, metric });
+  });
+
+  it("serves what is far from zero, and copies of codes", async () => {
+    const [width, K] = [64, 600];
+    const e = floats("e", K * width);
+    const z = floats("z", 50 * width);
+    const away = (x: Float32Array, by: number): Float32Array => x.map((v) => v + by);
+    await expectExact({ z: away(z, 10), e: away(e, 10), width, metric });
+    e.copyWithin(300 * width, 0, 300 * width);
+    const found = await expectExact({ z, e, width, metric });
+    expect(Math.max(...found)).toBeLessThan(300);
+    await expectExact({ z, e: new Float32Array(K * width).fill(0.5), width, metric });
+  });
+
+  it("serves rows of zeros, of tiny and huge numbers, and of what is none", async () => {
+    const [width, K] = [48, 400];
+    const spoil = (x: Float32Array, step: number, huge: number): Float32Array => {
+      const factors = [0, 1e-20, 1e-12, 1e12, huge];
+      for (const [i, factor] of factors.entries())
+        x.subarray(i * step * width, (i * step + 1) * width).forEach((v, j, row) => (row[j] = v * factor)); // prettier-ignore
+      return x;
+    };
+    const huge = metric === "cosine" ? 1e17 : 1e12; // all codes are as far from a longer latent, in double
+    await expectExact({ z: spoil(floats("z", 40 * width), 3, huge), e: floats("e", K * width), width, metric }); // prettier-ignore
+    const e = spoil(floats("e", K * width), 70, 1e17);
+    e[33 * width + 5] = NaN;
+    e[99 * width] = Infinity;
+    await expectExact({ z: floats("z", 40 * width), e, width, metric });
+    const z = floats("z", 40 * width);
+    z[7 * width + 3] = NaN;
+    await expectExact({ z, e: floats("e", K * width), width, metric });
+  });
 });
