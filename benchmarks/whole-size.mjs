@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { bindRandom } from "../dist/cli/bench-session.js";
 import { benchWorkloads } from "../dist/cli/bench-workloads.js";
 import { compile } from "../dist/runtime/program.js";
+import { peakMemory } from "./peak-memory.mjs";
 
 const workloads = benchWorkloads.filter(({ kind, batch }) => kind === "network" && batch === 1);
 
@@ -24,7 +25,7 @@ async function measure(name) {
   const start = performance.now();
   await session.run(inputs);
   const seconds = (performance.now() - start) / 1000;
-  const peak = process.resourceUsage().maxRSS * 1024 - before;
+  const peak = peakMemory() - before;
   const finite = state.y.read().every(Number.isFinite);
   const mib = (bytes) => Math.round(bytes / 2 ** 20);
   return {
