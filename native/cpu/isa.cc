@@ -12,14 +12,14 @@ namespace smalti {
 namespace scalar {
 const KernelTable& kernels();
 }
-#if defined(__x86_64__)
+#if defined(SMALTI_X86_KERNELS)
 namespace avx2 {
 const KernelTable& kernels();
 }
 namespace avx512 {
 const KernelTable& kernels();
 }
-#elif defined(__aarch64__)
+#elif defined(SMALTI_NEON_KERNELS)
 namespace neon {
 const KernelTable& kernels();
 }
@@ -33,10 +33,9 @@ const Kernel<Int8ConvArgs>& int8_conv();
 
 namespace {
 
+#if defined(SMALTI_HAS_DOT)
 bool has_dot() {
-#if !defined(SMALTI_HAS_DOT)
-  return false;
-#elif defined(__x86_64__)
+#if defined(__x86_64__)
   return __builtin_cpu_supports("avxvnni");
 #elif defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
@@ -44,6 +43,7 @@ bool has_dot() {
   return true;  // every ARM processor that runs macOS
 #endif
 }
+#endif
 
 // The table, with products of bytes in one instruction where the CPU has it.
 template <const KernelTable& (*kTable)()>
@@ -64,7 +64,7 @@ struct Entry {
   const KernelTable& (*kernels)();
 };
 
-#if defined(__x86_64__)
+#if defined(SMALTI_X86_KERNELS)
 // Pairs of terms pay where vectors are added and multiplied in the same cycle.
 const KernelTable& avx512_kernels() {
   static const KernelTable table = [] {
@@ -78,7 +78,7 @@ const KernelTable& avx512_kernels() {
 
 std::vector<Entry> entries() {
   std::vector<Entry> list;
-#if defined(__x86_64__)
+#if defined(SMALTI_X86_KERNELS)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                         __builtin_cpu_supports("f16c");
@@ -88,7 +88,7 @@ std::vector<Entry> entries() {
       __builtin_cpu_supports("avx512vnni");
   list.push_back({"avx512", has_avx512, avx512_kernels});
   list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
-#elif defined(__aarch64__)
+#elif defined(SMALTI_NEON_KERNELS)
   list.push_back({"neon", true, with_dot<neon::kernels>});
 #endif
   list.push_back({"scalar", true, scalar::kernels});
