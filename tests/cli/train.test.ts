@@ -149,13 +149,16 @@ it("a refused training leaves no empty folder", async () => {
   expect(existsSync(join(folder, "refused"))).toBe(false);
 });
 
-/** Ctrl-C in the very calls that write the first lines, of progress and then of stopping: the work cannot end before. */
+/**
+ * Ctrl-C right after the first lines, of progress and then of stopping, before anything else goes on: a signal of the
+ * system would come at any time, also when all is over.
+ */
 const stopAtLines = (count: number): string => `
   const { write } = process.stderr;
   let left = ${count};
   process.stderr.write = function (...args) {
-    write.apply(this, args);
-    return left-- > 0 ? process.kill(process.pid, "SIGINT") : true;
+    if (left-- > 0) queueMicrotask(() => process.emit("SIGINT"));
+    return write.apply(this, args);
   };`;
 
 it("a training that is stopped while it tokenises, once or twice, leaves no folder", async () => {
