@@ -255,6 +255,8 @@ void set_attention(Binder& b, Args& a, size_t mask) {
 Instruction bind_attention(Binder& b) {
   AttentionArgs a = {};
   set_attention(b, a, 3);
+  const KernelTable* isa = b.module.isa;
+  a.takes_pairs = b.module.allows_winograd && isa != nullptr && isa->paired.run != nullptr;
   b.fix_outputs(a.out, a.lse);
   return b.finish(a, &KernelTable::attention, b.is_f32());
 }

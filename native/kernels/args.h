@@ -258,7 +258,8 @@ struct AttentionArgs {
   int64_t q_head, k_head, v_head;        // elements between heads
   int64_t mask_strides[4];               // b, h, n, m; 0 = broadcast
   double scale;
-  bool is_causal;  // key m is visible to query n when m <= n + (M - N)
+  bool is_causal;    // key m is visible to query n when m <= n + (M - N)
+  bool takes_pairs;  // may compute two terms of a sum as one multiplication
   Dtype dtype;
 };
 
