@@ -35,6 +35,7 @@ Instruction bind_pack(Binder& b) {
                      : a.quantize != Quantize::none    ? &KernelTable::narrow_pack
                      : a.form == ProductForm::strassen ? &KernelTable::strassen_pack
                      : a.form == ProductForm::paired   ? &KernelTable::paired_pack
+                     : a.form == ProductForm::digits   ? &KernelTable::digits_pack
                      : a.tile != 0                     ? &KernelTable::winograd_pack
                                                        : &KernelTable::pack;
   return b.finish(a, *b.step.table, entry);
@@ -149,6 +150,7 @@ std::string algorithm_of(const Step& step) {
   if (step.algorithm == Algorithm::defined) return "";
   if (step.algorithm == Algorithm::strassen) return "Strassen ";
   if (step.algorithm == Algorithm::paired) return "pairs ";
+  if (step.algorithm == Algorithm::digits) return "digits ";
   if (step.algorithm != Algorithm::winograd) return "F(4,3) ";
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""

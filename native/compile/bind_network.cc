@@ -58,8 +58,10 @@ Instruction bind_matmul(Binder& b) {
   if (b.step.algorithm == Algorithm::defined)
     return b.finish(a, *b.step.table, &KernelTable::matmul);
   if (!b.step.temps.empty()) b.fix(a.sums, b.place(b.step.temps.back()));
-  const bool is_paired = b.step.algorithm == Algorithm::paired;
-  return b.finish(a, *b.step.table, is_paired ? &KernelTable::paired : &KernelTable::strassen);
+  const auto entry = b.step.algorithm == Algorithm::paired   ? &KernelTable::paired
+                     : b.step.algorithm == Algorithm::digits ? &KernelTable::digits
+                                                             : &KernelTable::strassen;
+  return b.finish(a, *b.step.table, entry);
 }
 
 Conv2dArgs conv2d_args(const Binder& b) {
@@ -94,10 +96,21 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   return b.finish(a, *b.step.table, entry);
 }
 
+Instruction bind_conv2d_digits(Binder& b) {
+  DigitsConvArgs a = {};
+  a.conv = conv2d_shape(b.graph, *b.node);
+  b.fix_inputs(a.conv.x, a.conv.w);
+  b.fix_outputs(a.conv.y);
+  b.fix(a.inputs, b.place(b.step.temps.back()));
+  if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::conv2d_digits);
+}
+
 Instruction bind_conv2d(Binder& b) {
   if (b.step.quantize == Quantize::int8) return bind_int8(b);
   if (b.step.quantize != Quantize::none) return bind_narrow(b);
   if (b.step.algorithm == Algorithm::winograd) return bind_winograd(b);
+  if (b.step.algorithm == Algorithm::digits) return bind_conv2d_digits(b);
   Conv2dArgs a = conv2d_args(b);
   return finish_conv2d(b, a, b.input(0));
 }
@@ -258,6 +271,10 @@ Instruction bind_attention(Binder& b) {
   const KernelTable* isa = b.module.isa;
   a.takes_pairs = b.module.allows_winograd && isa != nullptr && isa->paired.run != nullptr;
   b.fix_outputs(a.out, a.lse);
+  if (b.step.algorithm == Algorithm::digits) {
+    b.fix(a.digits, b.place(b.step.temps[0]));
+    return b.finish(a, &KernelTable::attention_digits, b.is_f32());
+  }
   return b.finish(a, &KernelTable::attention, b.is_f32());
 }
 

@@ -19,11 +19,16 @@ constexpr int64_t kStrassenColumns = 256;
 constexpr int64_t kStrassenWeight = 1 << 17;       // numbers: the sums of a smaller one cost more
 constexpr int64_t kStrassenLocalWeight = 1 << 16;  // where work items form the sums they need
 
-// Where pairs of terms are offered, products below gain nothing by them.
-constexpr int64_t kPairedRows = 32;            // of a sample
-constexpr int64_t kPairedRowsOfPacking = 128;  // where each run packs the other operand
-constexpr int64_t kPairedSum = 64;
+// Products below gain nothing by pairs of terms or by digits, where these are offered.
+constexpr int64_t kSharedRows = 32;            // of a sample
+constexpr int64_t kSharedRowsOfPacking = 128;  // where each run packs the other operand
+constexpr int64_t kSharedSum = 64;
 constexpr int64_t kPairedLeastColumns = 128;
+constexpr int64_t kDigitsLeastColumns = 32;
+// The same for attention.
+constexpr int64_t kDigitsLeastQueries = 256;
+constexpr int64_t kDigitsLeastKeys = 128;
+constexpr int64_t kDigitsLeastWidth = 40;
 
 // Packing of the second operand of a matmul.
 PackArgs matmul_pack(const Graph& graph, const Node& node) {
@@ -95,6 +100,7 @@ int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
   }
   if (pack.quantize != Quantize::none)
     return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
+  if (pack.form == ProductForm::digits) return pack.taps * digits_elements(pack.N, pack.channels);
   if (pack.form == ProductForm::paired)
     return packed_group_elements(paired_panel_rows(pack.K), pack.N, panel_columns);
   if (pack.form == ProductForm::strassen)
@@ -142,6 +148,8 @@ class Selector {
     } else if (node.op == "groupNormGrad") {
       const Shape& x = module_.graph.in(node, 0).shape;
       add_temp(step, module_.graph.out(node).dtype, x[0] * 2 * x.last());
+    } else if (node.op == "attention") {
+      prepare_attention(step, node, is_f32);
     } else if (node.op == "attentionGrad") {
       const Shape& q = module_.graph.in(node, 0).shape;
       const int64_t floats =
@@ -160,22 +168,41 @@ class Selector {
     PackArgs pack = matmul_pack(module_.graph, node);
     const KernelTable* table = &pick(module_, &KernelTable::matmul, is_f32);
     const MatmulShape shape = matmul_shape(module_.graph, node);
-    if (takes_pairs(step, node, shape, *table)) {
+    if (takes_digits(step, node, shape, *table)) {
+      step.algorithm = Algorithm::digits;
+    } else if (takes_pairs(step, node, shape, *table)) {
       step.algorithm = Algorithm::paired;
     } else if (takes_strassen(step, node, shape, *table)) {
       step.algorithm = Algorithm::strassen;
     }
     pack.form = form_of(step);
     pack_operand(step, pack, table);
+    if (pack.form == ProductForm::digits)
+      add_temp(step, Dtype::f32, digits_elements(shape.M, shape.K));
     if (pack.form == ProductForm::paired && !paired_is_local(shape.M, shape.N))
       add_temp(step, Dtype::f32, shape.M * paired_row(shape.K));
     if (pack.form == ProductForm::strassen && !strassen_is_local(shape.M))
       add_temp(step, Dtype::f32, kStrassenSums * shape.M / 2 * winograd_row(shape.K / 2));
   }
 
+  void prepare_attention(Step& step, const Node& node, bool is_f32) {
+    const Shape& q = module_.graph.in(node, 0).shape;
+    const int64_t M = module_.graph.in(node, 1).shape[1];
+    const int64_t D = q[3], E = module_.graph.in(node, 2).shape[3];
+    const bool is_offered = is_f32 && module_.allows_winograd && module_.isa != nullptr &&
+                            module_.isa->attention_digits.run != nullptr;
+    // Future keys are not to change the scales of digits of what a causal query sees.
+    if (!is_offered || node.flag_or("causal", false) || q[1] < kDigitsLeastQueries ||
+        M < kDigitsLeastKeys || D < kDigitsLeastWidth || E < kDigitsLeastWidth || D > kDigitsWidest)
+      return;
+    step.algorithm = Algorithm::digits;
+    add_temp(step, Dtype::f32, attention_digit_floats(q[0] * q[2], M, D, E));
+  }
+
   static ProductForm form_of(const Step& step) {
     return step.algorithm == Algorithm::strassen ? ProductForm::strassen
            : step.algorithm == Algorithm::paired ? ProductForm::paired
+           : step.algorithm == Algorithm::digits ? ProductForm::digits
                                                  : ProductForm::defined;
   }
 
@@ -184,16 +211,24 @@ class Selector {
 
   // With a matrix that all samples share: a weight, or the gradient of a result, whose product with
   // columns of inputs is that of a weight.
-  bool takes_pairs(const Step& step, const Node& node, const MatmulShape& s,
-                   const KernelTable& table) const {
-    if (table.paired.run == nullptr || !module_.allows_winograd || step.is_setup || s.batch != 1)
-      return false;
+  bool is_shared(const Step& step, const Node& node, const MatmulShape& s) const {
+    if (!module_.allows_winograd || step.is_setup || s.batch != 1) return false;
     const Shape& a = module_.graph.in(node, 0).shape;
     const bool is_packed = module_.is_setup[static_cast<size_t>(step.inputs[1])];
-    const bool is_shared = module_.graph.in(node, 1).shape.rank == 2;
     const int64_t rows = s.transpose_a ? s.M : a.rank >= 3 ? sample_rows(a) : 0;
-    return is_shared && rows >= (is_packed ? kPairedRows : kPairedRowsOfPacking) &&
-           s.K >= kPairedSum && s.N >= kPairedLeastColumns && s.N % table.panel_columns == 0;
+    return module_.graph.in(node, 1).shape.rank == 2 && s.K >= kSharedSum &&
+           rows >= (is_packed ? kSharedRows : kSharedRowsOfPacking);
+  }
+
+  bool takes_digits(const Step& step, const Node& node, const MatmulShape& s,
+                    const KernelTable& table) const {
+    return table.digits.run != nullptr && s.N >= kDigitsLeastColumns && is_shared(step, node, s);
+  }
+
+  bool takes_pairs(const Step& step, const Node& node, const MatmulShape& s,
+                   const KernelTable& table) const {
+    return table.paired.run != nullptr && s.N >= kPairedLeastColumns &&
+           s.N % table.panel_columns == 0 && is_shared(step, node, s);
   }
 
   // Rows are paired within a sample, so that its results depend on no other one.
@@ -218,9 +253,12 @@ class Selector {
     if (module_.allows_winograd && table->winograd.run != nullptr && !is_spread_gradient(node)) {
       const bool packs_in_run = !module_.is_setup[static_cast<size_t>(step.inputs[1])];
       const ConvAlgorithm best = conv2d_algorithm(conv, packs_in_run, table->small_images);
-      step.algorithm = best.algorithm;
-      step.tile = best.tile;
+      const bool in_digits =
+          table->conv2d_digits.run != nullptr && takes_conv_digits(conv, packs_in_run);
+      step.algorithm = in_digits ? Algorithm::digits : best.algorithm;
+      step.tile = in_digits ? 0 : best.tile;
     }
+    pack.form = form_of(step);
     WinogradTemps temps;
     bool is_repeated = false;
     if (step.algorithm == Algorithm::winograd) {
@@ -232,6 +270,8 @@ class Selector {
     pack_operand(step, pack, table, is_repeated);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
+    if (step.algorithm == Algorithm::digits)
+      add_temp(step, Dtype::f32, digits_conv_elements(conv.B, conv.H, conv.W, conv.C));
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     add_temp(step, Dtype::f32, temps.products);
@@ -461,7 +501,8 @@ class Selector {
     if (step.algorithm == Algorithm::ends && c.B == B && c.C < c.O && rows * c.O <= kCachedResults)
       return (c.OH + conv_end_rows(c) - 1) / conv_end_rows(c);
     const ProductForm form = form_of(step);
-    if (form == ProductForm::defined && step.algorithm != Algorithm::defined) return 0;
+    const bool is_product = step.algorithm == Algorithm::defined || node.op == "matmul";
+    if (!is_product) return 0;
     const int64_t block = step.table->product_rows(rows, c.O, c.KH * c.KW * c.C, form);
     return result_parts(B, rows / B, block);
   }

@@ -25,9 +25,9 @@ struct PointwiseProgram {
 };
 
 // How a product is computed: as it is defined, by minimal filtering in tiles, by Strassen's
-// algorithm, by pairs of terms, or by filtering along rows (convolutions of few channels; of maps
-// of a few pixels).
-enum class Algorithm : uint8_t { defined, winograd, strassen, paired, ends, small };
+// algorithm, by pairs of terms, by digits, or by filtering along rows (convolutions of few
+// channels; of maps of a few pixels).
+enum class Algorithm : uint8_t { defined, winograd, strassen, paired, digits, ends, small };
 
 // One unit of execution: a node, a group of elementwise nodes, both (an epilogue), a packing or a
 // copy.
@@ -183,6 +183,8 @@ struct ConvAlgorithm {
 };
 ConvAlgorithm conv2d_algorithm(const Conv2dArgs& conv, bool packs_in_run, int64_t small_images);
 WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_columns);
+// Whether KernelTable::conv2d_digits, where there is one, computes it, and faster.
+bool takes_conv_digits(const Conv2dArgs& conv, bool packs_in_run);
 struct WinogradTemps {
   int64_t inputs = 0;
   int64_t products = 0;

@@ -21,6 +21,7 @@ constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
 constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along rows takes whole
+constexpr int64_t kDigitPixels = 128;  // of maps whose products run in digits
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -142,6 +143,13 @@ ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t s
   }
   if (is_small_map(c, small_images)) offer({Algorithm::small, 0}, small_cost(c, packs_in_run));
   return best;
+}
+
+bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
+  const bool is_same = is_plain(c) && c.KH == 3 && c.pad_top == 1 && c.pad_left == 1 &&
+                       c.OH == c.H && c.OW == c.W && c.O > kThinOutputs;
+  const int64_t padded = ceil_div(c.C, kDigitsTerms) * kDigitsTerms;
+  return is_same && !packs_in_run && padded * 3 <= c.C * 4 && c.B * c.H * c.W <= kDigitPixels;
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

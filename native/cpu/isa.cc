@@ -6,6 +6,11 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if defined(SMALTI_HAS_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace smalti {
 
@@ -19,6 +24,11 @@ const KernelTable& kernels();
 namespace avx512 {
 const KernelTable& kernels();
 }
+#if defined(SMALTI_HAS_AMX)
+namespace amx {
+KernelTable with_tiles(KernelTable table);
+}
+#endif
 #elif defined(SMALTI_NEON_KERNELS)
 namespace neon {
 const KernelTable& kernels();
@@ -76,6 +86,25 @@ const KernelTable& avx512_kernels() {
 }
 #endif
 
+#if defined(SMALTI_HAS_AMX)
+// Whether the CPU multiplies tiles of bytes and the system lets this process (Linux 5.16 and
+// later).
+bool has_amx() {
+  constexpr unsigned kTiles = 1u << 24 | 1u << 25;  // CPUID leaf 7, EDX: registers, bytes
+  constexpr int kAskForState = 0x1023;              // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileState = 18;                    // of XSAVE
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTiles) != kTiles) return false;
+  static const bool is_granted = syscall(SYS_arch_prctl, kAskForState, kTileState) == 0;
+  return is_granted;
+}
+
+const KernelTable& amx_kernels() {
+  static const KernelTable table = amx::with_tiles(avx512_kernels());
+  return table;
+}
+#endif
+
 std::vector<Entry> entries() {
   std::vector<Entry> list;
 #if defined(SMALTI_X86_KERNELS)
@@ -86,6 +115,9 @@ std::vector<Entry> entries() {
       has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni");
+#if defined(SMALTI_HAS_AMX)
+  list.push_back({"amx", has_avx512 && has_amx(), amx_kernels});
+#endif
   list.push_back({"avx512", has_avx512, avx512_kernels});
   list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
 #elif defined(SMALTI_NEON_KERNELS)

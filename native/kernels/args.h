@@ -253,6 +253,7 @@ struct AttentionArgs {
   const void* mask;  // additive, or null; element (b, h, n, m) at the strides below
   void* out;         // (B, N, H, E)
   void* lse;         // (B, H, N)
+  void* digits;      // KernelTable::attention_digits: attention_digit_floats
   int64_t B, N, M, H, D, E;
   int64_t q_stride, k_stride, v_stride;  // elements between tokens
   int64_t q_head, k_head, v_head;        // elements between heads
@@ -262,6 +263,16 @@ struct AttentionArgs {
   bool takes_pairs;  // may compute two terms of a sum as one multiplication
   Dtype dtype;
 };
+
+// KernelTable::attention_digits takes heads whose queries are at most one span of digits, longer
+// than others: 512 products of first digits, of which none is above 127, still are a whole number
+// of 31 bits with the next ones.
+constexpr int64_t kDigitsWidest = 512;
+constexpr DigitSpans digit_head(int64_t D) { return DigitSpans(D, kDigitsWidest / kDigitsTerms); }
+// Floats of the digits of keys, as rows, and of values, whose channels are rows.
+constexpr int64_t attention_digit_floats(int64_t heads, int64_t M, int64_t D, int64_t E) {
+  return heads * (digits_elements(M, digit_head(D)) + digits_elements(E, M));
+}
 
 struct AttentionGradArgs {
   const void* q;

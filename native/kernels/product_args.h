@@ -12,8 +12,9 @@ namespace smalti {
 enum class Quantize : uint8_t { none, int8, int8_weights, f16_weights };
 
 // How a matrix product with a weight is computed: as it is defined, by Strassen's algorithm
-// (MatmulArgs::sums), or with two terms of a sum as one multiplication (MatmulArgs::sums).
-enum class ProductForm : uint8_t { defined, strassen, paired };
+// (MatmulArgs::sums), with two terms of a sum as one multiplication (MatmulArgs::sums), or with
+// digits of whole numbers (MatmulArgs::sums).
+enum class ProductForm : uint8_t { defined, strassen, paired, digits };
 
 // B operand of a product, rearranged into column panels that the micro-kernel reads in order.
 // Source element (k, n) of group g lies at src[g * group_stride + k * k_stride + n * n_stride].
@@ -85,7 +86,8 @@ struct MatmulArgs {
   Quantize quantize;  // of b: none, int8_weights or f16_weights
   PointwiseArgs
       epilogue;  // reads c as an ordinary input and writes its outputs; code_length 0 = none
-  void* sums;  // strassen: (kStrassenSums, M / 2, winograd_row(K / 2)); paired: (M, paired_row(K))
+  void* sums;  // strassen: (kStrassenSums, M / 2, winograd_row(K / 2)); paired: (M, paired_row(K));
+               // digits: digits_elements(M, K)
   ResultSums result_sums;  // with a batch of one
 };
 constexpr int64_t kStrassenProducts = 7;
@@ -177,6 +179,70 @@ constexpr int64_t paired_panel_rows(int64_t K) {
   return 1 + paired_slices(K) * (1 + 3 * paired_third(K));
 }
 constexpr int64_t paired_row(int64_t K) { return winograd_row(paired_panel_rows(K)); }
+
+// KernelTable::digits: terms of a sum lie in spans of equal length, of up to four tiles of 64
+// terms. The numbers of a span have one scale.
+constexpr int64_t kDigits = 3;
+constexpr int64_t kDigitsSide = 16;  // rows or columns of a tile
+constexpr int64_t kDigitsTerms = 64;
+constexpr int64_t kDigitsSteps = 4;
+constexpr int64_t kDigitsTile = kDigitsSide * kDigitsTerms;  // bytes
+
+struct DigitSpans {
+  constexpr explicit DigitSpans(int64_t depth, int64_t most = kDigitsSteps)
+      : steps((depth + kDigitsTerms - 1) / kDigitsTerms),
+        count((steps + most - 1) / most),
+        length((steps + count - 1) / count) {}
+  constexpr int64_t first(int64_t span) const { return span * length * kDigitsTerms; }
+  constexpr int64_t steps_of(int64_t span) const {
+    return length < steps - span * length ? length : steps - span * length;
+  }
+  // Bytes of the digits of a span of a group of 16 rows or columns, of all of it with a scale and a
+  // spread for each, and of a group.
+  constexpr int64_t digits() const { return length * kDigits * kDigitsTile; }
+  constexpr int64_t bytes() const { return digits() + 2 * kDigitsSide * 4; }
+  constexpr int64_t group() const { return count * bytes(); }
+
+  int64_t steps, count, length;  // tiles, spans, tiles of a span
+};
+
+// Floats that `rows` rows or columns of `depth` numbers take.
+constexpr int64_t digits_elements(int64_t rows, const DigitSpans& spans) {
+  return (rows + kDigitsSide - 1) / kDigitsSide * spans.group() / 4;
+}
+constexpr int64_t digits_elements(int64_t rows, int64_t depth) {
+  return digits_elements(rows, DigitSpans(depth));
+}
+
+// KernelTable::conv2d_digits: pixels of B images lie in one row of places, with one place without a
+// pixel after each row of an image, and such a row after each image and before the first: a tap is
+// the distance of two places. A 3x3 convolution of stride 1 whose results have the size of its
+// input.
+struct DigitPlaces {
+  constexpr DigitPlaces(int64_t B, int64_t H, int64_t W)
+      : row(W + 1),
+        image((H + 1) * (W + 1)),
+        first(W + 2),
+        results(B * image - row),
+        count((first + results + row + 1 + 2 * kDigitsSide) / kDigitsSide * kDigitsSide) {}
+
+  int64_t row, image;  // places
+  int64_t first;       // pixel
+  int64_t results;     // places from the first pixel to the last
+  int64_t count;
+};
+
+struct DigitsConvArgs {
+  Conv2dArgs conv;  // w: for each tap, digits of (C, O)
+  void* inputs;     // digits of the places, tile by tile, then scales and spreads of each span
+};
+
+// Floats of inputs.
+constexpr int64_t digits_conv_elements(int64_t B, int64_t H, int64_t W, int64_t C) {
+  const DigitSpans spans(C);
+  return DigitPlaces(B, H, W).count * (spans.steps * kDigits * kDigitsTerms / 4 + 2 * spans.count);
+}
+
 // The same with 8-bit integers, one group, dilation 1: conv.w is packed by `int8_pack`. A matrix
 // product is such a convolution of images of one pixel.
 struct Int8ConvArgs {

@@ -22,7 +22,7 @@ struct Kernel {
 };
 
 struct KernelTable {
-  const char* name;       // "ref", "scalar", "avx2", "avx512", "neon"
+  const char* name;       // "ref", "scalar", "avx2", "avx512", "amx", "neon"
   int64_t panel_columns;  // NR: columns of a packed panel
   int64_t small_images;   // up to so many, conv2d_small is offered
   // Rows of a work item of a matrix product or a convolution as one.
@@ -46,10 +46,13 @@ struct KernelTable {
   Kernel<MatmulArgs> strassen;
   Kernel<PackArgs> paired_pack;  // where additions run beside multiply-adds
   Kernel<MatmulArgs> paired;
+  Kernel<PackArgs> digits_pack;  // where tiles of bytes are multiplied
+  Kernel<MatmulArgs> digits;
   Kernel<Conv2dArgs> conv2d;
-  Kernel<Conv2dArgs> conv2d_ends;   // 3x3 of stride 1, few channels on one side
-  Kernel<Conv2dArgs> conv2d_small;  // 3x3 of stride 1 on maps of four pixels a side or fewer
-  Kernel<PackArgs> winograd_pack;   // the reference has none of these: conv2d is theirs
+  Kernel<DigitsConvArgs> conv2d_digits;  // small maps, conv.w packed by digits_pack
+  Kernel<Conv2dArgs> conv2d_ends;        // 3x3 of stride 1, few channels on one side
+  Kernel<Conv2dArgs> conv2d_small;       // 3x3 of stride 1 on maps of four pixels a side or fewer
+  Kernel<PackArgs> winograd_pack;        // the reference has none of these: conv2d is theirs
   Kernel<WinogradArgs> winograd;
   Kernel<WinogradGradArgs> winograd_grad_weight;
   Kernel<PackArgs> int8_pack;  // the reference has none of these: 8 bits are an approximation
@@ -63,6 +66,7 @@ struct KernelTable {
   Kernel<SoftmaxArgs> softmax;
   Kernel<SoftmaxGradArgs> softmax_grad;
   Kernel<AttentionArgs> attention;
+  Kernel<AttentionArgs> attention_digits;  // where tiles of bytes are multiplied
   Kernel<AttentionGradArgs> attention_grad;
   Kernel<RandomArgs> random;
   Kernel<NearestCodesArgs> nearest_codes;

@@ -52,6 +52,16 @@ const rows: readonly OpCase[] = [
     attrs: { scale: 1, causal: false },
   },
   {
+    op: "attention", // in digits: blocks of keys, queries and channels that are not whole tiles
+    inputs: [real([1, 270, 2, 72]), real([1, 333, 2, 72]), real([1, 333, 2, 50]), real([270, 333], between(-3, 0))], // prettier-ignore
+    attrs: { scale: 0.3, causal: false },
+  },
+  {
+    op: "attention", // a wider head
+    inputs: [real([2, 256, 1, 320]), real([2, 130, 1, 320]), real([2, 130, 1, 48])],
+    attrs: { scale: 0.1, causal: false },
+  },
+  {
     op: "attention", // more scores than the gradient keeps
     inputs: [real([1, 500, 5, 8]), real([1, 460, 5, 8]), real([1, 460, 5, 8])],
     attrs: { scale: 0.3, causal: false },

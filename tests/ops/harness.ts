@@ -18,6 +18,9 @@ export type Feeds = Record<string, TensorData>;
 /** The reference backend and every instruction set of this machine. */
 export const backends: readonly string[] = ["ref", ...(describeBackends().cpu?.isas ?? [])];
 
+/** Those with kernels of their own besides products, convolutions and attention: "amx" has those of "avx512". */
+export const ownBackends = backends.filter((isa) => isa !== "amx");
+
 export const dtypeOf = (operand: Operand, dtype: Real): DType =>
   operand.dtype === "real" ? dtype : operand.dtype;
 

@@ -174,6 +174,8 @@ const cases: ConvCase[] = [
   { x: [2, 5, 7, 37], w: [3, 3, 37, 70], upsample: 2 },
   { x: [2, 9, 9, 130], w: [1, 1, 130, 33] },
   { x: [1, 4, 4, 300], w: [3, 3, 300, 40] }, // more words than pass at once
+  { x: [2, 3, 35, 32], w: [3, 3, 32, 136] }, // 16 pixels side by side; a work item more of columns
+  { x: [1, 4, 5, 68], w: [3, 3, 68, 32] }, // words that no tile divides
 ];
 
 const relativeError = (y: Float32Array, exact: Float32Array): number => {

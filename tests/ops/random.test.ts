@@ -4,12 +4,12 @@ import type { Tensor } from "../../lib/trace/tensor.js";
 import { trace } from "../../lib/trace/trace.js";
 import { categorical, maskReplaceStep, randomUniform } from "../../lib/trace/functions.js";
 import { coefficientRow } from "./cases-fused.js";
-import { backends, run } from "./harness.js";
+import { ownBackends, run } from "./harness.js";
 import { reverseStep, softmaxOf, transition } from "./mask-replace-oracle.js";
 import { philox } from "./philox.js";
 import { countsOf, expectDistribution, expectMean } from "./statistics.js";
 
-const isas = backends;
+const isas = ownBackends;
 
 /** `count` numbers for each key row. */
 async function draw(

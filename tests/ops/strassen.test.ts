@@ -81,7 +81,7 @@ const shapes: readonly Shape[] = [
   { x: [1, 130, 2080], N: 256 },
 ];
 
-const fewer = /Strassen|pairs/;
+const fewer = /Strassen|pairs|digits/;
 const isas = backends.filter((isa) => isa !== "ref");
 
 describe.each(isas)("%s", (isa) => {

@@ -6,7 +6,7 @@ import { configureBackend } from "../../lib/runtime/device.js";
 import { compile, type CompileOptions } from "../../lib/runtime/program.js";
 import { conv2d, groupNorm } from "../../lib/trace/functions.js";
 import { trace } from "../../lib/trace/trace.js";
-import { backends } from "./harness.js";
+import { backends, ownBackends } from "./harness.js";
 import { gaussian, uniformStream } from "./operand.js";
 
 interface Shape {
@@ -153,21 +153,28 @@ const shapes: readonly Shape[] = [
 ];
 
 const isas = backends.filter((isa) => isa !== "ref");
+const ownIsas = ownBackends.filter((isa) => isa !== "ref");
+
+// "amx" has a kernel of its own for few pixels only.
+const shapesOf = (isa: string) =>
+  isa === "amx" ? shapes.filter(({ x: [B, H, W] }) => B * H * W <= 128) : shapes;
 
 describe.each(isas)("%s", (isa) => {
-  it.each(shapes.map((shape) => [JSON.stringify(shape), shape] as const))(
+  it.each(shapesOf(isa).map((shape) => [JSON.stringify(shape), shape] as const))(
     "errs at most four times as much as the direct kernel: %s",
     async (_, shape) => {
       const exact = await run(graphOf(shape, "f64", "none"), shape, { isa: "ref" });
       const direct = await run(graphOf(shape, "f32", "none"), shape, { isa, winograd: false });
       const ours = await run(graphOf(shape, "f32", "none"), shape, { isa });
-      expect(direct.text).not.toContain("F(");
-      expect(ours.text).toMatch(/F\((4,3|(2x2|3x3|4x4),3x3( upsampled| spread| stride 2)?)\)/);
+      expect(direct.text).not.toMatch(/F\(|digits/);
+      expect(ours.text).toMatch(
+        /F\((4,3|(2x2|3x3|4x4),3x3( upsampled| spread| stride 2)?)\)|digits/,
+      );
       expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
     },
   );
 
-  const ends = shapes.flatMap((shape) =>
+  const ends = shapesOf(isa).flatMap((shape) =>
     (["program", "sum"] as const).map((end) => ({ shape, end })),
   );
   it.each(ends.map((row) => [JSON.stringify(row), row] as const))(
@@ -185,7 +192,7 @@ describe.each(isas)("%s", (isa) => {
 });
 
 /** Results that are written past the caches. */
-it.each(isas)("%s writes large results", async (isa) => {
+it.each(ownIsas)("%s writes large results", async (isa) => {
   const shape: Shape = { x: [1, 260, 256, 3], O: 64 };
   for (const end of ["none", "norm"] as const) {
     const exact = await run(graphOf(shape, "f64", end), shape, { isa: "ref" });
@@ -196,7 +203,7 @@ it.each(isas)("%s writes large results", async (isa) => {
 });
 
 /** Maps beyond a cache: the convolution sums its results for the group norm after it. */
-describe.each(isas)("%s sums for a group norm", (isa) => {
+describe.each(ownIsas)("%s sums for a group norm", (isa) => {
   it.each<Shape>([
     { x: [1, 61, 75, 64], O: 70 },
     { x: [2, 48, 48, 64], O: 128 },
@@ -240,7 +247,7 @@ async function runGradient(shape: Shape, options: CompileOptions): Promise<Resul
   return { y: dw as unknown as ArrayLike<number>, text: program.print() };
 }
 
-describe.each(isas)("gradient of the weight on %s", (isa) => {
+describe.each(ownIsas)("gradient of the weight on %s", (isa) => {
   const rows: readonly Shape[] = [
     { x: [1, 16, 16, 48], O: 48 },
     { x: [3, 9, 7, 50], O: 65 },

@@ -1,0 +1,139 @@
+// Products in digits (tiles of bytes): where they could lose digits, against float64 and against the direct kernel.
+import { describe, expect, it } from "vitest";
+import type { Graph } from "../../lib/ir/graph.js";
+import { Buffer } from "../../lib/runtime/buffer.js";
+import { compile, type CompileOptions } from "../../lib/runtime/program.js";
+import { conv2d } from "../../lib/trace/functions.js";
+import { trace } from "../../lib/trace/trace.js";
+import { backends } from "./harness.js";
+import { gaussian, uniformStream } from "./operand.js";
+
+type Real = "f32" | "f64";
+
+const noise = (seed: number, size: number): Float32Array => {
+  const draw = uniformStream(seed);
+  return Float32Array.from({ length: size }, (_, i) => gaussian(draw, i, size));
+};
+
+const zeros = { kind: "zeros" } as const;
+
+interface Layer {
+  readonly w: readonly number[];
+  readonly graph: (dtype: Real) => Graph;
+}
+
+const product = (rows: number, K: number, N: number): Layer => ({
+  w: [K, N],
+  graph: (dtype) =>
+    trace(
+      (t) => {
+        const x = t.input("x", { shape: [1, rows, K], dtype });
+        t.output("y", x.matmul(t.parameter({ name: "w", shape: [K, N], init: zeros })));
+      },
+      { dtype },
+    ),
+});
+
+const convolution = (B: number, side: number, C: number, O: number): Layer => ({
+  w: [3, 3, C, O],
+  graph: (dtype) =>
+    trace(
+      (t) => {
+        const x = t.input("x", { shape: [B, side, side, C], dtype });
+        const w = t.parameter({ name: "w", shape: [3, 3, C, O], init: zeros });
+        t.output("y", conv2d(x, w, { padding: [1, 1, 1, 1] }));
+      },
+      { dtype },
+    ),
+});
+
+async function run(layer: Layer, x: Float32Array, w: Float32Array, options: CompileOptions) {
+  const dtype = options.isa === "ref" ? "f64" : "f32";
+  const as = (data: Float32Array) => (dtype === "f64" ? Float64Array.from(data) : data);
+  using program = await compile(layer.graph(dtype), options);
+  using session = await program.bind({ w: Buffer.fromArray(as(w), dtype, layer.w) });
+  const { y } = await session.run({ x: as(x) });
+  return { y: Array.from(y as unknown as ArrayLike<number>), text: program.print() };
+}
+
+const rms = (a: readonly number[], b: readonly number[]): number =>
+  Math.sqrt(a.reduce((sum, v, i) => sum + (v - b[i]!) ** 2, 0) / a.length);
+
+const isa = "amx";
+
+describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no tiles)", () => {
+  // A few numbers far above the others, in rows, in columns, in both, or in all of them (cubes).
+  const spiked = (data: Float32Array, period: number, factor: number) =>
+    data.map((v, i) => (i % period === 7 ? v * factor : v));
+  const cubes = (data: Float32Array) => data.map((v) => v ** 3);
+  const [rows, K, N] = [48, 512, 96];
+  const [x, w] = [noise(1, rows * K), noise(2, K * N)];
+  it.each([
+    ["plain", x, w],
+    ["spikes in rows", spiked(x, 171, 1e3), w],
+    ["spikes in columns", x, spiked(w, 97, 1e3)],
+    ["spikes in both", spiked(x, 171, 300), spiked(w, 97, 300)],
+    ["cubes", cubes(x), cubes(w)],
+    ["numbers of one sign", x.map(Math.abs), w.map(Math.abs)],
+  ] as const)("err at most four times as much as sums of floats: %s", async (_, x, w) => {
+    const layer = product(rows, K, N);
+    const exact = await run(layer, x, w, { isa: "ref" });
+    const direct = await run(layer, x, w, { isa, winograd: false });
+    const ours = await run(layer, x, w, { isa });
+    expect(direct.text).not.toContain("digits");
+    expect(ours.text).toContain("digits");
+    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+  });
+
+  it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {
+    const layer = product(rows, K, N);
+    const clean = await run(layer, x, w, { isa });
+    const spoilt = await run(
+      layer,
+      x.map((v, i) => (i === 20 * K + 300 ? value : v)),
+      w,
+      { isa },
+    );
+    const inRow = (i: number) => Math.floor(i / N) === 20;
+    expect(spoilt.y.some((v, i) => inRow(i) && Number.isFinite(v))).toBe(false);
+    expect(spoilt.y.filter((_, i) => !inRow(i))).toEqual(clean.y.filter((_, i) => !inRow(i)));
+  });
+
+  it("take zeros for zeros", async () => {
+    const { y } = await run(
+      product(rows, K, N),
+      x.map((v, i) => (i < 5 * K ? 0 : v)),
+      w.map((v, i) => (i % N === 11 ? 0 : v)),
+      { isa },
+    );
+    expect(y.filter((v, i) => (i < 5 * N || i % N === 11) && v !== 0)).toEqual([]);
+  });
+
+  it("give an image the same bits in any batch", async () => {
+    const [side, C, O] = [4, 192, 70];
+    const [x, w] = [noise(3, 6 * side * side * C), noise(4, 9 * C * O)];
+    const six = await run(convolution(6, side, C, O), x, w, { isa });
+    const image = side * side * C;
+    const fourth = x.slice(3 * image, 4 * image);
+    const one = await run(convolution(1, side, C, O), fourth, w, { isa });
+    expect(six.text).toContain("digits");
+    expect(one.text).toContain("digits");
+    const results = side * side * O;
+    expect(six.y.slice(3 * results, 4 * results)).toEqual(one.y);
+  });
+
+  it("keep an infinite pixel to its neighbours", async () => {
+    const [side, C, O] = [8, 64, 33];
+    const [x, w] = [noise(5, side * side * C), noise(6, 9 * C * O)];
+    const spoilt = x.map((v, i) => (i === (3 * side + 7) * C + 5 ? Infinity : v));
+    const clean = await run(convolution(1, side, C, O), x, w, { isa });
+    const { y, text } = await run(convolution(1, side, C, O), spoilt, w, { isa });
+    expect(text).toContain("digits");
+    const isNear = (i: number) => {
+      const pixel = Math.floor(i / O);
+      return Math.abs(Math.floor(pixel / side) - 3) <= 1 && pixel % side >= 6;
+    };
+    expect(y.some((v, i) => isNear(i) && Number.isFinite(v))).toBe(false);
+    expect(y.filter((_, i) => !isNear(i))).toEqual(clean.y.filter((_, i) => !isNear(i)));
+  });
+});
