@@ -25,14 +25,14 @@ export interface CompileOptions {
   /** "ref", "scalar", "avx2", "avx512", "amx" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
   /**
-   * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's or by pairs of terms where that is faster: up to four times
-   * the rounding error and the memory of the weight; default true unless SMALTI_WINOGRAD is 0.
+   * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's, by pairs of terms or in digits where that is faster: up to
+   * four times the rounding error and the memory of the weight; default true unless SMALTI_WINOGRAD is 0.
    */
   winograd?: boolean;
   /**
    * "int8": products of a weight with 16 or more input and 32 or more output channels run on 8-bit integers, with a scale
    * for each column of the weight and, found in each run, a scale and a zero point for each picture (each row of a matrix).
-   * Faster where the CPU has VNNI, a quarter of the weights' memory, an error of about 0.5 % of a product.
+   * Faster where the CPU has VNNI or AMX, a quarter of the weights' memory, an error of about 0.5 % of a product.
    * "int8-weights" and "f16-weights": weights of such matrix products and 1x1 convolutions are stored in 8 bits, or in half
    * precision, with a scale for each column; everything is computed in floats. A quarter or half of their memory, errors of
    * about 0.4 % and 0.02 % of a product; faster where the reading of weights bounds, with few rows. Default: floats.

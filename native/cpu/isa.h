@@ -9,7 +9,8 @@
 
 namespace smalti {
 
-// Table of "amx", "avx512", "avx2", "neon" or "scalar"; null when this build or this machine lacks it.
+// Table of "amx", "avx512", "avx2", "neon" or "scalar"; null when this build or this machine lacks
+// it.
 const KernelTable* cpu_table(std::string_view name);
 // Usable names, best first.
 std::vector<std::string> available_isas();
