@@ -25,7 +25,7 @@ constexpr int64_t kSharedRowsOfPacking = 128;  // where each run packs the other
 constexpr int64_t kSharedSum = 64;
 constexpr int64_t kPairedLeastColumns = 128;
 constexpr int64_t kDigitsLeastColumns = 32;
-// The same for attention.
+// The same for attention: below, making digits costs what they save (docs/design/0033).
 constexpr int64_t kDigitsLeastQueries = 256;
 constexpr int64_t kDigitsLeastKeys = 128;
 constexpr int64_t kDigitsLeastWidth = 40;

@@ -68,7 +68,7 @@ struct Module {
   std::vector<Alias> aliases;  // by value
   std::vector<bool> is_setup;  // by value: depends on weights and constants only
   std::vector<Step> steps;
-  bool allows_winograd = true;  // and Strassen's algorithm and pairs of terms
+  bool allows_winograd = true;  // and Strassen's algorithm, pairs of terms and digits
   Quantize quantize = Quantize::none;
   const KernelTable* isa = nullptr;  // null: reference only
   const KernelTable* ref = nullptr;

@@ -19,9 +19,10 @@ constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
 constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
-constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
-constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along rows takes whole
-constexpr int64_t kDigitPixels = 128;  // of maps whose products run in digits
+constexpr int64_t kLeastSide = 4;  // pixels: likewise, direct sums end at the borders
+constexpr int64_t kSmallSide = 4;  // pixels, of maps that filtering along rows takes whole
+constexpr int64_t kDigitPixels =
+    128;  // of maps whose products run in digits: with more, filtering floats is as fast
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
