@@ -33,18 +33,33 @@ function ours(row, { threads, isa }) {
   return ourWorker(row, threads, isa, ["--from", file]);
 }
 
-/** How each peer of a row is started, by what it is called. */
-function contestants(row, { peers, threads, isa }) {
+const ortLabel = "onnxruntime";
+
+/** The model of a workload for ONNX Runtime: torch exports it once. */
+function exported(workload, { peers, threads, isa }) {
+  const path = modelPath(workload);
+  if (!existsSync(path)) {
+    const { installed } = torchEnvironments(threads, isa);
+    probeTorch(peers.torch.python, installed, { ...workload, torch: [] }, path);
+  }
+  return path;
+}
+
+/** How each peer of a row is started, by what it is called; those whose names do not hold `peer` are left out. */
+function contestants(row, context) {
+  const { peers, threads, isa, peer } = context;
   const found = new Map();
   if (!peers.torch) return found;
-  const onnx = row.onnx && peers.ort && isa !== "avx2" ? modelPath(row) : undefined;
   for (const [setting, env] of Object.entries(torchEnvironments(threads, isa))) {
-    const variant = fastest(probeTorch(peers.torch.python, env, row, onnx));
+    const label = `torch ${setting}`;
+    if (!label.includes(peer)) continue;
+    const variant = fastest(probeTorch(peers.torch.python, env, row));
     if (variant === undefined) continue;
-    const start = torchWorker(peers.torch.python, env, row, variant);
-    found.set(`torch ${setting}`, { start, variant });
+    found.set(label, { start: torchWorker(peers.torch.python, env, row, variant), variant });
   }
-  if (onnx) found.set("onnxruntime", { start: ortWorker(onnx, threads), variant: "cpu" });
+  if (row.onnx && peers.ort && isa !== "avx2" && ortLabel.includes(peer)) {
+    found.set(ortLabel, { start: ortWorker(exported(row, context), threads), variant: "cpu" });
+  }
   return found;
 }
 
@@ -114,17 +129,15 @@ export async function compareRow(row, context) {
 
 /** Peak memory, or the time from the start of a process to its first result, each from processes of their own. */
 export async function compareProcesses(row, context) {
-  const { peers, threads, isa, pairs, seconds } = context;
-  const workload = { name: row.network, batch: row.batch, torch: ["eager"], onnx: true };
+  const { peers, threads, isa, pairs, seconds, peer } = context;
+  const workload = { name: row.network, batch: row.batch, onnx: true };
   const { installed } = torchEnvironments(threads, isa);
-  const onnx = modelPath(workload);
+  const isWanted = (label) => label.includes(peer);
   const starts = new Map([["ours", ours(workload, context)]]);
-  if (peers.torch && row.measure === "peak")
+  if (peers.torch && row.measure === "peak" && isWanted("torch installed"))
     starts.set("torch installed", torchWorker(peers.torch.python, installed, workload, "eager"));
-  if (peers.ort) {
-    if (!existsSync(onnx)) probeTorch(peers.torch.python, installed, workload, onnx);
-    starts.set("onnxruntime", ortWorker(onnx, threads));
-  }
+  if (peers.ort && isWanted(ortLabel))
+    starts.set(ortLabel, ortWorker(exported(workload, context), threads));
   const found = new Map([...starts.keys()].map((label) => [label, { startMs: [], peakMb: [] }]));
   for (let round = 0; round < (row.measure === "start" ? pairs : 1); ++round) {
     for (const [label, start] of starts) {

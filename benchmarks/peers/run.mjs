@@ -1,5 +1,5 @@
 // Our speed beside other libraries on the same work, in one run: ours and each peer in turn. One JSON object a line, then
-// a table. npm run bench:peers -- [--filter TEXT] [--threads 1,2] [--pairs N] [--isa avx2] [--json] [--install]
+// a table. npm run bench:peers -- [--filter TEXT] [--threads 1,2] [--pairs N] [--isa avx2] [--peer NAME] [--json] [--install]
 import { mkdirSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { configureBackend, describeBackends, version } from "../../dist/index.js";
@@ -17,6 +17,7 @@ const { values: options } = parseArgs({
     pairs: { type: "string", default: "7" },
     seconds: { type: "string", default: "0.15" },
     isa: { type: "string" },
+    peer: { type: "string", default: "" },
     json: { type: "boolean", default: false },
     install: { type: "boolean", default: false },
   },
@@ -185,6 +186,7 @@ async function main() {
       ...context,
       pairs: Number(options.pairs),
       seconds: Number(options.seconds),
+      peer: options.peer,
     });
   }
   (options.json ? note : console.log)(textTable(lines));

@@ -195,7 +195,8 @@ def main():
     if rest[0] == "--flops":
         say(count_gflop(name, int(batch)))
     elif rest[0] == "--probe":
-        probe(name, int(batch), rest[1].split(","), rest[3] if len(rest) > 3 else "")
+        variants = [variant for variant in rest[1].split(",") if variant]
+        probe(name, int(batch), variants, rest[3] if len(rest) > 3 else "")
     else:
         serve(name, int(batch), rest[0])
 
