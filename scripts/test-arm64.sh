@@ -16,7 +16,7 @@ cmake -S . -B build-arm64 -DCMAKE_BUILD_TYPE=Release -DSMALTI_CASE_RUNNER=ON \
   -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
   -DCMAKE_EXE_LINKER_FLAGS=-static --log-level=WARNING >/dev/null
 cmake --build build-arm64 --parallel "$(nproc)" --target smalti_run_cases
-SMALTI_CASES=build-arm64/cases.bin node_modules/.bin/vitest run --config tests/arm64/vitest.config.ts --reporter=dot
+SMALTI_CASES=build-arm64/cases.bin node_modules/.bin/vitest run --config tests/cases/vitest.config.ts --reporter=dot
 
 status=0
 for isa in "${@:-neon}"; do

@@ -126,7 +126,7 @@ function encoded(name, build, kernels) {
   ]);
 }
 
-/** The file that smalti_run_cases reads (its format: tests/arm64/export-cases.ts). */
+/** The file that smalti_run_cases reads (its format: tests/cases/export-cases.ts). */
 export function caseFile() {
   const kernels = new Set(native().kernels());
   const parts = Object.entries(cases).map(([name, build]) => encoded(name, build, kernels));

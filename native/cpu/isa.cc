@@ -17,13 +17,15 @@ namespace smalti {
 namespace scalar {
 const KernelTable& kernels();
 }
-#if defined(SMALTI_X86_KERNELS)
+#if defined(SMALTI_AVX2_KERNELS)
 namespace avx2 {
 const KernelTable& kernels();
 }
+#if defined(SMALTI_AVX512_KERNELS)
 namespace avx512 {
 const KernelTable& kernels();
 }
+#endif
 #if defined(SMALTI_HAS_AMX)
 namespace amx {
 KernelTable with_tiles(KernelTable table);
@@ -74,7 +76,7 @@ struct Entry {
   const KernelTable& (*kernels)();
 };
 
-#if defined(SMALTI_X86_KERNELS)
+#if defined(SMALTI_AVX512_KERNELS)
 // Pairs of terms pay where vectors are added and multiplied in the same cycle.
 const KernelTable& avx512_kernels() {
   static const KernelTable table = [] {
@@ -107,10 +109,11 @@ const KernelTable& amx_kernels() {
 
 std::vector<Entry> entries() {
   std::vector<Entry> list;
-#if defined(SMALTI_X86_KERNELS)
+#if defined(SMALTI_AVX2_KERNELS)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                         __builtin_cpu_supports("f16c");
+#if defined(SMALTI_AVX512_KERNELS)
   const bool has_avx512 =
       has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -119,6 +122,7 @@ std::vector<Entry> entries() {
   list.push_back({"amx", has_avx512 && has_amx(), amx_kernels});
 #endif
   list.push_back({"avx512", has_avx512, avx512_kernels});
+#endif
   list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
 #elif defined(SMALTI_NEON_KERNELS)
   list.push_back({"neon", true, with_dot<neon::kernels>});
