@@ -34,6 +34,10 @@ function ours(row, { threads, isa }) {
 }
 
 const ortLabel = "onnxruntime";
+const torchLabel = (setting) => `torch ${setting}`;
+
+/** What peers are called: `peer` of a context is a part of these names, and leaves the others out. */
+export const peerLabels = [torchLabel("tuned"), torchLabel("installed"), ortLabel];
 
 /** The model of a workload for ONNX Runtime: torch exports it once. */
 function exported(workload, { peers, threads, isa }) {
@@ -45,13 +49,13 @@ function exported(workload, { peers, threads, isa }) {
   return path;
 }
 
-/** How each peer of a row is started, by what it is called; those whose names do not hold `peer` are left out. */
+/** How each peer of a row is started, by what it is called. */
 function contestants(row, context) {
   const { peers, threads, isa, peer } = context;
   const found = new Map();
   if (!peers.torch) return found;
   for (const [setting, env] of Object.entries(torchEnvironments(threads, isa))) {
-    const label = `torch ${setting}`;
+    const label = torchLabel(setting);
     if (!label.includes(peer)) continue;
     const variant = fastest(probeTorch(peers.torch.python, env, row));
     if (variant === undefined) continue;
@@ -132,11 +136,11 @@ export async function compareProcesses(row, context) {
   const { peers, threads, isa, pairs, seconds, peer } = context;
   const workload = { name: row.network, batch: row.batch, onnx: true };
   const { installed } = torchEnvironments(threads, isa);
-  const isWanted = (label) => label.includes(peer);
+  const eager = torchLabel("installed");
   const starts = new Map([["ours", ours(workload, context)]]);
-  if (peers.torch && row.measure === "peak" && isWanted("torch installed"))
-    starts.set("torch installed", torchWorker(peers.torch.python, installed, workload, "eager"));
-  if (peers.ort && isWanted(ortLabel))
+  if (peers.torch && row.measure === "peak" && eager.includes(peer))
+    starts.set(eager, torchWorker(peers.torch.python, installed, workload, "eager"));
+  if (peers.ort && ortLabel.includes(peer))
     starts.set(ortLabel, ortWorker(exported(workload, context), threads));
   const found = new Map([...starts.keys()].map((label) => [label, { startMs: [], peakMb: [] }]));
   for (let round = 0; round < (row.measure === "start" ? pairs : 1); ++round) {

@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { configureBackend, describeBackends, version } from "../../dist/index.js";
 import { boundOf, measureLimits } from "../../dist/cli/bench-bound.js";
 import { benchWorkloads } from "../../dist/cli/bench-workloads.js";
-import { compareProcesses, compareRow, median } from "./compare.mjs";
+import { compareProcesses, compareRow, median, peerLabels } from "./compare.mjs";
 import { processRows, rows } from "./goals.mjs";
 import { cache, findPeers, install } from "./peers.mjs";
 import { textTable } from "./report.mjs";
@@ -156,6 +156,12 @@ const cpuShare = (measured) =>
 
 async function main() {
   if (options.install) return install();
+  if (!peerLabels.some((label) => label.includes(options.peer))) {
+    note(
+      `bench:peers: expected --peer with a part of ${peerLabels.join(", ")}, got "${options.peer}"`,
+    );
+    process.exit(2);
+  }
   mkdirSync(cache, { recursive: true });
   const peers = findPeers();
   peers.missing.forEach((name) => note(`skipped: ${name}`));

@@ -1,6 +1,6 @@
 // Runs the op cases that export-cases.ts wrote on one instruction set: run_cases FILE ISA [PART OF
-// A NAME]. A plain executable, so that kernels of another architecture can be tested under
-// emulation.
+// A NAME]. A plain executable, so that kernels can be tested under sanitizers, and those of
+// another architecture under emulation.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
