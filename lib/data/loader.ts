@@ -83,24 +83,29 @@ export async function* loadBatches(
   const { prefetch = 2, signal } = options;
   const plan = planBatches(dataset, options);
   const ahead: Promise<Batch>[] = [];
+  const left = new AbortController();
   const refill = (): void => {
     while (ahead.length < 1 + prefetch) {
       const next = plan.next();
       if (next.done) return;
       // One batch at a time: the next one starts when the one before it is complete.
       const batch = (ahead.at(-1) ?? Promise.resolve()).then(() =>
-        assemble(dataset, next.value, options),
+        assemble(dataset, next.value, options, left.signal),
       );
       batch.catch(() => undefined); // reported when its turn comes
       ahead.push(batch);
     }
   };
-  for (refill(); ahead.length > 0; refill()) {
-    throwIfAborted(signal, "loader");
-    const batch = await ahead[0]!;
-    void ahead.shift();
-    throwIfAborted(signal, "loader");
-    yield batch;
+  try {
+    for (refill(); ahead.length > 0; refill()) {
+      throwIfAborted(signal, "loader");
+      const batch = await ahead[0]!;
+      void ahead.shift();
+      throwIfAborted(signal, "loader");
+      yield batch;
+    }
+  } finally {
+    left.abort(); // nobody waits for the batches ahead
   }
 }
 
@@ -178,20 +183,26 @@ async function assemble(
   dataset: ImageDataset,
   { visits, cursor }: PlannedBatch,
   options: LoaderOptions,
+  signal: AbortSignal,
 ): Promise<Batch> {
   const { height, width, channels } = dataset;
   const size = visits.length;
-  const images = new Float32Array(size * height * width * channels);
+  await nextTurn(); // the batch before it ended in this one
+  throwIfAborted(signal, "loader");
+  let sliceStart = performance.now();
+  // Every number is written below: clearing a large batch first would take a slice and more.
+  const room = Buffer.allocUnsafeSlow(4 * size * height * width * channels);
+  const images = new Float32Array(room.buffer);
   // Start all decoding at once; sharp's own threads take it from there.
   const pixels = visits.map(({ index }) => dataset.pixels(index));
   for (const pending of pixels) if (pending instanceof Promise) pending.catch(() => undefined);
-  let sliceStart = performance.now();
   for (const [i, visit] of visits.entries()) {
     const pending = pixels[i]!;
     const bytes = pending instanceof Promise ? await pending : pending;
     place(bytes, dataset, images.subarray(i * height * width * channels), shiftOf(visit, options));
     if (performance.now() - sliceStart < maxSliceMs) continue;
     await nextTurn();
+    throwIfAborted(signal, "loader");
     sliceStart = performance.now();
   }
   return {
@@ -241,17 +252,21 @@ function place(
       "data",
       `${set.name}: expected ${height}x${width}x${channels} bytes a picture, got ${bytes.length}`,
     );
-  if (!flip && x === 0 && y === 0) {
-    for (let i = 0; i < bytes.length; ++i) out[i] = bytes[i]! / 127.5 - 1;
-    return;
-  }
-  const clamp = (value: number, size: number): number => Math.min(Math.max(value, 0), size - 1);
+  const columns = Int32Array.from({ length: width }, (_, column) => {
+    const source = clamp(column - x, width);
+    return (flip ? width - 1 - source : source) * channels;
+  });
   for (let row = 0, to = 0; row < height; ++row) {
-    const line = clamp(row - y, height) * width;
+    const line = clamp(row - y, height) * width * channels;
     for (let column = 0; column < width; ++column) {
-      const source = clamp(column - x, width);
-      const from = (line + (flip ? width - 1 - source : source)) * channels;
-      for (let c = 0; c < channels; ++c) out[to++] = bytes[from + c]! / 127.5 - 1;
+      const from = line + columns[column]!;
+      for (let c = 0; c < channels; ++c) out[to++] = unitOfByte[bytes[from + c]!]!;
     }
   }
+}
+
+const unitOfByte = Float32Array.from({ length: 256 }, (_, byte) => byte / 127.5 - 1);
+
+function clamp(index: number, size: number): number {
+  return Math.min(Math.max(index, 0), size - 1);
 }

@@ -1,4 +1,5 @@
 // The stream of batches: complete, repeatable, resumable, and never in the way of the event loop.
+import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { counterHash, epochOrder } from "../../lib/data/counter-hash.js";
@@ -177,6 +178,17 @@ describe("loadBatches", () => {
     await expect(take(broken, { batchSize: 2 }, 1)).rejects.toThrow("damaged");
     const small = { ...numbered(4), pixels: () => new Uint8Array(3) };
     await expect(take(small, { batchSize: 2 }, 1)).rejects.toThrow(/2x2x3 bytes/);
+  });
+
+  it("prepares nothing for a reader who has left", async () => {
+    const whole = numbered(64, 64);
+    let reads = 0;
+    const dataset = { ...whole, pixels: (index: number) => ((reads += 1), whole.pixels(index)) };
+    for await (const batch of loadBatches(dataset, { batchSize: 8, prefetch: 4 }))
+      if (batch.size === 8) break;
+    const before = reads;
+    await sleep(100);
+    expect(reads - before).toBeLessThanOrEqual(8);
   });
 
   it("leaves the event loop free", async () => {
