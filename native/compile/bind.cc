@@ -31,13 +31,15 @@ Instruction bind_pack(Binder& b) {
   PackArgs a = b.step.pack;
   b.fix_inputs(a.src);
   b.fix(a.dst, b.place(b.step.outputs[0]));
-  const auto entry = a.quantize == Quantize::int8      ? &KernelTable::int8_pack
-                     : a.quantize != Quantize::none    ? &KernelTable::narrow_pack
-                     : a.form == ProductForm::strassen ? &KernelTable::strassen_pack
-                     : a.form == ProductForm::paired   ? &KernelTable::paired_pack
-                     : a.form == ProductForm::digits   ? &KernelTable::digits_pack
-                     : a.tile != 0                     ? &KernelTable::winograd_pack
-                                                       : &KernelTable::pack;
+  const auto entry =
+      a.quantize == Quantize::int8      ? &KernelTable::int8_pack
+      : a.quantize != Quantize::none    ? &KernelTable::narrow_pack
+      : a.form == ProductForm::strassen ? &KernelTable::strassen_pack
+      : a.form == ProductForm::paired   ? &KernelTable::paired_pack
+      : a.form == ProductForm::digits
+          ? a.tile != 0 ? &KernelTable::winograd_digits_pack : &KernelTable::digits_pack
+      : a.tile != 0 ? &KernelTable::winograd_pack
+                    : &KernelTable::pack;
   return b.finish(a, *b.step.table, entry);
 }
 
@@ -150,14 +152,14 @@ std::string algorithm_of(const Step& step) {
   if (step.algorithm == Algorithm::defined) return "";
   if (step.algorithm == Algorithm::strassen) return "Strassen ";
   if (step.algorithm == Algorithm::paired) return "pairs ";
-  if (step.algorithm == Algorithm::digits) return "digits ";
-  if (step.algorithm != Algorithm::winograd) return "F(4,3) ";
+  const std::string digits = step.algorithm == Algorithm::digits ? "digits " : "";
+  if (step.tile == 0) return digits.empty() ? "F(4,3) " : digits;
   const std::string side = std::to_string(winograd_sides(step.tile).results);
   const char* const input = step.tile < kTileUpsampled    ? ""
                             : step.tile == kTileUpsampled ? " upsampled"
                             : step.tile == kTileStrided   ? " stride 2"
                                                           : " spread";
-  return "F(" + side + "x" + side + ",3x3" + input + ") ";
+  return "F(" + side + "x" + side + ",3x3" + input + ") " + digits;
 }
 
 std::string describe(const Binder& b) {

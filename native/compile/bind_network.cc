@@ -96,7 +96,18 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
   return b.finish(a, *b.step.table, entry);
 }
 
+Instruction bind_winograd_digits(Binder& b) {
+  WinogradArgs a = {};
+  a.conv = conv2d_shape(b.graph, *b.node);
+  b.fix_inputs(a.conv.x, a.conv.w);
+  b.fix_outputs(a.conv.y);
+  b.fix(a.inputs, b.place(b.step.temps.back()));
+  if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
+  return b.finish(a, *b.step.table, &KernelTable::winograd_digits);
+}
+
 Instruction bind_conv2d_digits(Binder& b) {
+  if (b.step.tile != 0) return bind_winograd_digits(b);
   DigitsConvArgs a = {};
   a.conv = conv2d_shape(b.graph, *b.node);
   b.fix_inputs(a.conv.x, a.conv.w);

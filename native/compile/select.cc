@@ -100,7 +100,10 @@ int64_t packed_elements(const PackArgs& pack, int64_t panel_columns) {
   }
   if (pack.quantize != Quantize::none)
     return narrow_packed_elements(pack.quantize, pack.K, pack.N, panel_columns);
-  if (pack.form == ProductForm::digits) return pack.taps * digits_elements(pack.N, pack.channels);
+  if (pack.form == ProductForm::digits) {
+    const int64_t matrices = pack.tile == 0 ? pack.taps : winograd_products(pack.tile);
+    return matrices * digits_elements(pack.N, pack.channels);
+  }
   if (pack.form == ProductForm::paired)
     return packed_group_elements(paired_panel_rows(pack.K), pack.N, panel_columns);
   if (pack.form == ProductForm::strassen)
@@ -256,7 +259,7 @@ class Selector {
       const bool in_digits =
           table->conv2d_digits.run != nullptr && takes_conv_digits(conv, packs_in_run);
       step.algorithm = in_digits ? Algorithm::digits : best.algorithm;
-      step.tile = in_digits ? 0 : best.tile;
+      step.tile = in_digits ? conv_digits_tile(conv) : best.tile;
     }
     pack.form = form_of(step);
     WinogradTemps temps;
@@ -267,11 +270,12 @@ class Selector {
       is_repeated = winograd_packs_again(winograd);
       temps = winograd_temps(winograd);
     }
+    if (step.algorithm == Algorithm::digits) pack.tile = step.tile;
     pack_operand(step, pack, table, is_repeated);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
     if (step.algorithm == Algorithm::digits)
-      add_temp(step, Dtype::f32, digits_conv_elements(conv.B, conv.H, conv.W, conv.C));
+      add_temp(step, Dtype::f32, conv_digits_elements(conv, step.tile));
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     add_temp(step, Dtype::f32, temps.products);

@@ -44,7 +44,7 @@ struct Step {
   const KernelTable* table = nullptr;  // of packings and of products that read packed operands
   PackArgs pack = {};
   Algorithm algorithm = Algorithm::defined;
-  int64_t tile = 0;  // of Algorithm::winograd
+  int64_t tile = 0;  // of Algorithm::winograd, and of digits where they run in tiles
   Quantize quantize = Quantize::none;
   // ResultSums, as (B, parts, floats): of the step's result, if group norms ask for them; of each
   // tensor that a group norm reads, -1 where there are none
@@ -183,8 +183,11 @@ struct ConvAlgorithm {
 };
 ConvAlgorithm conv2d_algorithm(const Conv2dArgs& conv, bool packs_in_run, int64_t small_images);
 WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_columns);
-// Whether KernelTable::conv2d_digits, where there is one, computes it, and faster.
+// Whether digits, where they are offered, compute it, and faster; with Winograd's algorithm where
+// the tile is not 0; floats of its inputs in digits.
 bool takes_conv_digits(const Conv2dArgs& conv, bool packs_in_run);
+int64_t conv_digits_tile(const Conv2dArgs& conv);
+int64_t conv_digits_elements(const Conv2dArgs& conv, int64_t tile);
 struct WinogradTemps {
   int64_t inputs = 0;
   int64_t products = 0;

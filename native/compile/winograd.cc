@@ -22,7 +22,12 @@ constexpr int64_t kLeastChannels =
 constexpr int64_t kLeastSide = 4;  // pixels: likewise, direct sums end at the borders
 constexpr int64_t kSmallSide = 4;  // pixels, of maps that filtering along rows takes whole
 constexpr int64_t kDigitPixels =
-    128;  // of maps whose products run in digits: with more, filtering floats is as fast
+    128;  // of maps whose products run in digits, from weights as they are
+// In tiles: with more of them, filtering floats is as fast; below 192 results, what is done to the
+// inputs of more than 64 costs what their products save, as does reading those of 512 channels.
+constexpr int64_t kDigitTiles = 64;
+constexpr int64_t kDigitLeastOutputs = 64;
+constexpr int64_t kDigitMostInputs = 384;
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -146,11 +151,27 @@ ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t s
   return best;
 }
 
+int64_t conv_digits_tile(const Conv2dArgs& c) {
+  return c.B * c.H * c.W <= kDigitPixels ? 0 : kDigitForm;
+}
+
 bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   const bool is_same = is_plain(c) && c.KH == 3 && c.pad_top == 1 && c.pad_left == 1 &&
                        c.OH == c.H && c.OW == c.W && c.O > kThinOutputs;
   const int64_t padded = ceil_div(c.C, kDigitsTerms) * kDigitsTerms;
-  return is_same && !packs_in_run && padded * 3 <= c.C * 4 && c.B * c.H * c.W <= kDigitPixels;
+  if (!is_same || packs_in_run || padded * 3 > c.C * 4) return false;
+  if (conv_digits_tile(c) == 0) return true;
+  const int64_t tiles = tiles_of(c, kDigitForm);
+  const bool pays =
+      tiles <= kDigitTiles
+          ? c.O >= kDigitLeastOutputs
+          : tiles <= 4 * kDigitTiles && c.O >= 3 * kDigitLeastOutputs && c.C <= kDigitMostInputs;
+  return pays && std::min(c.H, c.W) >= kLeastSide;
+}
+
+int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile) {
+  if (tile == 0) return digits_conv_elements(c.B, c.H, c.W, c.C);
+  return DigitTiles(tiles_of(c, tile), c.C).floats();
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

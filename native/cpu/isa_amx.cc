@@ -38,6 +38,8 @@ namespace smalti::amx {
 //
 #include "native/cpu/conv2d.inc"
 //
+#include "native/cpu/winograd_digits.inc"
+//
 #include "native/cpu/int8_tiles.inc"
 
 // The kernels of a table for AVX-512, with those that take tiles.
@@ -46,6 +48,9 @@ KernelTable with_tiles(KernelTable table) {
   table.digits_pack = {digits_pack_run, digits_pack_items, nullptr, 1};
   table.digits = {digits_run, digits_items, digits_scratch, 2};
   table.conv2d_digits = {conv2d_digits_run, conv2d_digits_items, conv2d_digits_scratch, 2};
+  table.winograd_digits_pack = {winograd_digits_pack_run, digits_pack_items,
+                                winograd_digits_pack_scratch, 1};
+  table.winograd_digits = {winograd_digits_run, winograd_digits_items, winograd_digits_scratch, 2};
   table.attention_digits = {attention_digits_run, attention_digits_items, attention_digits_scratch,
                             2};
   table.product_rows = digits_product_rows;

@@ -243,6 +243,26 @@ constexpr int64_t digits_conv_elements(int64_t B, int64_t H, int64_t W, int64_t 
   return DigitPlaces(B, H, W).count * (spans.steps * kDigits * kDigitsTerms / 4 + 2 * spans.count);
 }
 
+// KernelTable::winograd_digits: V of F(2x2,3x3), for each element groups of 16 tiles, an odd number
+// of cache lines apart, so that a tile writes to many sets; then scales and spreads (element, span,
+// tile).
+constexpr int64_t kDigitForm = 2;
+
+struct DigitTiles {
+  constexpr DigitTiles(int64_t tiles, int64_t channels)
+      : spans(channels),
+        count((tiles + kDigitsSide - 1) / kDigitsSide * kDigitsSide),
+        group(spans.steps * kDigits * kDigitsTile),
+        element(winograd_row(count / kDigitsSide * group / 4) * 4) {}
+  constexpr int64_t floats() const {
+    return winograd_inputs(kDigitForm) * (element / 4 + 2 * spans.count * count);
+  }
+
+  DigitSpans spans;
+  int64_t count;           // of tiles, a multiple of 16
+  int64_t group, element;  // bytes
+};
+
 // The same with 8-bit integers, one group, dilation 1: conv.w is packed by `int8_pack`. A matrix
 // product is such a convolution of images of one pixel.
 struct Int8ConvArgs {

@@ -85,6 +85,24 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
   });
 
+  const [side, C, O] = [16, 320, 64];
+  const [pixels, taps] = [noise(7, side * side * C), noise(8, 9 * C * O)];
+  it.each([
+    ["plain", pixels, taps],
+    ["spikes in pixels", spiked(pixels, 171, 1e3), taps],
+    ["spikes in taps", pixels, spiked(taps, 97, 1e3)],
+    ["spikes in both", spiked(pixels, 171, 300), spiked(taps, 97, 300)],
+    ["cubes", cubes(pixels), cubes(taps)],
+    ["numbers of one sign", pixels.map(Math.abs), taps.map(Math.abs)],
+  ] as const)("err no more in tiles of results: %s", async (_, x, w) => {
+    const layer = convolution(1, side, C, O);
+    const exact = await run(layer, x, w, { isa: "ref" });
+    const direct = await run(layer, x, w, { isa, winograd: false });
+    const ours = await run(layer, x, w, { isa });
+    expect(ours.text).toContain("F(2x2,3x3) digits");
+    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+  });
+
   it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {
     const layer = product(rows, K, N);
     const clean = await run(layer, x, w, { isa });
