@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Native tests, and every op case and gradient of tests/ops, under AddressSanitizer and UndefinedBehaviorSanitizer; then
 # pool and executor under ThreadSanitizer. Arguments: instruction sets for the cases (default avx2 or neon); kernels of
-# avx512 and amx are built only when one of them is named: they take minutes, and most of their sources are avx2's.
+# avx512, zen4 and amx are built only when one of them is named: they take minutes, and most of their sources are avx2's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ case "$(uname -m)" in
   *) isas=("${@:-avx2}") ;;
 esac
 kernels=avx2
-[[ " ${isas[*]} " =~ " avx512 "|" amx " ]] && kernels=all
+[[ " ${isas[*]} " =~ " avx512 "|" zen4 "|" amx " ]] && kernels=all
 
 node scripts/build.mjs --native --quiet
 build build-asan address,undefined "$kernels" smalti_run_cases -DSMALTI_CASE_RUNNER=ON

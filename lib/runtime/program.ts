@@ -22,7 +22,7 @@ const quantizeWays = ["int8", "int8-weights", "f16-weights"] as const;
 export type Quantize = (typeof quantizeWays)[number];
 
 export interface CompileOptions {
-  /** "ref", "scalar", "avx2", "avx512", "amx" or "neon"; default SMALTI_ISA or the best of this CPU. */
+  /** "ref", "scalar", "avx2", "avx512", "zen4", "amx" or "neon"; default SMALTI_ISA or the best of this CPU. */
   isa?: string;
   /**
    * Lets 3x3 convolutions run by Winograd's algorithm and matrix products by Strassen's, by pairs of terms or in digits where that is faster: up to

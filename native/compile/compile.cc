@@ -137,8 +137,8 @@ double estimate_ms(const Program& program, int threads) {
     const char* isa;
     double gigaflops;
   };
-  static constexpr Rate kRates[] = {
-      {"avx512", 130}, {"avx2", 65}, {"neon", 40}, {"scalar", 10}, {"ref", 0.5}};
+  static constexpr Rate kRates[] = {{"amx", 130}, {"zen4", 130},  {"avx512", 130}, {"avx2", 65},
+                                    {"neon", 40}, {"scalar", 10}, {"ref", 0.5}};
   constexpr double kGigabytes = 10;
   double gigaflops = 1;
   for (const Rate& rate : kRates) {

@@ -502,6 +502,8 @@ class Selector {
     if (!is_one || step.quantize == Quantize::int8) return 0;
     if (step.algorithm == Algorithm::winograd && c.B == B)
       return winograd_parts(winograd_args(c, step.tile, step.table->panel_columns));
+    if (step.algorithm == Algorithm::digits && step.tile != 0 && c.B == B)
+      return winograd_parts(winograd_digits_args(c));
     if (step.algorithm == Algorithm::ends && c.B == B && c.C < c.O && rows * c.O <= kCachedResults)
       return (c.OH + conv_end_rows(c) - 1) / conv_end_rows(c);
     const ProductForm form = form_of(step);

@@ -188,6 +188,7 @@ WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_c
 bool takes_conv_digits(const Conv2dArgs& conv, bool packs_in_run);
 int64_t conv_digits_tile(const Conv2dArgs& conv);
 int64_t conv_digits_elements(const Conv2dArgs& conv, int64_t tile);
+WinogradArgs winograd_digits_args(const Conv2dArgs& conv);
 struct WinogradTemps {
   int64_t inputs = 0;
   int64_t products = 0;

@@ -25,7 +25,7 @@ constexpr int64_t kDigitPixels =
     128;  // of maps whose products run in digits, from weights as they are
 // In tiles: with more of them, filtering floats is as fast; below 192 results, what is done to the
 // inputs of more than 64 costs what their products save, as does reading those of 512 channels.
-constexpr int64_t kDigitTiles = 64;
+constexpr int64_t kDigitTiles = 64;  // also of a work item, whose V stays in L2
 constexpr int64_t kDigitLeastOutputs = 64;
 constexpr int64_t kDigitMostInputs = 384;
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
@@ -172,6 +172,14 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
 int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile) {
   if (tile == 0) return digits_conv_elements(c.B, c.H, c.W, c.C);
   return DigitTiles(tiles_of(c, tile), c.C).floats();
+}
+
+WinogradArgs winograd_digits_args(const Conv2dArgs& c) {
+  WinogradArgs a = {};
+  a.conv = c;
+  a.tile = kDigitForm;
+  a.block = kDigitTiles;
+  return a;
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

@@ -77,11 +77,20 @@ struct Entry {
 };
 
 #if defined(SMALTI_AVX512_KERNELS)
-// Pairs of terms pay where vectors are added and multiplied in the same cycle.
 const KernelTable& avx512_kernels() {
   static const KernelTable table = [] {
     KernelTable copy = avx512::kernels();
-    if (!__builtin_cpu_is("amd")) copy.paired = {};
+    copy.paired = {};
+    return copy;
+  }();
+  return table;
+}
+
+// With pairs of terms, which pay where vectors are added and multiplied in the same cycle.
+const KernelTable& zen4_kernels() {
+  static const KernelTable table = [] {
+    KernelTable copy = avx512::kernels();
+    copy.name = "zen4";
     return copy;
   }();
   return table;
@@ -121,7 +130,10 @@ std::vector<Entry> entries() {
 #if defined(SMALTI_HAS_AMX)
   list.push_back({"amx", has_avx512 && has_amx(), amx_kernels});
 #endif
+  const bool is_amd = __builtin_cpu_is("amd") != 0;
+  if (is_amd) list.push_back({"zen4", has_avx512, zen4_kernels});
   list.push_back({"avx512", has_avx512, avx512_kernels});
+  if (!is_amd) list.push_back({"zen4", has_avx512, zen4_kernels});
 #endif
   list.push_back({"avx2", has_avx2, with_dot<avx2::kernels>});
 #elif defined(SMALTI_NEON_KERNELS)

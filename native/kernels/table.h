@@ -22,7 +22,7 @@ struct Kernel {
 };
 
 struct KernelTable {
-  const char* name;       // "ref", "scalar", "avx2", "avx512", "amx", "neon"
+  const char* name;       // "ref", "scalar", "avx2", "avx512", "zen4", "amx", "neon"
   int64_t panel_columns;  // NR: columns of a packed panel
   int64_t small_images;   // up to so many, conv2d_small is offered
   // Rows of a work item of a matrix product or a convolution as one.

@@ -18,8 +18,18 @@ export type Feeds = Record<string, TensorData>;
 /** The reference backend and every instruction set of this machine. */
 export const backends: readonly string[] = ["ref", ...(describeBackends().cpu?.isas ?? [])];
 
-/** Those with kernels of their own besides products, convolutions and attention: "amx" has those of "avx512". */
-export const ownBackends = backends.filter((isa) => isa !== "amx");
+/** Those that have the kernels of "avx512" but for these ops. */
+const differing: Record<string, RegExp> = {
+  amx: /^(matmul|conv2d|attention)/,
+  zen4: /^(matmul|attention)/,
+};
+
+/** Those with kernels of their own for an op. */
+export const backendsOf = (op: string): readonly string[] =>
+  backends.filter((isa) => differing[isa]?.test(op) ?? true);
+
+/** Those with kernels of their own for all ops. */
+export const ownBackends = backends.filter((isa) => !(isa in differing));
 
 export const dtypeOf = (operand: Operand, dtype: Real): DType =>
   operand.dtype === "real" ? dtype : operand.dtype;

@@ -12,9 +12,9 @@ import {
 import { conv2d } from "../../lib/trace/functions.js";
 import type { Graph } from "../../lib/ir/graph.js";
 import { trace } from "../../lib/trace/trace.js";
-import { backends } from "./harness.js";
+import { backendsOf } from "./harness.js";
 
-const isas = backends.filter((isa) => isa !== "ref");
+const isas = backendsOf("conv2d").filter((isa) => isa !== "ref");
 
 /** Numbers of both signs, about normal; the same in every run. */
 function numbers(count: number, seed: number): Float32Array {

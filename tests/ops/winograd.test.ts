@@ -6,7 +6,7 @@ import { configureBackend } from "../../lib/runtime/device.js";
 import { compile, type CompileOptions } from "../../lib/runtime/program.js";
 import { conv2d, groupNorm } from "../../lib/trace/functions.js";
 import { trace } from "../../lib/trace/trace.js";
-import { backends, ownBackends } from "./harness.js";
+import { backendsOf, ownBackends } from "./harness.js";
 import { gaussian, uniformStream } from "./operand.js";
 
 interface Shape {
@@ -153,7 +153,7 @@ const shapes: readonly Shape[] = [
   { x: [2, 4, 4, 50], O: 132, isGradient: true },
 ];
 
-const isas = backends.filter((isa) => isa !== "ref");
+const isas = backendsOf("conv2d").filter((isa) => isa !== "ref");
 const ownIsas = ownBackends.filter((isa) => isa !== "ref");
 
 // "amx" has kernels of its own for maps of few tiles only.

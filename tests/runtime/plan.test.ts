@@ -4,6 +4,7 @@ import { gradients } from "../../lib/autodiff/differentiate.js";
 import { compile } from "../../lib/runtime/program.js";
 import { attention, conv2d, split, sumSquares } from "../../lib/trace/functions.js";
 import { trace, type Trace } from "../../lib/trace/trace.js";
+import { backends } from "../ops/harness.js";
 
 const zeros = { kind: "zeros" } as const;
 const parameter = (t: Trace, name: string, shape: number[]) =>
@@ -107,5 +108,18 @@ describe("memory", () => {
     expect(plan.lowerBoundBytes).toBe(plan.arenaBytes);
     expect(plan.weightBytes).toBe(64 * 64 * 4);
     expect(plan.flops).toBeGreaterThan(10 * 2 * 32 * 64 * 64);
+  });
+});
+
+describe("time estimates", () => {
+  it.each(backends.filter((isa) => isa !== "ref"))("know the rate of %s", async (isa) => {
+    const graph = trace((t) => {
+      const x = t.input("x", { shape: [1024, 512] });
+      t.output("y", x.matmul(parameter(t, "w", [512, 512])));
+    });
+    using program = await compile(graph, { isa });
+    const gigaflops = (2 * 1024 * 512 * 512) / 1e6 / program.plan().estimateMs;
+    expect(gigaflops).toBeGreaterThan(5); // of one slow core
+    expect(gigaflops).toBeLessThan(1e5);
   });
 });
