@@ -25,6 +25,8 @@ constexpr int64_t kSharedRowsOfPacking = 128;  // where each run packs the other
 constexpr int64_t kSharedSum = 64;
 constexpr int64_t kPairedLeastColumns = 128;
 constexpr int64_t kDigitsLeastColumns = 32;
+constexpr int64_t kDigitsReadWeight = 1 << 16;  // numbers: to read it is what few rows cost
+constexpr int64_t kDigitsReadColumns = 256;     // of two work items
 // The same for attention: below, making digits costs what they save (docs/design/0033).
 constexpr int64_t kDigitsLeastQueries = 256;
 constexpr int64_t kDigitsLeastKeys = 128;
@@ -214,18 +216,21 @@ class Selector {
 
   // With a matrix that all samples share: a weight, or the gradient of a result, whose product with
   // columns of inputs is that of a weight.
-  bool is_shared(const Step& step, const Node& node, const MatmulShape& s) const {
+  bool is_shared(const Step& step, const Node& node, const MatmulShape& s,
+                 int64_t least = kSharedRows) const {
     if (!module_.allows_winograd || step.is_setup || s.batch != 1) return false;
     const Shape& a = module_.graph.in(node, 0).shape;
     const bool is_packed = module_.is_setup[static_cast<size_t>(step.inputs[1])];
     const int64_t rows = s.transpose_a ? s.M : a.rank >= 3 ? sample_rows(a) : 0;
     return module_.graph.in(node, 1).shape.rank == 2 && s.K >= kSharedSum &&
-           rows >= (is_packed ? kSharedRows : kSharedRowsOfPacking);
+           rows >= (is_packed ? least : kSharedRowsOfPacking);
   }
 
   bool takes_digits(const Step& step, const Node& node, const MatmulShape& s,
                     const KernelTable& table) const {
-    return table.digits.run != nullptr && s.N >= kDigitsLeastColumns && is_shared(step, node, s);
+    const bool is_read = s.N >= kDigitsReadColumns && s.K * s.N >= kDigitsReadWeight;
+    return table.digits.run != nullptr && s.N >= kDigitsLeastColumns &&
+           is_shared(step, node, s, is_read ? 0 : kSharedRows);
   }
 
   bool takes_pairs(const Step& step, const Node& node, const MatmulShape& s,

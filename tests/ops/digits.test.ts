@@ -117,6 +117,19 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     expect(spoilt.y.filter((_, i) => !inRow(i))).toEqual(clean.y.filter((_, i) => !inRow(i)));
   });
 
+  it.each([1, 5])("multiply a large weight with %i rows, each as if alone", async (rows) => {
+    const [K, N] = [300, 270];
+    const [x, w] = [noise(9, 5 * K), noise(10, K * N)];
+    const layer = product(rows, K, N);
+    const [some, first] = [x.slice(0, rows * K), x.slice(0, K)];
+    const exact = await run(layer, some, w, { isa: "ref" });
+    const direct = await run(layer, some, w, { isa, winograd: false });
+    const ours = await run(layer, some, w, { isa });
+    expect(ours.text).toContain("digits");
+    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+    expect(ours.y.slice(0, N)).toEqual((await run(product(1, K, N), first, w, { isa })).y);
+  });
+
   it("take zeros for zeros", async () => {
     const { y } = await run(
       product(rows, K, N),
