@@ -19,16 +19,17 @@ constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
 constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
-constexpr int64_t kLeastSide = 4;  // pixels: likewise, direct sums end at the borders
-constexpr int64_t kSmallSide = 4;  // pixels, of maps that filtering along rows takes whole
-constexpr int64_t kDigitPixels =
-    128;  // of maps whose products run in digits, from weights as they are
-// In tiles: with more of them, filtering floats is as fast; below 192 results, what is done to the
-// inputs of more than 64 costs what their products save, as does reading those of 512 channels.
-constexpr int64_t kDigitTiles = 64;  // also of a work item, whose V stays in L2
+constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
+constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along rows takes whole
+constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
+
+// Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles. With
+// more tiles than four blocks filtering floats is as fast; below 192 results, what is done to the
+// inputs of more than one block costs what their products save, as does reading 512 channels.
+constexpr int64_t kDigitPixels = 128;
+constexpr int64_t kDigitTiles = 64;  // a block: their V stays in L2
 constexpr int64_t kDigitLeastOutputs = 64;
 constexpr int64_t kDigitMostInputs = 384;
-constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
 // it costs less than 1 % of the layer.

@@ -52,6 +52,9 @@ const preparedGraph = trace((t) => {
   t.output("y", input.matmul(t.parameter(weight)).matmul(second.mul(2).exp()).sum());
 });
 
+/** Weights packed as floats. */
+const asDefined = { winograd: false };
+
 const weights = (): Record<string, Buffer> => ({
   "first.weight": Buffer.alloc("f32", [size, size], "first.weight"),
   "second.weight": Buffer.alloc("f32", [size, size], "second.weight"),
@@ -86,7 +89,7 @@ describe("too little memory", () => {
   });
 
   it("for packed weights names the largest of them", async () => {
-    using program = await compile(preparedGraph);
+    using program = await compile(preparedGraph, asDefined);
     const buffers = weights();
     leave(bytes);
     const message = await rejection(program.bind(buffers));
@@ -100,7 +103,7 @@ describe("too little memory", () => {
   });
 
   it("for the preparation of weights names its tensors", async () => {
-    using program = await compile(preparedGraph);
+    using program = await compile(preparedGraph, asDefined);
     const buffers = weights();
     leave(program.plan().weightBytes + 4096);
     const message = await rejection(program.bind(buffers));
