@@ -61,6 +61,17 @@ const rms = (a: readonly number[], b: readonly number[]): number =>
 
 const isa = "amx";
 
+/** At most four times the error of the direct kernel; gives the results. */
+async function expectSmallError(layer: Layer, x: Float32Array, w: Float32Array, way: string) {
+  const exact = await run(layer, x, w, { isa: "ref" });
+  const direct = await run(layer, x, w, { isa, winograd: false });
+  const ours = await run(layer, x, w, { isa });
+  expect(direct.text).not.toContain("digits");
+  expect(ours.text).toContain(way);
+  expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+  return ours.y;
+}
+
 describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no tiles)", () => {
   // A few numbers far above the others, in rows, in columns, in both, or in all of them (cubes).
   const spiked = (data: Float32Array, period: number, factor: number) =>
@@ -76,13 +87,7 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     ["cubes", cubes(x), cubes(w)],
     ["numbers of one sign", x.map(Math.abs), w.map(Math.abs)],
   ] as const)("err at most four times as much as sums of floats: %s", async (_, x, w) => {
-    const layer = product(rows, K, N);
-    const exact = await run(layer, x, w, { isa: "ref" });
-    const direct = await run(layer, x, w, { isa, winograd: false });
-    const ours = await run(layer, x, w, { isa });
-    expect(direct.text).not.toContain("digits");
-    expect(ours.text).toContain("digits");
-    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+    await expectSmallError(product(rows, K, N), x, w, "digits");
   });
 
   const [side, C, O] = [16, 320, 64];
@@ -95,12 +100,7 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     ["cubes", cubes(pixels), cubes(taps)],
     ["numbers of one sign", pixels.map(Math.abs), taps.map(Math.abs)],
   ] as const)("err no more in tiles of results: %s", async (_, x, w) => {
-    const layer = convolution(1, side, C, O);
-    const exact = await run(layer, x, w, { isa: "ref" });
-    const direct = await run(layer, x, w, { isa, winograd: false });
-    const ours = await run(layer, x, w, { isa });
-    expect(ours.text).toContain("F(2x2,3x3) digits");
-    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
+    await expectSmallError(convolution(1, side, C, O), x, w, "F(2x2,3x3) digits");
   });
 
   it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {
@@ -120,14 +120,9 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
   it.each([1, 5])("multiply a large weight with %i rows, each as if alone", async (rows) => {
     const [K, N] = [300, 270];
     const [x, w] = [noise(9, 5 * K), noise(10, K * N)];
-    const layer = product(rows, K, N);
     const [some, first] = [x.slice(0, rows * K), x.slice(0, K)];
-    const exact = await run(layer, some, w, { isa: "ref" });
-    const direct = await run(layer, some, w, { isa, winograd: false });
-    const ours = await run(layer, some, w, { isa });
-    expect(ours.text).toContain("digits");
-    expect(rms(ours.y, exact.y)).toBeLessThan(4 * rms(direct.y, exact.y));
-    expect(ours.y.slice(0, N)).toEqual((await run(product(1, K, N), first, w, { isa })).y);
+    const y = await expectSmallError(product(rows, K, N), some, w, "digits");
+    expect(y.slice(0, N)).toEqual((await run(product(1, K, N), first, w, { isa })).y);
   });
 
   it("take zeros for zeros", async () => {
