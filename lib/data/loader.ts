@@ -70,6 +70,8 @@ const optionNames = [
   "signal",
 ];
 const maxSliceMs = 4;
+/** Where a byte lies in [-1, 1]. */
+const unitOfByte = Float32Array.from({ length: 256 }, (_, byte) => byte / 127.5 - 1);
 
 /**
  * Yields batches without end (or for `epochs`). Throws "data" for an empty set, "aborted" on the
@@ -189,10 +191,8 @@ async function assemble(
   const size = visits.length;
   await nextTurn(); // the batch before it ended in this one
   throwIfAborted(signal, "loader");
-  let sliceStart = performance.now();
-  // Every number is written below: clearing a large batch first would take a slice and more.
-  const room = Buffer.allocUnsafeSlow(4 * size * height * width * channels);
-  const images = new Float32Array(room.buffer);
+  let sliceStart = performance.now(); // room for a large batch takes its time too
+  const images = new Float32Array(size * height * width * channels);
   // Start all decoding at once; sharp's own threads take it from there.
   const pixels = visits.map(({ index }) => dataset.pixels(index));
   for (const pending of pixels) if (pending instanceof Promise) pending.catch(() => undefined);
@@ -264,8 +264,6 @@ function place(
     }
   }
 }
-
-const unitOfByte = Float32Array.from({ length: 256 }, (_, byte) => byte / 127.5 - 1);
 
 function clamp(index: number, size: number): number {
   return Math.min(Math.max(index, 0), size - 1);
