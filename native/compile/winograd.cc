@@ -26,9 +26,11 @@ constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each
 // Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles. With
 // more tiles than four blocks filtering floats is as fast; below 192 results, what is done to the
 // inputs of more than one block costs what their products save. Weights of more channels win less
-// and take half as much again (a tenth of the memory of VQGAN's decoder).
+// and take half as much again (a tenth of the memory of VQGAN's decoder). Upsampled maps need as
+// many products in digits as in floats: from one block of tiles on, until their V fills caches.
 constexpr int64_t kDigitPixels = 128;
-constexpr int64_t kDigitTiles = 64;  // a block: their V stays in L2
+constexpr int64_t kDigitHalvedResults = 1024;  // of stride 2; beyond, filtering is faster
+constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
 constexpr int64_t kDigitLeastOutputs = 64;
 constexpr int64_t kDigitMostInputs = 384;
 
@@ -101,6 +103,21 @@ bool is_plain(const Conv2dArgs& c) {
          c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
 }
 
+// Results of the size of the map, of twice and of half of it.
+bool is_same_size(const Conv2dArgs& c) {
+  return is_plain(c) && c.pad_top == 1 && c.pad_left == 1 && c.OH == c.H && c.OW == c.W;
+}
+bool is_doubled(const Conv2dArgs& c) {
+  return c.upsample == 2 && c.stride_h == 1 && c.stride_w == 1 && c.pad_top == 1 && c.pad_left == 1;
+}
+bool is_halved(const Conv2dArgs& c) {
+  const auto is_axis = [](int64_t stride, int64_t pad, int64_t size, int64_t results) {
+    return stride == 2 && (pad == 0 || pad == 1) && size == 2 * results;
+  };
+  return c.upsample == 1 && is_axis(c.stride_h, c.pad_top, c.H, c.OH) &&
+         is_axis(c.stride_w, c.pad_left, c.W, c.OW);
+}
+
 // Whether KernelTable::conv2d_ends computes the convolution, and faster.
 bool is_network_end(const Conv2dArgs& c) {
   const bool has_few = c.C <= kFewInputs || (c.O <= kThinOutputs && c.C >= kManyInputs);
@@ -154,30 +171,35 @@ ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t s
 }
 
 int64_t conv_digits_tile(const Conv2dArgs& c) {
-  return c.B * c.H * c.W <= kDigitPixels ? 0 : kDigitForm;
+  if (c.upsample == 2) return kTileUpsampled;
+  return c.stride_h == 2 || c.B * c.H * c.W <= kDigitPixels ? 0 : 2;
 }
 
 bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
-  const bool is_same = is_plain(c) && c.KH == 3 && c.pad_top == 1 && c.pad_left == 1 &&
-                       c.OH == c.H && c.OW == c.W && c.O > kThinOutputs;
+  const bool is_window = c.KH == 3 && c.KW == 3 && c.dilation == 1 && c.groups == 1 &&
+                         c.dtype == Dtype::f32 && c.O > kThinOutputs;
   const int64_t padded = ceil_div(c.C, kDigitsTerms) * kDigitsTerms;
-  if (!is_same || packs_in_run || padded * 3 > c.C * 4) return false;
-  if (conv_digits_tile(c) == 0) return true;
-  const int64_t tiles = tiles_of(c, kDigitForm);
+  if (!is_window || packs_in_run || padded * 3 > c.C * 4) return false;
+  if (is_halved(c)) return c.B * c.OH * c.OW <= kDigitHalvedResults;
+  const int64_t tile = conv_digits_tile(c);
+  if (tile == 0) return is_same_size(c);
+  const int64_t tiles = tiles_of(c, tile);
+  if (c.C > kDigitMostInputs) return false;
+  if (is_doubled(c)) return tiles >= kDigitTiles && tiles <= kManyTiles;
   const int64_t least = (tiles <= kDigitTiles ? 1 : 3) * kDigitLeastOutputs;
-  return tiles <= 4 * kDigitTiles && c.O >= least && c.C <= kDigitMostInputs &&
+  return is_same_size(c) && tiles <= 4 * kDigitTiles && c.O >= least &&
          std::min(c.H, c.W) >= kLeastSide;
 }
 
 int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile) {
-  if (tile == 0) return digits_conv_elements(c.B, c.H, c.W, c.C);
+  if (tile == 0) return digits_conv_elements(c);
   return DigitTiles(tiles_of(c, tile), c.C).floats();
 }
 
 WinogradArgs winograd_digits_args(const Conv2dArgs& c) {
   WinogradArgs a = {};
   a.conv = c;
-  a.tile = kDigitForm;
+  a.tile = conv_digits_tile(c);
   a.block = kDigitTiles;
   return a;
 }

@@ -217,7 +217,7 @@ constexpr int64_t digits_elements(int64_t rows, int64_t depth) {
 // KernelTable::conv2d_digits: pixels of B images lie in one row of places, with one place without a
 // pixel after each row of an image, and such a row after each image and before the first: a tap is
 // the distance of two places. A 3x3 convolution of stride 1 whose results have the size of its
-// input.
+// input, or of stride 2 with results of half of it, which reads four maps of such places.
 struct DigitPlaces {
   constexpr DigitPlaces(int64_t B, int64_t H, int64_t W)
       : row(W + 1),
@@ -237,16 +237,20 @@ struct DigitsConvArgs {
   void* inputs;     // digits of the places, tile by tile, then scales and spreads of each span
 };
 
+constexpr int64_t digits_conv_maps(const Conv2dArgs& c) { return c.stride_h * c.stride_w; }
+
 // Floats of inputs.
-constexpr int64_t digits_conv_elements(int64_t B, int64_t H, int64_t W, int64_t C) {
-  const DigitSpans spans(C);
-  return DigitPlaces(B, H, W).count * (spans.steps * kDigits * kDigitsTerms / 4 + 2 * spans.count);
+constexpr int64_t digits_conv_elements(const Conv2dArgs& c) {
+  const DigitSpans spans(c.C);
+  return digits_conv_maps(c) * DigitPlaces(c.B, c.OH, c.OW).count *
+         (spans.steps * kDigits * kDigitsTerms / 4 + 2 * spans.count);
 }
 
-// KernelTable::winograd_digits: V of F(2x2,3x3), for each element groups of 16 tiles, an odd number
-// of cache lines apart, so that a tile writes to many sets; then scales and spreads (element, span,
-// tile).
-constexpr int64_t kDigitForm = 2;
+// KernelTable::winograd_digits: V of tile 2 or kTileUpsampled, for each element groups of 16 tiles,
+// an odd number of cache lines apart, so that a tile writes to many sets; then scales and spreads
+// (element, span, tile).
+constexpr int64_t kDigitInputs = winograd_inputs(2);
+static_assert(kDigitInputs == winograd_inputs(kTileUpsampled));
 
 struct DigitTiles {
   constexpr DigitTiles(int64_t tiles, int64_t channels)
@@ -255,7 +259,7 @@ struct DigitTiles {
         group(spans.steps * kDigits * kDigitsTile),
         element(winograd_row(count / kDigitsSide * group / 4) * 4) {}
   constexpr int64_t floats() const {
-    return winograd_inputs(kDigitForm) * (element / 4 + 2 * spans.count * count);
+    return kDigitInputs * (element / 4 + 2 * spans.count * count);
   }
 
   DigitSpans spans;

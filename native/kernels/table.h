@@ -51,7 +51,7 @@ struct KernelTable {
   Kernel<Conv2dArgs> conv2d;
   Kernel<DigitsConvArgs> conv2d_digits;  // small maps, conv.w packed by digits_pack
   Kernel<PackArgs> winograd_digits_pack;
-  Kernel<WinogradArgs> winograd_digits;  // F(2x2,3x3), conv.w packed by winograd_digits_pack
+  Kernel<WinogradArgs> winograd_digits;  // conv.w packed by winograd_digits_pack
   Kernel<Conv2dArgs> conv2d_ends;        // 3x3 of stride 1, few channels on one side
   Kernel<Conv2dArgs> conv2d_small;       // 3x3 of stride 1 on maps of four pixels a side or fewer
   Kernel<PackArgs> winograd_pack;        // the reference has none of these: conv2d is theirs

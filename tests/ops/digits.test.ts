@@ -34,14 +34,22 @@ const product = (rows: number, K: number, N: number): Layer => ({
     ),
 });
 
-const convolution = (B: number, side: number, C: number, O: number): Layer => ({
+type Window = Parameters<typeof conv2d>[2];
+
+const convolution = (
+  B: number,
+  side: number,
+  C: number,
+  O: number,
+  window: Window = {},
+): Layer => ({
   w: [3, 3, C, O],
   graph: (dtype) =>
     trace(
       (t) => {
         const x = t.input("x", { shape: [B, side, side, C], dtype });
         const w = t.parameter({ name: "w", shape: [3, 3, C, O], init: zeros });
-        t.output("y", conv2d(x, w, { padding: [1, 1, 1, 1] }));
+        t.output("y", conv2d(x, w, { padding: [1, 1, 1, 1], ...window }));
       },
       { dtype },
     ),
@@ -101,6 +109,23 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     ["numbers of one sign", pixels.map(Math.abs), taps.map(Math.abs)],
   ] as const)("err no more in tiles of results: %s", async (_, x, w) => {
     await expectSmallError(convolution(1, side, C, O), x, w, "F(2x2,3x3) digits");
+    const doubled = convolution(1, side, C, O, { upsample: 2 });
+    await expectSmallError(doubled, x, w, "F(4x4,3x3 upsampled) digits");
+  });
+
+  it.each([
+    ["plain", pixels, taps],
+    ["spikes in both", spiked(pixels, 171, 300), spiked(taps, 97, 300)],
+    ["cubes", cubes(pixels), cubes(taps)],
+  ] as const)("err no more with stride 2: %s", async (_, x, w) => {
+    for (const padding of [
+      [1, 1, 1, 1],
+      [0, 1, 0, 1],
+      [1, 0, 0, 1],
+    ] as const) {
+      const layer = convolution(1, side, C, O, { padding: [...padding], stride: 2 });
+      await expectSmallError(layer, x, w, "digits");
+    }
   });
 
   it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {
@@ -135,18 +160,21 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     expect(y.filter((v, i) => (i < 5 * N || i % N === 11) && v !== 0)).toEqual([]);
   });
 
-  it("give an image the same bits in any batch", async () => {
-    const [side, C, O] = [4, 192, 70];
-    const [x, w] = [noise(3, 6 * side * side * C), noise(4, 9 * C * O)];
-    const six = await run(convolution(6, side, C, O), x, w, { isa });
-    const image = side * side * C;
-    const fourth = x.slice(3 * image, 4 * image);
-    const one = await run(convolution(1, side, C, O), fourth, w, { isa });
-    expect(six.text).toContain("digits");
-    expect(one.text).toContain("digits");
-    const results = side * side * O;
-    expect(six.y.slice(3 * results, 4 * results)).toEqual(one.y);
-  });
+  it.each([{}, { stride: 2 }] as Window[])(
+    "give an image the same bits in any batch: %o",
+    async (window) => {
+      const [side, C, O] = [4, 192, 70];
+      const [x, w] = [noise(3, 6 * side * side * C), noise(4, 9 * C * O)];
+      const six = await run(convolution(6, side, C, O, window), x, w, { isa });
+      const image = side * side * C;
+      const fourth = x.slice(3 * image, 4 * image);
+      const one = await run(convolution(1, side, C, O, window), fourth, w, { isa });
+      expect(six.text).toContain("digits");
+      expect(one.text).toContain("digits");
+      const results = one.y.length;
+      expect(six.y.slice(3 * results, 4 * results)).toEqual(one.y);
+    },
+  );
 
   it("keep an infinite pixel to its neighbours", async () => {
     const [side, C, O] = [8, 64, 33];
