@@ -15,20 +15,29 @@ export function install() {
   execFileSync("npm", [...args, `onnxruntime-node@${ortVersion}`], { stdio: "inherit" });
 }
 
-const torchVersion = (python) => {
-  const { status, stdout } = spawnSync(
-    python,
-    ["-c", "import torch; print(torch.__version__, torch.backends.mkldnn.is_available())"],
-    { encoding: "utf8" },
-  );
-  return status === 0 ? stdout.trim().split(" ")[0] : undefined;
-};
+const preload = existsSync(openBlas) ? { LD_PRELOAD: openBlas } : {};
+
+/** Prints its version, and whether it multiplies by reference BLAS: that takes ten times as long and is no comparison. */
+const torchProbe = [
+  "import os, torch",
+  'maps = "/proc/self/maps"',
+  'libraries = open(maps).read() if os.path.exists(maps) else ""',
+  'print(torch.__version__, "/blas/libblas" in libraries and "openblas" not in libraries)',
+].join("\n");
+
+function probePython(python) {
+  const env = { ...process.env, ...preload };
+  const { status, stdout } = spawnSync(python, ["-c", torchProbe], { encoding: "utf8", env });
+  if (status !== 0) return undefined;
+  const [version, isReference] = stdout.trim().split(" ");
+  return { python, version, hasReferenceBlas: isReference === "True" };
+}
 
 /** A Python that has torch, by SMALTI_PEER_PYTHON or in the usual places. */
 function findTorch() {
   for (const python of [process.env.SMALTI_PEER_PYTHON, "/usr/bin/python3", "python3"]) {
-    const version = python && torchVersion(python);
-    if (version) return { python, version };
+    const torch = python && probePython(python);
+    if (torch) return torch;
   }
   return undefined;
 }
@@ -40,10 +49,12 @@ const findOrt = () => {
 
 /** What is installed; a peer that is missing is named in `missing` with the way to get it. */
 export function findPeers() {
-  const torch = findTorch();
+  const found = findTorch();
+  const torch = found?.hasReferenceBlas ? undefined : found;
   const ort = findOrt();
   const missing = [];
-  if (!torch)
+  if (found && !torch) missing.push("torch, for want of OpenBLAS (libopenblas0-openmp)");
+  if (!found)
     missing.push("torch (Debian: apt-get install python3-torch python3-onnx libopenblas0-openmp)");
   if (!ort) missing.push("ONNX Runtime (npm run bench:peers -- --install)");
   if (ort && !torch) missing.push("ONNX Runtime's models, which torch exports");
@@ -76,7 +87,7 @@ export function torchEnvironments(threads, isa) {
   const common = {
     OMP_NUM_THREADS: String(threads),
     OPENBLAS_NUM_THREADS: String(threads),
-    ...(existsSync(openBlas) && { LD_PRELOAD: openBlas }),
+    ...preload,
     ...(isa === "avx2" && avx2Only),
   };
   const wide = isa !== "avx2" && hasAvx512() ? { ATEN_CPU_CAPABILITY: "avx512" } : {};
