@@ -16,7 +16,7 @@ constexpr int64_t kThinOutputs =
     4;  // so few are packed in a form of their own (native/cpu/gemm.inc)
 constexpr int64_t kFewInputs = 8;
 constexpr int64_t kManyInputs = 32;  // two vectors of any instruction set
-constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth transforming the weights
+constexpr int64_t kEndWidth = 8;     // pixels of a row that are worth how a row begins
 constexpr int64_t kLeastChannels =
     48;  // of tile 4: its error is more than three times the direct one below
 constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at the borders
@@ -30,6 +30,7 @@ constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each
 // many products in digits as in floats: from one block of tiles on, until their V fills caches.
 constexpr int64_t kDigitPixels = 128;
 constexpr int64_t kDigitHalvedResults = 1024;  // of stride 2; beyond, filtering is faster
+constexpr int64_t kDigitDoubledTiles = 1024;   // of upsampled maps
 constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
 constexpr int64_t kDigitLeastOutputs = 64;
 constexpr int64_t kDigitMostInputs = 384;
@@ -78,6 +79,12 @@ double winograd_cost(const Conv2dArgs& c, int64_t tile, bool packs_in_run) {
          kTransform * static_cast<double>(tiles * numbers);
 }
 
+// Results of twice the size of the map, which is upsampled first.
+template <class Args>
+bool is_doubled(const Args& c) {
+  return c.upsample == 2 && c.stride_h == 1 && c.stride_w == 1 && c.pad_top == 1 && c.pad_left == 1;
+}
+
 // The forms of minimal filtering that compute the convolution.
 std::vector<int64_t> forms_of(const Conv2dArgs& c) {
   const bool fits = c.KH == 3 && c.KW == 3 && c.stride_h == c.stride_w && c.stride_h <= 2 &&
@@ -90,8 +97,7 @@ std::vector<int64_t> forms_of(const Conv2dArgs& c) {
   const int64_t least = std::min(c.pad_top, c.pad_left);
   const int64_t most = std::max(c.pad_top, c.pad_left);
   if (c.dilation == 1) {
-    const bool is_doubled = c.upsample == 2 && least == 1 && most == 1;
-    return is_doubled ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2};
+    return is_doubled(c) ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2};
   }
   if (c.dilation != 2 || least < 0 || most > 2 || (most - least) % 2 != 0) return {};
   return {least % 2 == 0 ? kTileSpreadEven : kTileSpreadOdd};
@@ -103,12 +109,9 @@ bool is_plain(const Conv2dArgs& c) {
          c.dilation == 1 && c.groups == 1 && c.dtype == Dtype::f32;
 }
 
-// Results of the size of the map, of twice and of half of it.
+// Results of the size of the map, and of half of it.
 bool is_same_size(const Conv2dArgs& c) {
   return is_plain(c) && c.pad_top == 1 && c.pad_left == 1 && c.OH == c.H && c.OW == c.W;
-}
-bool is_doubled(const Conv2dArgs& c) {
-  return c.upsample == 2 && c.stride_h == 1 && c.stride_w == 1 && c.pad_top == 1 && c.pad_left == 1;
 }
 bool is_halved(const Conv2dArgs& c) {
   const auto is_axis = [](int64_t stride, int64_t pad, int64_t size, int64_t results) {
@@ -185,7 +188,7 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   if (tile == 0) return is_same_size(c);
   const int64_t tiles = tiles_of(c, tile);
   if (c.C > kDigitMostInputs) return false;
-  if (is_doubled(c)) return tiles >= kDigitTiles && tiles <= kManyTiles;
+  if (is_doubled(c)) return tiles >= kDigitTiles && tiles <= kDigitDoubledTiles;
   const int64_t least = (tiles <= kDigitTiles ? 1 : 3) * kDigitLeastOutputs;
   return is_same_size(c) && tiles <= 4 * kDigitTiles && c.O >= least &&
          std::min(c.H, c.W) >= kLeastSide;
@@ -246,9 +249,8 @@ int64_t winograd_gradient_tile(const Conv2dGradWeightArgs& c) {
   if (!fits) return 0;
   int64_t best = 0;
   double least = gradient_cost(c, 9, c.B * c.OH * c.OW);
-  const bool is_doubled = c.upsample == 2 && c.pad_top == 1 && c.pad_left == 1;
   for (const int64_t tile :
-       is_doubled ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2}) {
+       is_doubled(c) ? std::vector<int64_t>{kTileUpsampled} : std::vector<int64_t>{4, 2}) {
     const double cost = winograd_gradient_cost(c, tile);
     if (cost >= least || (tile == 4 && std::min(c.C, c.O) < kLeastChannels)) continue;
     least = cost;
