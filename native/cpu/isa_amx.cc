@@ -45,10 +45,10 @@ namespace smalti::amx {
 // The kernels of a table for AVX-512, with those that take tiles.
 KernelTable with_tiles(KernelTable table) {
   table.name = "amx";
-  table.digits_pack = {digits_pack_run, digits_pack_items, nullptr, 1};
+  table.digits_pack = {digits_pack_run, digits_pack_items, digits_pack_scratch, 1};
   table.digits = {digits_run, digits_items, digits_scratch, 2};
   table.conv2d_digits = {conv2d_digits_run, conv2d_digits_items, conv2d_digits_scratch, 2};
-  table.winograd_digits_pack = {winograd_digits_pack_run, digits_pack_items,
+  table.winograd_digits_pack = {winograd_digits_pack_run, winograd_digits_pack_items,
                                 winograd_digits_pack_scratch, 1};
   table.winograd_digits = {winograd_digits_run, winograd_digits_items, winograd_digits_scratch, 2};
   table.attention_digits = {attention_digits_run, attention_digits_items, attention_digits_scratch,

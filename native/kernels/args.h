@@ -264,14 +264,14 @@ struct AttentionArgs {
   Dtype dtype;
 };
 
-// KernelTable::attention_digits takes heads whose queries are at most one span of digits, longer
-// than others: 512 products of first digits, of which none is above 127, still are a whole number
-// of 31 bits with the next ones.
-constexpr int64_t kDigitsWidest = 512;
-constexpr DigitSpans digit_head(int64_t D) { return DigitSpans(D, kDigitsWidest / kDigitsTerms); }
+// KernelTable::attention_digits takes heads whose queries are one span of digits, and values in
+// shorter spans of keys.
+constexpr int64_t kDigitsWidest = kDigitsSteps * kDigitsTerms;
+constexpr int64_t kDigitKeysSteps = 4;
+constexpr DigitSpans digit_keys(int64_t M) { return DigitSpans(M, kDigitKeysSteps); }
 // Floats of the digits of keys, as rows, and of values, whose channels are rows.
 constexpr int64_t attention_digit_floats(int64_t heads, int64_t M, int64_t D, int64_t E) {
-  return heads * (digits_elements(M, digit_head(D)) + digits_elements(E, M));
+  return heads * (digits_elements(M, DigitSpans(D)) + digits_elements(E, digit_keys(M)));
 }
 
 struct AttentionGradArgs {

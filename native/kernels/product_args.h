@@ -180,12 +180,13 @@ constexpr int64_t paired_panel_rows(int64_t K) {
 }
 constexpr int64_t paired_row(int64_t K) { return winograd_row(paired_panel_rows(K)); }
 
-// KernelTable::digits: terms of a sum lie in spans of equal length, of up to four tiles of 64
-// terms. The numbers of a span have one scale.
+// KernelTable::digits: terms of a sum lie in spans of equal length, of up to eight tiles of 64
+// terms. The numbers of a span have one scale. 512 products of first digits, of which none is above
+// 127, still are a whole number of 31 bits with the next ones.
 constexpr int64_t kDigits = 3;
 constexpr int64_t kDigitsSide = 16;  // rows or columns of a tile
 constexpr int64_t kDigitsTerms = 64;
-constexpr int64_t kDigitsSteps = 4;
+constexpr int64_t kDigitsSteps = 8;
 constexpr int64_t kDigitsTile = kDigitsSide * kDigitsTerms;  // bytes
 
 struct DigitSpans {

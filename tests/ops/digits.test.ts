@@ -85,6 +85,7 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
   const spiked = (data: Float32Array, period: number, factor: number) =>
     data.map((v, i) => (i % period === 7 ? v * factor : v));
   const cubes = (data: Float32Array) => data.map((v) => v ** 3);
+  const near1 = (data: Float32Array) => data.map((v) => 1 - 1e-3 * Math.abs(v));
   const [rows, K, N] = [48, 512, 96];
   const [x, w] = [noise(1, rows * K), noise(2, K * N)];
   it.each([
@@ -94,6 +95,7 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     ["spikes in both", spiked(x, 171, 300), spiked(w, 97, 300)],
     ["cubes", cubes(x), cubes(w)],
     ["numbers of one sign", x.map(Math.abs), w.map(Math.abs)],
+    ["the largest sums of digits", near1(x), near1(w)],
   ] as const)("err at most four times as much as sums of floats: %s", async (_, x, w) => {
     await expectSmallError(product(rows, K, N), x, w, "digits");
   });
