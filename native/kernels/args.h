@@ -264,14 +264,11 @@ struct AttentionArgs {
   Dtype dtype;
 };
 
-// KernelTable::attention_digits takes heads whose queries are one span of digits, and values in
-// shorter spans of keys.
+// KernelTable::attention_digits takes heads whose queries are one span of digits.
 constexpr int64_t kDigitsWidest = kDigitsSteps * kDigitsTerms;
-constexpr int64_t kDigitKeysSteps = 4;
-constexpr DigitSpans digit_keys(int64_t M) { return DigitSpans(M, kDigitKeysSteps); }
 // Floats of the digits of keys, as rows, and of values, whose channels are rows.
 constexpr int64_t attention_digit_floats(int64_t heads, int64_t M, int64_t D, int64_t E) {
-  return heads * (digits_elements(M, DigitSpans(D)) + digits_elements(E, digit_keys(M)));
+  return heads * (digits_elements(M, D) + digits_elements(E, M));
 }
 
 struct AttentionGradArgs {
