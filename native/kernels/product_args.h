@@ -190,9 +190,9 @@ constexpr int64_t kDigitsSteps = 8;
 constexpr int64_t kDigitsTile = kDigitsSide * kDigitsTerms;  // bytes
 
 struct DigitSpans {
-  constexpr explicit DigitSpans(int64_t depth, int64_t most = kDigitsSteps)
+  constexpr explicit DigitSpans(int64_t depth)
       : steps((depth + kDigitsTerms - 1) / kDigitsTerms),
-        count((steps + most - 1) / most),
+        count((steps + kDigitsSteps - 1) / kDigitsSteps),
         length((steps + count - 1) / count) {}
   constexpr int64_t first(int64_t span) const { return span * length * kDigitsTerms; }
   constexpr int64_t steps_of(int64_t span) const {

@@ -10,12 +10,19 @@ const [N, M, H, D] = [260, 150, 2, 64] as const;
 
 type Change = (q: Float32Array, v: Float32Array, mask: Float32Array) => void;
 
-async function attend(isa: string, B: number, scale: number, change: Change = () => {}) {
+async function attend(
+  isa: string,
+  B: number,
+  scale: number,
+  change: Change = () => {},
+  masked = true,
+) {
   const graph = trace((t) => {
     const q = t.input("q", { shape: [B, N, H, D] });
     const k = t.input("k", { shape: [B, M, H, D] });
     const v = t.input("v", { shape: [B, M, H, D] });
-    const { out, lse } = attention(q, k, v, { scale, mask: t.input("mask", { shape: [N, M] }) });
+    const mask = masked ? t.input("mask", { shape: [N, M] }) : undefined;
+    const { out, lse } = attention(q, k, v, { scale, ...(mask && { mask }) });
     t.output("out", out);
     t.output("lse", lse);
   });
@@ -26,7 +33,7 @@ async function attend(isa: string, B: number, scale: number, change: Change = ()
   change(q, v, mask);
   using program = await compile(graph, { isa });
   using session = await program.bind();
-  const { out, lse } = await session.run({ q, k, v, mask });
+  const { out, lse } = await session.run({ q, k, v, ...(masked && { mask }) });
   return { out: out as Float32Array, lse: lse as Float32Array };
 }
 
@@ -59,8 +66,14 @@ describe.each(backends)("%s", (isa) => {
     },
   );
 
-  it("gives the value of the highest score where scores are extreme", async () => {
-    const { out } = await attend(isa, 1, 1e4);
-    expect(out.every((x) => Math.abs(x) <= 1)).toBe(true);
-  });
+  it.each([true, false])(
+    "gives the value of the highest score where scores are extreme, masked: %s",
+    async (masked) => {
+      const positive: Change = (_q, v) => v.forEach((x, i) => (v[i] = 0.1 + 0.9 * Math.abs(x)));
+      for (const scale of [10, 60, 1e4]) {
+        const { out } = await attend(isa, 1, scale, positive, masked);
+        expect(out.every((x) => x >= 0.0999 && x <= 1.0001)).toBe(true);
+      }
+    },
+  );
 });
