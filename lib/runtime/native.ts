@@ -42,6 +42,7 @@ export interface NativePlan {
   arenaBytes: number;
   /** Bytes of packed weights and other values made once when binding. */
   weightBytes: number;
+  /** Bytes of scratch of all threads in a run. */
   scratchBytes: number;
   /** Largest total of live intermediates at any point: no plan can need less. */
   lowerBoundBytes: number;

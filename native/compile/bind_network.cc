@@ -1,6 +1,4 @@
 // Arguments of products, normalisation, attention and token kernels: one function per kernel.
-#include <algorithm>
-
 #include "native/compile/binder.h"
 
 namespace smalti {
@@ -158,8 +156,7 @@ void set_group_norm(const Binder& b, Args& a) {
 Instruction bind_group_norm(Binder& b) {
   GroupNormArgs a = {};
   set_group_norm(b, a);
-  const int64_t tensors = std::max<int64_t>(1, static_cast<int64_t>(b.step.columns.size()));
-  if (!b.step.sums.empty()) a.block = group_norm_block(a.B, a.S, a.C, tensors);
+  a.block = b.step.norm_block;
   b.fix_inputs(a.x, a.gamma, a.beta);
   b.fix_columns(a.columns);
   b.fix_outputs(a.y);

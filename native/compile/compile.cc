@@ -56,12 +56,10 @@ void bind_all(const Module& module, const MemoryPlan& memory, const std::vector<
 }
 
 void count_totals(Program& program) {
-  for (const std::vector<Instruction>* list : {&program.setup, &program.run}) {
-    for (const Instruction& instruction : *list) {
-      program.scratch_bytes = std::max(program.scratch_bytes, instruction.scratch_bytes);
-    }
-  }
+  for (const Instruction& instruction : program.setup)
+    program.setup_scratch_bytes = std::max(program.setup_scratch_bytes, instruction.scratch_bytes);
   for (const Instruction& instruction : program.run) {
+    program.scratch_bytes = std::max(program.scratch_bytes, instruction.scratch_bytes);
     program.flops += instruction.flops;
     program.bytes += instruction.bytes;
   }

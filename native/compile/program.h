@@ -87,7 +87,8 @@ struct Program {
   int64_t arena_bytes = 0;
   int64_t lower_bound_bytes = 0;
   int64_t persistent_bytes = 0;
-  int64_t scratch_bytes = 0;              // for each worker
+  int64_t setup_scratch_bytes = 0;        // for each worker
+  int64_t scratch_bytes = 0;              // likewise, of the run
   std::vector<PlannedBuffer> planned;     // in the arena of the run
   std::vector<NamedBytes> setup_tensors;  // in the arena of the setup
   std::vector<NamedBytes> persistent;     // packed weights and other results of the setup

@@ -457,19 +457,21 @@ class Selector {
     const std::vector<int> tensors =
         step.columns.empty() ? std::vector<int>{step.inputs[0]} : step.columns;
     const int64_t S = x.elements() / x[0] / x.last();
-    const int64_t block = group_norm_block(x[0], S, x.last(), static_cast<int64_t>(tensors.size()));
-    const bool is_given = !step.is_setup && S * x.last() > kGroupNormSmall;
+    const bool is_small = step.is_setup || S * x.last() <= kGroupNormSmall;
     for (const int value : tensors) {
-      int sums = is_given ? sums_of(value, x[0]) : -1;
-      if (sums >= 0) {
-        step.inputs.push_back(sums);
-      } else if (block > 0) {
-        const int64_t floats = result_sums_floats(module_.spec(value).shape.last());
-        sums = add_value(Dtype::f32, {x[0], (S + block - 1) / block, floats});
-        step.temps.push_back(sums);
-        step.own_sums |= int64_t{1} << step.sums.size();
-      }
-      step.sums.push_back(sums);
+      step.sums.push_back(is_small ? -1 : sums_of(value, x[0]));
+      if (step.sums.back() >= 0) step.inputs.push_back(step.sums.back());
+    }
+    // Rows whose sums are given are near to whoever made them; stripes would fetch half of them.
+    const bool is_read_twice = tensors.size() == 1 && step.sums[0] < 0;
+    const int64_t block = group_norm_block(x[0], S, x.last(), is_read_twice);
+    step.norm_block = block;
+    for (size_t i = 0; i < tensors.size() && block > 0; ++i) {
+      if (step.sums[i] >= 0) continue;
+      const int64_t floats = result_sums_floats(module_.spec(tensors[i]).shape.last());
+      step.sums[i] = add_value(Dtype::f32, {x[0], (S + block - 1) / block, floats});
+      step.temps.push_back(step.sums[i]);
+      step.own_sums |= int64_t{1} << i;
     }
     if (block > 0) add_temp(step, Dtype::f32, x[0] * 3 * x.last());
   }
@@ -481,6 +483,7 @@ class Selector {
              s.outputs[0] == module_.root(value);
     });
     if (made == module_.steps.end() || made->is_setup) return -1;
+    if (!traits_of(module_.node(made->node).op).sums_results) return -1;
     const Alias& alias = module_.aliases[static_cast<size_t>(value)];
     const Spec& spec = module_.spec(value);
     const Spec& result = module_.graph.out(module_.node(made->node));
@@ -500,7 +503,7 @@ class Selector {
   // Parts of each of B samples in which the step can sum its results.
   int64_t parts_of(const Step& step, int64_t B) const {
     const Node& node = module_.node(step.node);
-    if (!traits_of(node.op).sums_results || step.table != module_.isa) return 0;
+    if (step.table != module_.isa) return 0;
     const Conv2dArgs c = product_shape(module_.graph, node);
     const int64_t rows = c.B * c.OH * c.OW;
     const bool is_one = rows * c.O == module_.graph.out(node).shape.elements();  // product

@@ -50,6 +50,7 @@ struct Step {
   // tensor that a group norm reads, -1 where there are none
   std::vector<int> sums;
   int64_t own_sums = 0;      // bit i: the group norm makes them
+  int64_t norm_block = 0;    // GroupNormArgs::block
   std::vector<int> columns;  // values side by side that are its first operand, unless it is one
 };
 

@@ -24,15 +24,20 @@ constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along r
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
 // Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles. With
-// more tiles than four blocks filtering floats is as fast; below 192 results, what is done to the
-// inputs of more than one block costs what their products save. Weights of more channels win less
-// and take half as much again (a tenth of the memory of VQGAN's decoder). Upsampled maps need as
-// many products in digits as in floats: from one block of tiles on, until their V fills caches.
+// more tiles than four blocks filtering floats is as fast; with more than one, so is it where V of
+// many channels costs what few results save. Tiles would take a third more memory than floats: of
+// more than kDigitMostInputs channels small maps of a batch run in them, single maps run direct up
+// to more pixels, if rows are long (each ends in a place without one). Upsampled maps need as many
+// products in digits as in floats: from one block of tiles on, until their V fills caches.
 constexpr int64_t kDigitPixels = 128;
+constexpr int64_t kDigitManyPixels = 256;      // of more than kDigitMostInputs channels
+constexpr int64_t kDigitLongRow = 12;          // pixels
 constexpr int64_t kDigitHalvedResults = 1024;  // of stride 2; beyond, filtering is faster
 constexpr int64_t kDigitDoubledTiles = 1024;   // of upsampled maps
 constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
 constexpr int64_t kDigitLeastOutputs = 64;
+constexpr int64_t kDigitManyOutputs = 96;  // at least, beyond one block
+constexpr int64_t kDigitMostShare = 3;     // of inputs to results, likewise
 constexpr int64_t kDigitMostInputs = 384;
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -175,7 +180,9 @@ ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t s
 
 int64_t conv_digits_tile(const Conv2dArgs& c) {
   if (c.upsample == 2) return kTileUpsampled;
-  return c.stride_h == 2 || c.B * c.H * c.W <= kDigitPixels ? 0 : 2;
+  const bool is_long = c.C > kDigitMostInputs && c.O >= kDigitLeastOutputs && c.W >= kDigitLongRow;
+  const int64_t most = is_long ? kDigitManyPixels : kDigitPixels;
+  return c.stride_h == 2 || c.B * c.H * c.W <= most ? 0 : 2;
 }
 
 bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
@@ -187,9 +194,11 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   const int64_t tile = conv_digits_tile(c);
   if (tile == 0) return is_same_size(c);
   const int64_t tiles = tiles_of(c, tile);
-  if (c.C > kDigitMostInputs) return false;
+  const bool is_shared = c.B > 1 && c.upsample == 1 && tiles <= kDigitTiles;
+  if (c.C > kDigitMostInputs && !is_shared) return false;
   if (is_doubled(c)) return tiles >= kDigitTiles && tiles <= kDigitDoubledTiles;
-  const int64_t least = (tiles <= kDigitTiles ? 1 : 3) * kDigitLeastOutputs;
+  const int64_t least = tiles <= kDigitTiles ? kDigitLeastOutputs
+                                             : std::max(kDigitManyOutputs, c.C / kDigitMostShare);
   return is_same_size(c) && tiles <= 4 * kDigitTiles && c.O >= least &&
          std::min(c.H, c.W) >= kLeastSide;
 }

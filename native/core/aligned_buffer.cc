@@ -4,6 +4,9 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -180,6 +183,12 @@ size_t allocated_bytes() {
 }
 
 void set_allocation_limit(size_t bytes) { limit_bytes.store(bytes); }
+
+void release_freed_blocks() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 MemoryInfo memory_info() {
   MemoryInfo info;

@@ -42,6 +42,9 @@ size_t allocated_bytes();
 // Makes allocations beyond `bytes` in total fail; 0 = no limit.
 void set_allocation_limit(size_t bytes);
 
+// Gives back to the system what small blocks that were freed still occupy, where it can.
+void release_freed_blocks();
+
 struct MemoryInfo {
   size_t physical_bytes = 0;
   size_t available_bytes = 0;

@@ -150,9 +150,8 @@ struct GroupNormArgs {
   void* gains;  // with blocks: (B, 3, C), means, gains and offsets
   int64_t B, S, C, groups;
   int64_t block;  // rows of a block; 0 = none: a sample stays in a cache between its two readings
-  ResultSums
-      sums[kMaxParts];  // of the tensors that x lies in; without blocks only those made before
-  int64_t own_sums;     // bit i: the first phase makes those of tensor i
+  ResultSums sums[kMaxParts];  // of the tensors that x lies in, with blocks
+  int64_t own_sums;            // bit i: the first phase makes those of tensor i
   double eps;
   bool silu;
   Dtype dtype;
@@ -161,11 +160,11 @@ struct GroupNormArgs {
 };
 
 constexpr int64_t kGroupNormSmall = int64_t{1} << 16;  // numbers of a sample without blocks
-constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // of a batch of one tensor that has none
+constexpr int64_t kGroupNormNear = int64_t{1} << 18;   // of a batch that is read twice, likewise
 constexpr int64_t kGroupNormBlock = int64_t{1} << 16;  // numbers of the largest block
 constexpr int64_t kGroupNormBlocks = 8;                // of a sample at least
-constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C, int64_t tensors) {
-  if (S * C <= kGroupNormSmall || (tensors == 1 && B * S * C <= kGroupNormNear)) return 0;
+constexpr int64_t group_norm_block(int64_t B, int64_t S, int64_t C, bool is_read_twice) {
+  if (S * C <= kGroupNormSmall || (is_read_twice && B * S * C <= kGroupNormNear)) return 0;
   const int64_t share = S * C / kGroupNormBlocks;
   return ((share < kGroupNormBlock ? share : kGroupNormBlock) + C - 1) / C;
 }

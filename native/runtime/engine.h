@@ -1,5 +1,6 @@
 // The one thread that compiles, prepares and runs, in order of arrival, and the memory that only it
-// uses: one arena and one scratch for all sessions, as large as the largest of them needs.
+// uses: one arena and one scratch for the runs of all sessions, as large as the largest of them
+// needs.
 #pragma once
 
 #include <condition_variable>

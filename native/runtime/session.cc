@@ -74,6 +74,7 @@ Session::Session(std::shared_ptr<const Program> program,
       buffers_[i].reset();
     }
   }
+  release_freed_blocks();  // of compiling and preparing, small weights among them
   Engine::instance().add_need(size(program_->arena_bytes));
 }
 
@@ -118,8 +119,9 @@ void Session::prepare(const AbortFlag& abort) {
     most = std::max(most, bytes);
   }
   const AlignedBuffer passing(most, "weights to be packed");
-  const Scratch scratch =
-      Engine::instance().scratch(size(program_->scratch_bytes), pool->threads());
+  const size_t each = aligned(size(program_->setup_scratch_bytes));
+  const AlignedBuffer scratch(each * static_cast<size_t>(pool->threads()),
+                              "the scratch of the preparation");
   for (size_t i = 0; i < setup.size(); ++i) {
     for (const size_t slot : slots_of(setup[i])) {
       if (!is_passing(slot)) values_[slot] = buffers_[slot]->hold();
@@ -132,7 +134,7 @@ void Session::prepare(const AbortFlag& abort) {
       now.buffers[slot] = std::exchange(free, free + aligned(buffers_[slot]->size()));
     }
     const Span<const Instruction> one(&setup[i], 1);
-    execute(one, Frame(one, std::move(now)), *pool, scratch, abort);
+    execute(one, Frame(one, std::move(now)), *pool, {scratch.data(), each}, abort);
     for (const size_t slot : slots_of(setup[i])) {
       if (readers[slot].last == i) values_[slot].reset();
     }

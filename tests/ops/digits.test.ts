@@ -130,6 +130,15 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     }
   });
 
+  it.each([
+    ["in four blocks of tiles", 1, 31, 176, 96, "F(2x2,3x3) digits"],
+    ["of more channels than tiles take", 1, 13, 400, 70, "] digits"],
+    ["of as many in a batch", 4, 7, 400, 70, "F(2x2,3x3) digits"],
+  ] as const)("err no more on maps %s", async (_, B, side, C, O, way) => {
+    const [x, w] = [noise(11, B * side * side * C), noise(12, 9 * C * O)];
+    await expectSmallError(convolution(B, side, C, O), x, w, way);
+  });
+
   it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {
     const layer = product(rows, K, N);
     const clean = await run(layer, x, w, { isa });
