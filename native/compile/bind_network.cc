@@ -98,7 +98,7 @@ Instruction bind_winograd_digits(Binder& b) {
   WinogradArgs a = winograd_digits_args(conv2d_shape(b.graph, *b.node));
   b.fix_inputs(a.conv.x, a.conv.w);
   b.fix_outputs(a.conv.y);
-  b.fix(a.inputs, b.place(b.step.temps.back()));
+  if (!a.is_local) b.fix(a.inputs, b.place(b.step.temps.back()));
   if (b.step.pointwise) b.fix_pointwise(a.conv.epilogue);
   b.fix_sums(a.conv.result_sums, b.out_shape());
   return b.finish(a, *b.step.table, &KernelTable::winograd_digits);

@@ -279,10 +279,10 @@ class Selector {
     pack_operand(step, pack, table, is_repeated);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
-    if (step.algorithm == Algorithm::digits)
-      add_temp(step, Dtype::f32, conv_digits_elements(conv, step.tile));
+    if (step.algorithm == Algorithm::digits) temps.inputs = conv_digits_elements(conv, step.tile);
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
+    if (temps.products == 0) return;
     add_temp(step, Dtype::f32, temps.products);
   }
 

@@ -23,21 +23,21 @@ constexpr int64_t kLeastSide = 4;      // pixels: likewise, direct sums end at t
 constexpr int64_t kSmallSide = 4;      // pixels, of maps that filtering along rows takes whole
 constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each item of columns
 
-// Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles. With
-// more tiles than four blocks filtering floats is as fast; with more than one, so is it where V of
-// many channels costs what few results save. Tiles would take a third more memory than floats: of
-// more than kDigitMostInputs channels small maps of a batch run in them, single maps run direct up
-// to more pixels, if rows are long (each ends in a place without one). Upsampled maps need as many
-// products in digits as in floats: from one block of tiles on, until their V fills caches.
+// Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles, if
+// the weight is worth what its tiles cost. A single map of one block and more than kDigitMostInputs
+// channels does not run in tiles, whose weights would take a third more memory than in floats, but
+// direct, if rows are long (each ends in a place without a pixel). Upsampled maps need as many
+// products in digits as in floats: they win from one block of tiles on.
 constexpr int64_t kDigitPixels = 128;
 constexpr int64_t kDigitManyPixels = 256;      // of more than kDigitMostInputs channels
 constexpr int64_t kDigitLongRow = 12;          // pixels
-constexpr int64_t kDigitHalvedResults = 1024;  // of stride 2; beyond, filtering is faster
-constexpr int64_t kDigitDoubledTiles = 1024;   // of upsampled maps
+constexpr int64_t kDigitHalvedResults = 4096;  // of stride 2; beyond, filtering is faster
 constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
-constexpr int64_t kDigitLeastOutputs = 64;
-constexpr int64_t kDigitManyOutputs = 96;  // at least, beyond one block
-constexpr int64_t kDigitMostShare = 3;     // of inputs to results, likewise
+constexpr int64_t kDigitManyTiles = 32;        // likewise, of more than kDigitMostInputs channels
+constexpr int64_t kDigitStagedTiles = 4 * kDigitTiles;  // beyond, blocks have V of their own
+constexpr int64_t kDigitLeastOutputs = 64;              // of one block
+constexpr int64_t kDigitLeastInputs = 96;               // of more
+constexpr int64_t kDigitLeastWeight = 96 * 128;         // inputs by outputs, likewise
 constexpr int64_t kDigitMostInputs = 384;
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -194,25 +194,26 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   const int64_t tile = conv_digits_tile(c);
   if (tile == 0) return is_same_size(c);
   const int64_t tiles = tiles_of(c, tile);
-  const bool is_shared = c.B > 1 && c.upsample == 1 && tiles <= kDigitTiles;
-  if (c.C > kDigitMostInputs && !is_shared) return false;
-  if (is_doubled(c)) return tiles >= kDigitTiles && tiles <= kDigitDoubledTiles;
-  const int64_t least = tiles <= kDigitTiles ? kDigitLeastOutputs
-                                             : std::max(kDigitManyOutputs, c.C / kDigitMostShare);
-  return is_same_size(c) && tiles <= 4 * kDigitTiles && c.O >= least &&
-         std::min(c.H, c.W) >= kLeastSide;
+  if (is_doubled(c)) return tiles >= kDigitTiles;
+  if (!is_same_size(c) || std::min(c.H, c.W) < kLeastSide) return false;
+  if (tiles > kDigitTiles) return c.C >= kDigitLeastInputs && c.C * c.O >= kDigitLeastWeight;
+  return c.O >= kDigitLeastOutputs && (c.C <= kDigitMostInputs || c.B > 1);
 }
 
 int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile) {
   if (tile == 0) return digits_conv_elements(c);
-  return DigitTiles(tiles_of(c, tile), c.C).floats();
+  return winograd_digits_args(c).is_local ? 0 : DigitTiles(tiles_of(c, tile), c.C).floats();
 }
 
 WinogradArgs winograd_digits_args(const Conv2dArgs& c) {
   WinogradArgs a = {};
   a.conv = c;
   a.tile = conv_digits_tile(c);
-  a.block = kDigitTiles;
+  a.block = c.C > kDigitMostInputs ? kDigitManyTiles : kDigitTiles;
+  const int64_t tiles = tiles_of(c, a.tile);
+  a.is_local = tiles > kDigitStagedTiles;
+  const int64_t least = ceil_div(ceil_div(tiles, kItemsWanted), kDigitsSide) * kDigitsSide;
+  if (a.is_local) a.block = std::min(a.block, least);
   return a;
 }
 

@@ -162,6 +162,7 @@ struct WinogradArgs {
   void* products;  // stages: (winograd_products, winograd_row(tiles * winograd_row(O)))
   int64_t tile;
   bool is_staged;
+  bool is_local;  // winograd_digits: V of a block lies in scratch, not that of all tiles in inputs
   int64_t block;
   int64_t columns;  // a multiple of the panel, or all
 };

@@ -134,9 +134,22 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     ["in four blocks of tiles", 1, 31, 176, 96, "F(2x2,3x3) digits"],
     ["of more channels than tiles take", 1, 13, 400, 70, "] digits"],
     ["of as many in a batch", 4, 7, 400, 70, "F(2x2,3x3) digits"],
-  ] as const)("err no more on maps %s", async (_, B, side, C, O, way) => {
+    ["in blocks with tiles of their own", 1, 41, 112, 130, "F(2x2,3x3) digits"],
+    ["in such blocks across images", 3, 21, 96, 129, "F(2x2,3x3) digits"],
+    ["in such blocks, of more channels", 1, 34, 400, 70, "F(2x2,3x3) digits"],
+    ["in such blocks, upsampled", 1, 37, 96, 50, "F(4x4,3x3 upsampled) digits", { upsample: 2 }],
+  ] as const)("err no more on maps %s", async (_, B, side, C, O, way, window: Window = {}) => {
     const [x, w] = [noise(11, B * side * side * C), noise(12, 9 * C * O)];
-    await expectSmallError(convolution(B, side, C, O), x, w, way);
+    await expectSmallError(convolution(B, side, C, O, window), x, w, way);
+  });
+
+  it("give an image the same bits in any batch of many tiles", async () => {
+    const [side, C, O] = [34, 128, 96];
+    const [x, w] = [noise(13, 2 * side * side * C), noise(14, 9 * C * O)];
+    const two = await run(convolution(2, side, C, O), x, w, { isa });
+    const one = await run(convolution(1, side, C, O), x.slice(x.length / 2), w, { isa });
+    expect(two.text).toContain("digits");
+    expect(two.y.slice(two.y.length / 2)).toEqual(one.y);
   });
 
   it.each([Number.NaN, Infinity, -Infinity])("keep %f to its row", async (value) => {

@@ -36,6 +36,14 @@ const cases: Record<string, Case> = {
   "few tiles": { x: [1, 16, 16, 64], O: 288, groups: 16, kernel: 3, end: "program" },
   "tiles of an upsampled map": { x: [1, 16, 16, 64], O: 96, groups: 32, kernel: 3, upsample: 2, end: "bias" }, // prettier-ignore
   "blocks of tiles of two samples": { x: [3, 39, 38, 48], O: 48, groups: 12, kernel: 3, end: "residual" }, // prettier-ignore
+  "blocks of tiles in digits": {
+    x: [1, 40, 38, 96],
+    O: 132,
+    groups: 33,
+    kernel: 3,
+    end: "program",
+  },
+  "blocks of them of two samples": { x: [3, 29, 27, 128], O: 96, groups: 12, kernel: 3, end: "residual" }, // prettier-ignore
   "blocks of few of them": { x: [5, 41, 37, 48], O: 48, groups: 8, kernel: 3, end: "program" },
   "stride 2": { x: [3, 67, 62, 64], O: 64, groups: 32, kernel: 3, stride: 2, end: "bias" },
   "as defined": { x: [3, 39, 37, 24], O: 50, groups: 10, kernel: 3, options: { winograd: false } },
