@@ -3,6 +3,7 @@
 
 #include "native/compile/stages.h"
 #include "native/core/error.h"
+#include "native/core/thread_pool.h"
 #include "native/cpu/isa.h"
 
 namespace smalti {
@@ -80,6 +81,7 @@ Program compile(Graph graph, const CompileOptions& options, const AbortFlag& abo
   Module module;
   module.isa = choose_table(options.isa);
   module.allows_winograd = options.winograd;
+  module.threads = thread_pool()->threads();
   module.quantize = options.quantize;
   module.ref = &ref_kernels();
   abort.check("compile");

@@ -279,7 +279,8 @@ class Selector {
     pack_operand(step, pack, table, is_repeated);
     if (is_spread_gradient(node))
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
-    if (step.algorithm == Algorithm::digits) temps.inputs = conv_digits_elements(conv, step.tile);
+    if (step.algorithm == Algorithm::digits)
+      temps.inputs = conv_digits_elements(conv, step.tile, module_.threads);
     if (temps.inputs == 0) return;
     add_temp(step, Dtype::f32, temps.inputs);
     if (temps.products == 0) return;
@@ -511,7 +512,7 @@ class Selector {
     if (step.algorithm == Algorithm::winograd && c.B == B)
       return winograd_parts(winograd_args(c, step.tile, step.table->panel_columns));
     if (step.algorithm == Algorithm::digits && step.tile != 0 && c.B == B)
-      return winograd_parts(winograd_digits_args(c));
+      return winograd_parts(winograd_digits_args(c, module_.threads));
     if (step.algorithm == Algorithm::ends && c.B == B && c.C < c.O && rows * c.O <= kCachedResults)
       return (c.OH + conv_end_rows(c) - 1) / conv_end_rows(c);
     const ProductForm form = form_of(step);

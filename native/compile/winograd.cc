@@ -34,7 +34,8 @@ constexpr int64_t kDigitLongRow = 12;          // pixels
 constexpr int64_t kDigitHalvedResults = 4096;  // of stride 2; beyond, filtering is faster
 constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
 constexpr int64_t kDigitManyTiles = 32;        // likewise, of more than kDigitMostInputs channels
-constexpr int64_t kDigitStagedTiles = 4 * kDigitTiles;  // beyond, blocks have V of their own
+constexpr int64_t kDigitStagedTiles = 4 * kDigitTiles;  // beyond, blocks have V of their own,
+constexpr int64_t kDigitBlocks = 2;                     // as from so many for a thread on
 constexpr int64_t kDigitLeastOutputs = 64;              // of one block
 constexpr int64_t kDigitLeastInputs = 96;               // of more
 constexpr int64_t kDigitLeastWeight = 96 * 128;         // inputs by outputs, likewise
@@ -200,20 +201,21 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   return c.O >= kDigitLeastOutputs && (c.C <= kDigitMostInputs || c.B > 1);
 }
 
-int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile) {
+int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile, int threads) {
   if (tile == 0) return digits_conv_elements(c);
-  return winograd_digits_args(c).is_local ? 0 : DigitTiles(tiles_of(c, tile), c.C).floats();
+  return winograd_digits_args(c, threads).is_local ? 0
+                                                   : DigitTiles(tiles_of(c, tile), c.C).floats();
 }
 
-WinogradArgs winograd_digits_args(const Conv2dArgs& c) {
+WinogradArgs winograd_digits_args(const Conv2dArgs& c, int threads) {
   WinogradArgs a = {};
   a.conv = c;
   a.tile = conv_digits_tile(c);
   a.block = c.C > kDigitMostInputs ? kDigitManyTiles : kDigitTiles;
   const int64_t tiles = tiles_of(c, a.tile);
-  a.is_local = tiles > kDigitStagedTiles;
   const int64_t least = ceil_div(ceil_div(tiles, kItemsWanted), kDigitsSide) * kDigitsSide;
-  if (a.is_local) a.block = std::min(a.block, least);
+  if (tiles > kDigitStagedTiles) a.block = std::min(a.block, least);
+  a.is_local = tiles > kDigitStagedTiles || ceil_div(tiles, a.block) >= kDigitBlocks * threads;
   return a;
 }
 

@@ -36,6 +36,7 @@ const cases: Record<string, Case> = {
   "few tiles": { x: [1, 16, 16, 64], O: 288, groups: 16, kernel: 3, end: "program" },
   "tiles of an upsampled map": { x: [1, 16, 16, 64], O: 96, groups: 32, kernel: 3, upsample: 2, end: "bias" }, // prettier-ignore
   "blocks of tiles of two samples": { x: [3, 39, 38, 48], O: 48, groups: 12, kernel: 3, end: "residual" }, // prettier-ignore
+  "tiles in digits, by their blocks on one thread": { x: [1, 24, 23, 128], O: 128, groups: 32, kernel: 3, end: "bias" }, // prettier-ignore
   "blocks of tiles in digits": {
     x: [1, 40, 38, 96],
     O: 132,
