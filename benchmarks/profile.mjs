@@ -1,7 +1,7 @@
-// Where the time of one run goes: least milliseconds of each instruction over many runs; on one thread also how many times
-// as fast other numbers of cores would be, by the times of its pieces of work, if memory and caches kept up
-// (benchmarks/schedule.mjs). With --cores, rows show what each instruction would lose there.
-// Usage: node benchmarks/profile.mjs WORKLOAD [--batch 1] [--runs 20] [--rows 40] [--threads 1] [--cores 16] [--json]   (after npm run build)
+// Where the time of one run goes: least milliseconds of each instruction over many runs. With --cores, on one thread, also
+// how many times as fast so many cores would be, by the times of its pieces of work, if memory and caches kept up
+// (benchmarks/schedule.mjs), of a program compiled for them; rows show what each instruction would lose there.
+// Usage: node benchmarks/profile.mjs WORKLOAD [--batch 1] [--runs 20] [--rows 40] [--threads 1] [--cores N] [--json]   (after npm run build)
 import { parseArgs } from "node:util";
 import { native } from "../dist/runtime/native.js";
 import { measurePeak } from "../dist/runtime/peak.js";
@@ -29,8 +29,10 @@ if (!workload) {
   process.exit(2);
 }
 const threads = Number(options.threads);
-native().configure({ threads });
+const cores = threads > 1 ? 0 : Number(options.cores ?? 0);
+native().configure({ threads: cores || threads }); // programs are compiled for a number of threads
 const program = await compile(workload.graph(), workload.compileOptions);
+native().configure({ threads });
 const { session, inputs } = await bindRandom(workload, program, 0);
 const { steps } = program.plan();
 const least = steps.map(() => Infinity);
@@ -45,7 +47,6 @@ for (let run = 0; run < Number(options.runs); ++run) {
 }
 const peak = (await measurePeak()) * threads;
 
-const cores = threads > 1 ? 0 : Number(options.cores ?? 0);
 /** Instructions that do the same on the same shapes are one row. */
 function grouped(key) {
   const rows = new Map();
@@ -70,7 +71,7 @@ const sum = least.reduce((a, b) => a + b, 0);
 totals.sort((a, b) => a - b);
 
 const total = (cores) => steps.reduce((ms, step, i) => ms + parallelMs(step, pieces[i], cores), 0);
-const speedUp = threads > 1 ? undefined : Object.fromEntries([2, 4, 8, 16].map((cores) => [cores, Number((total(1) / total(cores)).toFixed(2))])); // prettier-ignore
+const speedUp = cores > 0 ? Number((total(1) / total(cores)).toFixed(2)) : undefined;
 const summary = { name, threads, peak, leastMs: totals[0], medianMs: totals[totals.length >> 1], sumOfLeastMs: sum, speedUp }; // prettier-ignore
 const line = ({ name: text, count, ms, gflop, mb, lost }) =>
   `${cores > 0 ? `${lost.toFixed(3).padStart(8)} ms lost ` : ""}${ms.toFixed(3).padStart(9)} ms ${((100 * ms) / sum).toFixed(1).padStart(5)} % ${String(count).padStart(4)}x ${(gflop / ms * 1e3).toFixed(1).padStart(7)} GFLOP/s ${((100 * gflop * 1e3) / ms / peak).toFixed(0).padStart(3)} % ${(mb / ms).toFixed(1).padStart(6)} GB/s  ${text}`; // prettier-ignore

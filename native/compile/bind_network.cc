@@ -95,7 +95,8 @@ Instruction finish_conv2d(Binder& b, Conv2dArgs& a, Place x) {
 }
 
 Instruction bind_winograd_digits(Binder& b) {
-  WinogradArgs a = winograd_digits_args(conv2d_shape(b.graph, *b.node), b.module.threads);
+  WinogradArgs a = winograd_digits_args(conv2d_shape(b.graph, *b.node));
+  a.is_local = winograd_digits_is_local(a, b.module.threads);
   b.fix_inputs(a.conv.x, a.conv.w);
   b.fix_outputs(a.conv.y);
   if (!a.is_local) b.fix(a.inputs, b.place(b.step.temps.back()));

@@ -281,10 +281,8 @@ class Selector {
       add_temp(step, conv.dtype, spread_shape(module_.graph, node).elements());
     if (step.algorithm == Algorithm::digits)
       temps.inputs = conv_digits_elements(conv, step.tile, module_.threads);
-    if (temps.inputs == 0) return;
-    add_temp(step, Dtype::f32, temps.inputs);
-    if (temps.products == 0) return;
-    add_temp(step, Dtype::f32, temps.products);
+    for (const int64_t floats : {temps.inputs, temps.products})
+      if (floats > 0) add_temp(step, Dtype::f32, floats);
   }
 
   void prepare_quantized(Step& step, const Node& node) {
@@ -512,7 +510,7 @@ class Selector {
     if (step.algorithm == Algorithm::winograd && c.B == B)
       return winograd_parts(winograd_args(c, step.tile, step.table->panel_columns));
     if (step.algorithm == Algorithm::digits && step.tile != 0 && c.B == B)
-      return winograd_parts(winograd_digits_args(c, module_.threads));
+      return winograd_parts(winograd_digits_args(c));
     if (step.algorithm == Algorithm::ends && c.B == B && c.C < c.O && rows * c.O <= kCachedResults)
       return (c.OH + conv_end_rows(c) - 1) / conv_end_rows(c);
     const ProductForm form = form_of(step);

@@ -72,7 +72,7 @@ struct Module {
   bool allows_winograd = true;  // and Strassen's algorithm, pairs of terms and digits
   Quantize quantize = Quantize::none;
   const KernelTable* isa = nullptr;  // null: reference only
-  int threads = 1;  // that runs will have: where intermediates lie depends on it, no result does
+  int threads = 1;  // of the pool: where intermediates lie depends on it, no result does
   const KernelTable* ref = nullptr;
 
   int add_value(const Spec& spec);
@@ -189,8 +189,9 @@ WinogradArgs winograd_args(const Conv2dArgs& conv, int64_t tile, int64_t panel_c
 // the tile is not 0; floats of its inputs in digits.
 bool takes_conv_digits(const Conv2dArgs& conv, bool packs_in_run);
 int64_t conv_digits_tile(const Conv2dArgs& conv);
+WinogradArgs winograd_digits_args(const Conv2dArgs& conv);
+bool winograd_digits_is_local(const WinogradArgs& args, int threads);
 int64_t conv_digits_elements(const Conv2dArgs& conv, int64_t tile, int threads);
-WinogradArgs winograd_digits_args(const Conv2dArgs& conv, int threads);
 struct WinogradTemps {
   int64_t inputs = 0;
   int64_t products = 0;

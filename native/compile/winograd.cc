@@ -1,5 +1,5 @@
 // Which 3x3 convolutions run by Winograd's algorithm, and how they are cut into work items: by a
-// cost model of shapes only (docs/design/0016).
+// cost model of shapes only (docs/design/0016); where V of tiles in digits lies, by threads too.
 #include <algorithm>
 #include <vector>
 
@@ -32,13 +32,11 @@ constexpr int64_t kDigitPixels = 128;
 constexpr int64_t kDigitManyPixels = 256;      // of more than kDigitMostInputs channels
 constexpr int64_t kDigitLongRow = 12;          // pixels
 constexpr int64_t kDigitHalvedResults = 4096;  // of stride 2; beyond, filtering is faster
-constexpr int64_t kDigitTiles = 64;            // a block: their V stays in L2
+constexpr int64_t kDigitTiles = 64;            // a block, whose V stays near to a core
 constexpr int64_t kDigitManyTiles = 32;        // likewise, of more than kDigitMostInputs channels
-constexpr int64_t kDigitStagedTiles = 4 * kDigitTiles;  // beyond, blocks have V of their own,
-constexpr int64_t kDigitBlocks = 2;                     // as from so many for a thread on
-constexpr int64_t kDigitLeastOutputs = 64;              // of one block
-constexpr int64_t kDigitLeastInputs = 96;               // of more
-constexpr int64_t kDigitLeastWeight = 96 * 128;         // inputs by outputs, likewise
+constexpr int64_t kDigitLeastOutputs = 64;     // of tiles
+constexpr int64_t kDigitLeastInputs = 96;      // of more than a block, and
+constexpr int64_t kDigitLeastWeight = 96 * 128;
 constexpr int64_t kDigitMostInputs = 384;
 
 // From so many tiles, or floats of packed weight (which then come from memory in any case), packing
@@ -195,28 +193,32 @@ bool takes_conv_digits(const Conv2dArgs& c, bool packs_in_run) {
   const int64_t tile = conv_digits_tile(c);
   if (tile == 0) return is_same_size(c);
   const int64_t tiles = tiles_of(c, tile);
+  if (c.O < kDigitLeastOutputs) return false;
   if (is_doubled(c)) return tiles >= kDigitTiles;
   if (!is_same_size(c) || std::min(c.H, c.W) < kLeastSide) return false;
   if (tiles > kDigitTiles) return c.C >= kDigitLeastInputs && c.C * c.O >= kDigitLeastWeight;
-  return c.O >= kDigitLeastOutputs && (c.C <= kDigitMostInputs || c.B > 1);
+  return c.C <= kDigitMostInputs || c.B > 1;
 }
 
-int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile, int threads) {
-  if (tile == 0) return digits_conv_elements(c);
-  return winograd_digits_args(c, threads).is_local ? 0
-                                                   : DigitTiles(tiles_of(c, tile), c.C).floats();
-}
-
-WinogradArgs winograd_digits_args(const Conv2dArgs& c, int threads) {
+WinogradArgs winograd_digits_args(const Conv2dArgs& c) {
   WinogradArgs a = {};
   a.conv = c;
   a.tile = conv_digits_tile(c);
   a.block = c.C > kDigitMostInputs ? kDigitManyTiles : kDigitTiles;
-  const int64_t tiles = tiles_of(c, a.tile);
-  const int64_t least = ceil_div(ceil_div(tiles, kItemsWanted), kDigitsSide) * kDigitsSide;
-  if (tiles > kDigitStagedTiles) a.block = std::min(a.block, least);
-  a.is_local = tiles > kDigitStagedTiles || ceil_div(tiles, a.block) >= kDigitBlocks * threads;
   return a;
+}
+
+bool winograd_digits_is_local(const WinogradArgs& a, int threads) {
+  const int64_t blocks = ceil_div(tiles_of(a.conv, a.tile), a.block);
+  const int64_t turns = ceil_div(blocks, threads);  // of the thread that has most of them
+  return turns > 1 && blocks * 10 >= turns * threads * 9;
+}
+
+int64_t conv_digits_elements(const Conv2dArgs& c, int64_t tile, int threads) {
+  if (tile == 0) return digits_conv_elements(c);
+  const WinogradArgs a = winograd_digits_args(c);
+  if (winograd_digits_is_local(a, threads)) return 0;
+  return DigitTiles(tiles_of(c, tile), c.C).floats();
 }
 
 WinogradArgs winograd_args(const Conv2dArgs& c, int64_t tile, int64_t panel_columns) {

@@ -155,14 +155,16 @@ constexpr int64_t winograd_inputs(int64_t tile) {
 // A 3x3 convolution by minimal filtering. Either in stages over all tiles, with their results in
 // tensors, and conv.w packed as for conv2d is transformed on its way to the products; or a work
 // item takes `block` tiles and `columns` output channels through all stages in scratch, and conv.w
-// is packed with the same `tile`.
+// is packed with the same `tile`. KernelTable::winograd_digits has two phases, blocks of tiles for
+// V of all of them in `inputs` (DigitTiles), or one, if is_local, of blocks with V in scratch;
+// neither `products` nor `columns`.
 struct WinogradArgs {
   Conv2dArgs conv;
   void* inputs;    // stages: (winograd_inputs, winograd_row(tiles * winograd_row(C)))
   void* products;  // stages: (winograd_products, winograd_row(tiles * winograd_row(O)))
   int64_t tile;
   bool is_staged;
-  bool is_local;  // winograd_digits: V of a block lies in scratch, not that of all tiles in inputs
+  bool is_local;
   int64_t block;
   int64_t columns;  // a multiple of the panel, or all
 };

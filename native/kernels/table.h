@@ -15,7 +15,8 @@ namespace smalti {
 template <class Args>
 struct Kernel {
   void (*run)(const Args& args, int phase, Range range, void* scratch) = nullptr;
-  // Number of independent work items of a phase. It must not depend on the number of threads.
+  // Number of independent work items of a phase. What an item sums, and in which order, must not
+  // depend on the number of threads.
   int64_t (*items)(const Args& args, int phase) = nullptr;
   int64_t (*scratch_bytes)(const Args& args) = nullptr;  // null = none
   int phases = 1;                                        // with a barrier between them

@@ -1,7 +1,8 @@
 // How the work items of the networks that are compared would fill sixteen threads, by their plans alone.
 import { resolve } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { benchWorkloads } from "../../lib/cli/bench-workloads.js";
+import { configureBackend, describeBackends } from "../../lib/runtime/device.js";
 import { compile } from "../../lib/runtime/program.js";
 
 interface Step {
@@ -51,12 +52,16 @@ function used({ items }: Step): number {
   return most / (cores * Math.ceil(most / cores));
 }
 
+const { threads } = describeBackends().cpu!;
+afterAll(() => configureBackend({ threads }));
+
 const networks = benchWorkloads.filter(
   ({ name, kind }) => kind !== "kernel" && !name.startsWith("int8"),
 );
 it.each(networks.map((w) => [`${w.name} b${w.batch}`, w] as const))(
   "no hot instruction of %s leaves sixteen threads half idle",
   async (_, workload) => {
+    configureBackend({ threads: cores });
     using program = await compile(workload.graph(), workload.compileOptions);
     const steps = program.plan().steps as unknown as Step[];
     const ms = (n: number): number[] => steps.map((s) => parallelMs(s, evenTimes(s), n));

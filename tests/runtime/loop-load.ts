@@ -77,12 +77,12 @@ export async function loopLoad(work: () => Promise<unknown>): Promise<LoopLoad> 
     clearInterval(timer);
   }
   tick(); // work at the very end shows as well
-  const queued = last.queued - first.queued + stolen;
+  const elapsed = performance.now() - start;
+  const queued = Math.min(elapsed - beat, last.queued - first.queued + stolen);
   const explained = last.computed - first.computed + queued;
   return {
     p99: beats.toSorted((a, b) => a - b)[Math.ceil(0.99 * beats.length) - 1]!,
-    waited:
-      Math.max(0, last.active - first.active - explained) / (performance.now() - start - queued),
+    waited: Math.max(0, last.active - first.active - explained) / (elapsed - queued),
   };
 }
 
