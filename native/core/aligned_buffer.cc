@@ -66,9 +66,26 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 
 bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
 
+#ifdef MADV_HUGEPAGE
+// Whether free blocks of the size of huge pages go back to the host of this virtual machine: free
+// page reporting of Linux, whose order is 2^32 - 1 until a driver asks for it.
+bool are_huge_pages_given_back() {
+  constexpr size_t kNever = UINT32_MAX;
+  static const bool are_given_back =
+      read_number("/sys/module/page_reporting/parameters/page_reporting_order", kNever) < kNever;
+  return are_given_back;
+}
+
+void ask_for_pages(void* block, size_t length, Pages pages) {
+  if (pages == Pages::huge || !are_huge_pages_given_back()) madvise(block, length, MADV_HUGEPAGE);
+}
+#else
+void ask_for_pages(void*, size_t, Pages) {}
+#endif
+
 // Maps with slack so that the block starts on a huge page. Its end is not rounded to one: with many
 // weights just over a huge page that would cost up to twice their size.
-void* map_block(size_t bytes) {
+void* map_block(size_t bytes, Pages pages) {
   const size_t length = round_up(bytes, kPage);
   void* raw =
       mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -78,14 +95,12 @@ void* map_block(size_t bytes) {
   if (head > 0) munmap(start, head);
   std::byte* block = start + head;
   munmap(block + length, kHugePage - head);
-#ifdef MADV_HUGEPAGE
-  madvise(block, length, MADV_HUGEPAGE);
-#endif
+  ask_for_pages(block, length, pages);
   return block;
 }
 
-void* allocate(size_t bytes) {
-  if (is_mapped(bytes)) return map_block(bytes);
+void* allocate(size_t bytes, Pages pages) {
+  if (is_mapped(bytes)) return map_block(bytes, pages);
   void* block = nullptr;
   return posix_memalign(&block, kAlignment, round_up(bytes, kAlignment)) == 0 ? block : nullptr;
 }
@@ -145,14 +160,14 @@ std::string largest_of(std::vector<NamedBytes> list) {
   return text;
 }
 
-AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose) : size_(bytes) {
+AlignedBuffer::AlignedBuffer(size_t bytes, const std::string& purpose, Pages pages) : size_(bytes) {
   if (bytes == 0) return;
   const size_t limit = limit_bytes.load();
   if (limit > 0 && allocated_bytes() + bytes > limit) fail_memory(bytes, purpose);
   // Far beyond what the machine has: refuse now instead of being killed when the pages are touched.
   const size_t available = is_mapped(bytes) ? memory_info().available_bytes : 0;
   if (available > 0 && bytes > available) fail_memory(bytes, purpose);
-  data_ = static_cast<std::byte*>(allocate(bytes));
+  data_ = static_cast<std::byte*>(allocate(bytes, pages));
   if (data_ == nullptr) fail_memory(bytes, purpose);
   try {
     record(data_, bytes, purpose);

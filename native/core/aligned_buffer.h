@@ -10,11 +10,17 @@
 
 namespace smalti {
 
+// Which pages a large block lies on. `resident`: huge ones too, but not where a virtual machine
+// gives free ones back to its host, since each of them would have to be fetched again at its first
+// touch; small pages that another program has just freed are still there. For what is read in
+// order, which loses little by them.
+enum class Pages { huge, resident };
+
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   // `purpose` names the buffer in the error.
-  AlignedBuffer(size_t bytes, const std::string& purpose);
+  AlignedBuffer(size_t bytes, const std::string& purpose, Pages pages = Pages::huge);
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept;
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;

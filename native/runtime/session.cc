@@ -64,7 +64,7 @@ Session::Session(std::shared_ptr<const Program> program,
     : program_(std::move(program)), buffers_(std::move(buffers)), values_(buffers_.size()) {
   check_buffers();
   persistent_ = with_tensors(program_->persistent, [&] {
-    return AlignedBuffer(size(program_->persistent_bytes), "packed weights");
+    return AlignedBuffer(size(program_->persistent_bytes), "packed weights", Pages::resident);
   });
   prepare(abort);
   for (size_t i = 0; i < buffers_.size(); ++i) {
@@ -108,7 +108,8 @@ void Session::prepare(const AbortFlag& abort) {
            readers[slot].first == readers[slot].last;
   };
   const AlignedBuffer arena = with_tensors(program_->setup_tensors, [&] {
-    return AlignedBuffer(size(program_->setup_arena_bytes), "the preparation of weights");
+    return AlignedBuffer(size(program_->setup_arena_bytes), "the preparation of weights",
+                         Pages::resident);
   });
   size_t most = 0;
   for (const Instruction& instruction : setup) {
@@ -118,10 +119,10 @@ void Session::prepare(const AbortFlag& abort) {
     }
     most = std::max(most, bytes);
   }
-  const AlignedBuffer passing(most, "weights to be packed");
+  const AlignedBuffer passing(most, "weights to be packed", Pages::resident);
   const size_t each = aligned(size(program_->setup_scratch_bytes));
   const AlignedBuffer scratch(each * static_cast<size_t>(pool->threads()),
-                              "the scratch of the preparation");
+                              "the scratch of the preparation", Pages::resident);
   for (size_t i = 0; i < setup.size(); ++i) {
     for (const size_t slot : slots_of(setup[i])) {
       if (!is_passing(slot)) values_[slot] = buffers_[slot]->hold();
