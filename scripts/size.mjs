@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 
-const ceilings = { lib: 49000, native: 22_150, bindings: 1100 };
+const ceilings = { lib: 49000, native: 22_300, bindings: 1100 };
 const files = execFileSync("git", ["ls-files"], { encoding: "utf8" })
   .split("\n")
   .filter((path) => /\.(ts|mjs|cc|h|inc|cu|cuh)$/.test(path) && existsSync(path));

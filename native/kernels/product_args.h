@@ -122,9 +122,9 @@ struct Conv2dArgs {
   PointwiseArgs epilogue;  // over (B, OH, OW, groups * O)
   ResultSums result_sums;  // with one group
 };
-// Output rows of a work item, of one image, of KernelTable::conv2d_ends.
+// Output rows of a work item, of one image, of KernelTable::conv2d_ends: an even number.
 constexpr int64_t conv_end_rows(const Conv2dArgs& c) {
-  return c.B * c.OH < 8 * 16 ? 8 : c.B * c.OH > 16 * 16 ? 16 : c.B * c.OH / 16;
+  return c.B * c.OH < 8 * 16 ? 8 : c.B * c.OH > 16 * 16 ? 16 : (c.B * c.OH + 31) / 32 * 2;
 }
 
 // How minimal filtering cuts a 3x3 convolution of one group: `tile` is 2 or 4 for as many results a
