@@ -26,11 +26,10 @@ constexpr int64_t kItemColumns = 128;  // the input is transformed anew for each
 // Maps of up to so many pixels run in digits from weights as they are, the next ones in tiles, if
 // the weight is worth what its tiles cost. A single map of one block and more than kDigitMostInputs
 // channels does not run in tiles, whose weights would take a third more memory than in floats, but
-// direct, if rows are long (each ends in a place without a pixel). Upsampled maps need as many
-// products in digits as in floats: they win from one block of tiles on.
+// direct. Upsampled maps need as many products in digits as in floats: they win from one block of
+// tiles on.
 constexpr int64_t kDigitPixels = 128;
-constexpr int64_t kDigitManyPixels = 256;      // of more than kDigitMostInputs channels
-constexpr int64_t kDigitLongRow = 12;          // pixels
+constexpr int64_t kDigitManyPixels = 256;      // of one map, more than kDigitMostInputs channels
 constexpr int64_t kDigitHalvedResults = 4096;  // of stride 2; beyond, filtering is faster
 constexpr int64_t kDigitTiles = 64;            // a block, whose V stays near to a core
 constexpr int64_t kDigitManyTiles = 32;        // likewise, of more than kDigitMostInputs channels
@@ -179,8 +178,8 @@ ConvAlgorithm conv2d_algorithm(const Conv2dArgs& c, bool packs_in_run, int64_t s
 
 int64_t conv_digits_tile(const Conv2dArgs& c) {
   if (c.upsample == 2) return kTileUpsampled;
-  const bool is_long = c.C > kDigitMostInputs && c.O >= kDigitLeastOutputs && c.W >= kDigitLongRow;
-  const int64_t most = is_long ? kDigitManyPixels : kDigitPixels;
+  const bool has_many = c.B == 1 && c.C > kDigitMostInputs && c.O >= kDigitLeastOutputs;
+  const int64_t most = has_many ? kDigitManyPixels : kDigitPixels;
   return c.stride_h == 2 || c.B * c.H * c.W <= most ? 0 : 2;
 }
 

@@ -218,22 +218,35 @@ constexpr int64_t digits_elements(int64_t rows, int64_t depth) {
   return digits_elements(rows, DigitSpans(depth));
 }
 
-// KernelTable::conv2d_digits: pixels of B images lie in one row of places, with one place without a
-// pixel after each row of an image, and such a row after each image and before the first: a tap is
-// the distance of two places. A 3x3 convolution of stride 1 whose results have the size of its
-// input, or of stride 2 with results of half of it, which reads four maps of such places.
-struct DigitPlaces {
-  constexpr DigitPlaces(int64_t B, int64_t H, int64_t W)
-      : row(W + 1),
-        image((H + 1) * (W + 1)),
-        first(W + 2),
-        results(B * image - row),
-        count((first + results + row + 1 + 2 * kDigitsSide) / kDigitsSide * kDigitsSide) {}
+// KernelTable::conv2d_digits, a 3x3 convolution of stride 1 whose results have the size of its
+// input, or of stride 2 with results of half of it: results lie in one row of places, with a row of
+// an image without results after each image and before the first. Every place of a map has a pixel
+// or zeros, and a tap reads a map at a distance. There is a map for each column of taps, so that
+// tiles are full; where their digits would leave the second level of cache, one for each column of
+// a stride, and a place without a result after each row.
+constexpr int64_t kDigitSplitBytes = int64_t{3} << 19;
 
+struct DigitPlaces {
+  constexpr explicit DigitPlaces(const Conv2dArgs& c)
+      : is_split(3 * c.stride_h * c.B * (c.OH + 1) * c.OW * c.C * kDigits <= kDigitSplitBytes),
+        columns(is_split ? 3 : c.stride_w),
+        row(c.OW + (is_split ? 0 : 1)),
+        image((c.OH + 1) * row),
+        first(is_split ? row : row + 1),
+        results(c.B * image - row),
+        count(whole(2 * first + whole(results))) {}
+
+  bool is_split;
+  int64_t columns;     // of maps: one for each of 3 taps, or of a stride
   int64_t row, image;  // places
-  int64_t first;       // pixel
-  int64_t results;     // places from the first pixel to the last
+  int64_t first;       // result; as many places away as the farthest tap
+  int64_t results;     // places from the first result to the last
   int64_t count;
+
+ private:
+  static constexpr int64_t whole(int64_t places) {
+    return (places + kDigitsSide - 1) / kDigitsSide * kDigitsSide;
+  }
 };
 
 struct DigitsConvArgs {
@@ -241,12 +254,14 @@ struct DigitsConvArgs {
   void* inputs;     // digits of the places, tile by tile, then scales and spreads of each span
 };
 
-constexpr int64_t digits_conv_maps(const Conv2dArgs& c) { return c.stride_h * c.stride_w; }
+constexpr int64_t digits_conv_maps(const Conv2dArgs& c) {
+  return c.stride_h * DigitPlaces(c).columns;
+}
 
 // Floats of inputs.
 constexpr int64_t digits_conv_elements(const Conv2dArgs& c) {
   const DigitSpans spans(c.C);
-  return digits_conv_maps(c) * DigitPlaces(c.B, c.OH, c.OW).count *
+  return digits_conv_maps(c) * DigitPlaces(c).count *
          (spans.steps * kDigits * kDigitsTerms / 4 + 2 * spans.count);
 }
 

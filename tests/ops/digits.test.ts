@@ -133,10 +133,14 @@ describe.skipIf(!backends.includes(isa))("digits (skipped where CPUs have no til
     }
   });
 
+  const fromInside = { stride: 2, padding: [0, 1, 0, 1] } satisfies Window;
   it.each([
     ["in four blocks of tiles", [1, 31, 176, 96], "F(2x2,3x3) digits"],
     ["of more channels than tiles take", [1, 13, 400, 70], "] digits"],
-    ["of as many in a batch", [4, 7, 400, 70], "F(2x2,3x3) digits"],
+    ["of more digits than a cache holds", [1, 16, 704, 70], "] digits"],
+    ["of as many, with stride 2", [1, 64, 96, 70], "] digits", { stride: 2 }],
+    ["of as many, beginning inside", [1, 64, 96, 70], "] digits", fromInside],
+    ["of as many channels in a batch", [4, 7, 400, 70], "F(2x2,3x3) digits"],
     ["in blocks with tiles of their own", [1, 41, 112, 130], "F(2x2,3x3) digits"],
     ["in such blocks across images", [3, 21, 96, 129], "F(2x2,3x3) digits"],
     ["in such blocks, of more channels", [1, 34, 400, 70], "F(2x2,3x3) digits"],
