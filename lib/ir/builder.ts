@@ -46,7 +46,8 @@ export class GraphBuilder {
     );
   }
 
-  private push(
+  /** Append a node whose results are known. */
+  push(
     op: string,
     inputs: readonly number[],
     attrs: Attrs,

@@ -12,7 +12,7 @@ const dtypeCode = (dtype: DType): number => dtypes.indexOf(dtype);
 
 /** Bytes that grow by doubling. */
 class ByteWriter {
-  private bytes = new Uint8Array(2 ** 16);
+  private bytes = new Uint8Array(2 ** 17);
   private readonly texts = new Map<string, Uint8Array>();
   private readonly encoder = new TextEncoder();
   private view = new DataView(this.bytes.buffer);

@@ -2,7 +2,7 @@
 import { DiffusionError, formatShape } from "../errors.js";
 import { GraphBuilder } from "../ir/builder.js";
 import type { DType } from "../ir/dtype.js";
-import type { Attrs, Graph, Role } from "../ir/graph.js";
+import type { Attrs, Graph, Node, Role, Spec } from "../ir/graph.js";
 import { formatSpec } from "../ir/op.js";
 import type { ParamSpec } from "../ir/param.js";
 import { mergeDuplicates } from "../ir/prune.js";
@@ -123,6 +123,11 @@ export class GraphTrace implements Trace {
     this.checkOwn(op, inputs);
     const ids = inputs.map(({ id }) => id);
     return this.#builder.append(op, ids, attrs, this.#scope).map((id) => this.tensor(id));
+  }
+
+  /** Appends a node of another graph, whose outputs have these specs; gives their ids. */
+  copy({ op, attrs, scope }: Node, inputs: readonly number[], specs: readonly Spec[]): number[] {
+    return this.#builder.push(op, inputs, attrs, specs, scope);
   }
 
   tensor(id: number): Tensor {
