@@ -2,7 +2,8 @@
 
 const fixed = (value, digits = 1) =>
   value === undefined || value === null ? "–" : value.toFixed(digits);
-const ms = (value) => fixed(value, value < 10 ? 2 : value < 100 ? 1 : 0);
+const digits = (value) => (value < 0.1 ? 3 : value < 10 ? 2 : value < 100 ? 1 : 0);
+const ms = (value) => fixed(value, digits(value));
 const percent = (value) => (value ? `${Math.round(100 * value)} %` : "–");
 
 /** Lines of one workload on one number of threads together: the best peer first. */
@@ -58,18 +59,23 @@ const machineLine = ({ cpu, isa, threads, versions, date, limits }) =>
 const markdown = (heads, rows) =>
   [heads, heads.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`).join("\n");
 
-/** The README's table: medians with their spread, and ratios to the best peer and to torch as installed. */
+/**
+ * The README's table: medians with their spread, and ratios to the best peer and to torch as installed, on the most
+ * threads; what was measured on fewer only stands there with their number.
+ */
 export function readmeTable(lines) {
   const most = Math.max(...lines[0].threads);
   const limits = lines[0].limits.filter(({ threads }) => threads === most);
+  const onMost = new Set(lines.filter((l) => l.threads === most).map((l) => l.workload));
   const rows = grouped(lines)
-    .filter(([{ threads }]) => threads === most)
+    .filter(([{ threads, workload }]) => threads === most || !onMost.has(workload))
     .map((group) => {
       const c = cells(group);
+      const fewer = c.threads === String(most) ? "" : `, ${c.threads} thread`;
       const installed = peer(group, "torch installed");
       const times = (line) => (line.unit === "MB" ? 1 / line.ratio : line.ratio);
       return [
-        c.workload,
+        c.workload + fewer,
         c.spread ? `${c.ours} (${c.spread})` : c.ours,
         c["torch tuned"],
         c["as installed"],

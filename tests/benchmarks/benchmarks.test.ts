@@ -137,6 +137,18 @@ describe("report", () => {
     );
   });
 
+  it("names the number of threads of what ran on fewer only", () => {
+    const alone = { ...line("torch tuned (opt)", 4, true), threads: 1 };
+    const table = report.readmeTable([
+      { ...machine, threads: [2, 1] },
+      ...lines.slice(1),
+      alone,
+      { ...alone, workload: "norm" },
+    ]);
+    const rows = table.split("\n").filter((row) => row.includes(" b1"));
+    expect(rows.map((row) => row.split(" | ")[0])).toEqual(["| net b1", "| norm b1, 1 thread"]);
+  });
+
   it("writes tables between marks, with machine and spread", () => {
     const document = "before\n<!-- speed -->\nold\n<!-- /speed -->\nafter";
     const text = report.between(document, "speed", report.readmeTable(lines));
