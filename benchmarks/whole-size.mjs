@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { bindRandom } from "../dist/cli/bench-session.js";
 import { benchWorkloads } from "../dist/cli/bench-workloads.js";
 import { compile } from "../dist/runtime/program.js";
-import { peakMemory } from "./peak-memory.mjs";
+import { peakMemory } from "../dist/cli/bench-peak.js";
 
 const workloads = benchWorkloads.filter(({ kind, batch }) => kind === "network" && batch === 1);
 

@@ -81,7 +81,7 @@ function run<T>(body: string): T {
   const root = pathToFileURL(resolve(import.meta.dirname, "../..")).href;
   const dist = `${root}/dist`;
   const script = `
-    import { peakMemory } from "${root}/benchmarks/peak-memory.mjs";
+    import { peakMemory } from "${root}/dist/cli/bench-peak.js";
     import { openCheckpoint } from "${dist}/checkpoint/open-checkpoint.js";
     import { fitWeights, loadMappedWeights, MappedReader } from "${dist}/checkpoint/remap.js";
     import { writeSafetensors } from "${dist}/checkpoint/safetensors.js";
