@@ -71,7 +71,8 @@ export function readmeTable(lines) {
     .filter(([{ threads, workload }]) => threads === most || !onMost.has(workload))
     .map((group) => {
       const c = cells(group);
-      const fewer = c.threads === String(most) ? "" : `, ${c.threads} thread`;
+      const fewer =
+        group[0].threads === most ? "" : `, ${c.threads} thread${c.threads === "1" ? "" : "s"}`;
       const installed = peer(group, "torch installed");
       const times = (line) => (line.unit === "MB" ? 1 / line.ratio : line.ratio);
       return [

@@ -75,7 +75,7 @@ async function visited(visit: Visit, signal: AbortSignal): Promise<Visited> {
   if (signal.aborted) throw new DiffusionError("aborted", "bench: stopped");
   throw new DiffusionError(
     "device",
-    `bench: expected the process of ${visit.name} b${visit.batch} to measure it, got ${end}`,
+    `bench: expected the process of ${visit.name} b${visit.batch} to measure it, got ${end}; it may want more memory than there is`,
   );
 }
 
